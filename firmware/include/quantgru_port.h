@@ -1,0 +1,41 @@
+/* Where constants and code are placed, and how constants are read: the one header to adapt to a target.
+ *
+ * Replace it by putting your own quantgru_port.h in front of this one in the include path. It must define
+ * everything that is defined here. Nothing in it changes a result.
+ *
+ *   QG_CONSTANT     attribute of constant arrays (weights, biases, tables)
+ *   QG_KERNEL       attribute of the functions that take the time, e.g. to run them from RAM
+ *   QG_STATE        attribute that example code gives to state and scratch, e.g. a fast memory
+ *   QG_READ_*(p)    the constant that p points to
+ */
+#ifndef QUANTGRU_PORT_H
+#define QUANTGRU_PORT_H
+
+#include <stdint.h>
+
+#define QG_KERNEL
+#define QG_STATE
+
+#ifdef __AVR__ /* Harvard: constants stay in flash, the lower 64 KB, at most 32,767 bytes an array */
+
+#include <avr/pgmspace.h>
+
+#define QG_CONSTANT PROGMEM
+#define QG_READ_S8(p) ((int8_t)pgm_read_byte(p))
+#define QG_READ_U8(p) ((uint8_t)pgm_read_byte(p))
+#define QG_READ_S16(p) ((int16_t)pgm_read_word(p))
+#define QG_READ_U16(p) ((uint16_t)pgm_read_word(p))
+#define QG_READ_S32(p) ((int32_t)pgm_read_dword(p))
+
+#else /* one address space */
+
+#define QG_CONSTANT
+#define QG_READ_S8(p) (*(p))
+#define QG_READ_U8(p) (*(p))
+#define QG_READ_S16(p) (*(p))
+#define QG_READ_U16(p) (*(p))
+#define QG_READ_S32(p) (*(p))
+
+#endif
+
+#endif

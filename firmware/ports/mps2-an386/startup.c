@@ -1,0 +1,35 @@
+/* Vector table and start-up of the MPS2 AN386 (Cortex-M4F). */
+#include <stdint.h>
+#include <string.h>
+
+extern uint32_t stack_top[], data_load[], data_start[], data_end[], bss_start[], bss_end[];
+
+int main(void);
+void reset_handler(void);
+
+/* A fault stops here; the harness on the other end of the line runs into its deadline and says so. */
+static void fault_handler(void)
+{
+    for (;;) {
+    }
+}
+
+void reset_handler(void)
+{
+    memcpy(data_start, data_load, (uintptr_t)data_end - (uintptr_t)data_start);
+    memset(bss_start, 0, (uintptr_t)bss_end - (uintptr_t)bss_start);
+    (void)main();
+    fault_handler();
+}
+
+typedef union {
+    uint32_t *stack;
+    void (*handler)(void);
+} vector;
+
+__attribute__((section(".vectors"), used)) static const vector vectors[16] = {
+    {.stack = stack_top},       {.handler = reset_handler}, {.handler = fault_handler}, {.handler = fault_handler},
+    {.handler = fault_handler}, {.handler = fault_handler}, {.handler = fault_handler}, {.handler = 0},
+    {.handler = 0},             {.handler = 0},             {.handler = 0},             {.handler = fault_handler},
+    {.handler = fault_handler}, {.handler = 0},             {.handler = fault_handler}, {.handler = fault_handler},
+};

@@ -1,0 +1,31 @@
+/* Rows of weights with a scale each [R4]. */
+#include "qg_fixed.h"
+#include "quantgru.h"
+
+QG_KERNEL void qg_affine_add(const qg_matrix *matrix, uint16_t first_row, uint16_t n_rows, const int16_t *x,
+                             int32_t *sums)
+{
+    const uint16_t n_columns = matrix->n_columns;
+    const uint8_t k = matrix->left_shift;
+    const int8_t *codes = matrix->codes + (size_t)first_row * n_columns;
+    const uint16_t *multiplier = matrix->multipliers + first_row;
+    const uint8_t *shift = matrix->shifts + first_row;
+    int32_t dots[QG_BLOCK_ROWS];
+    while (n_rows != 0) {
+        uint16_t n = 1;
+        if (n_rows >= QG_BLOCK_ROWS) {
+            n = QG_BLOCK_ROWS;
+            qg_dot_block(codes, n_columns, x, dots);
+        } else {
+            dots[0] = qg_dot_row(codes, n_columns, x);
+        }
+        codes += (size_t)n * n_columns;
+        n_rows = (uint16_t)(n_rows - n);
+        const int32_t *const end = dots + n;
+        for (const int32_t *acc = dots; acc != end; ++acc) {
+            *sums++ += qg_requantize(*acc, k, QG_READ_U16(multiplier), QG_READ_U8(shift));
+            ++multiplier;
+            ++shift;
+        }
+    }
+}

@@ -1,0 +1,36 @@
+/* Dense layers [R14]. */
+#include "qg_fixed.h"
+#include "quantgru.h"
+
+int16_t qg_linear(int32_t a)
+{
+    return qg_saturate16(a);
+}
+
+int16_t qg_relu(int32_t a)
+{
+    return qg_saturate16(a < 0 ? 0 : a);
+}
+
+int16_t qg_dense_sigmoid(int32_t a)
+{
+    const uint16_t y = qg_sigmoid(a);
+    return (int16_t)(y < INT16_MAX ? y : INT16_MAX);
+}
+
+void qg_dense_layer(const qg_dense *dense, const int16_t *x, int16_t *out)
+{
+    const uint16_t n_rows = dense->matrix.n_rows;
+    int32_t sums[QG_BLOCK_ROWS];
+    for (uint16_t row = 0; row < n_rows; row = (uint16_t)(row + QG_BLOCK_ROWS)) {
+        const uint16_t left = (uint16_t)(n_rows - row);
+        const uint16_t n = left < QG_BLOCK_ROWS ? left : QG_BLOCK_ROWS;
+        for (uint16_t i = 0; i < n; ++i) {
+            sums[i] = QG_READ_S32(dense->bias + row + i);
+        }
+        qg_affine_add(&dense->matrix, row, n, x, sums);
+        for (uint16_t i = 0; i < n; ++i) {
+            out[row + i] = dense->activation(sums[i]);
+        }
+    }
+}

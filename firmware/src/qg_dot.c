@@ -1,0 +1,67 @@
+/* Exact dot products of int8 weights with int16 activations, in portable C: the kernel that takes the time.
+ *
+ * The model proves that no partial sum of a row reaches 2^31, in whatever order it is added up. A target may therefore
+ * replace this file by one of its own.
+ */
+#include "quantgru.h"
+
+QG_KERNEL int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int16_t *x)
+{
+    const int16_t *const end = x + n_columns;
+    int32_t acc = 0;
+    while (x != end) {
+        acc += (int32_t)QG_READ_S8(codes) * *x;
+        ++codes;
+        ++x;
+    }
+    return acc;
+}
+
+QG_KERNEL void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS])
+{
+    const int16_t *const end = x + n_columns;
+    const int16_t *const unrolled_end = x + (n_columns / 4 * 4);
+    int32_t acc0 = 0;
+    int32_t acc1 = 0;
+    int32_t acc2 = 0;
+    int32_t acc3 = 0;
+    int32_t acc4 = 0;
+    int32_t acc5 = 0;
+    int32_t acc6 = 0;
+    int32_t acc7 = 0;
+
+/* One column: |code x| <= 2^7 2^15. The eight rows share the load of x. */
+#define COLUMN(c)                                                                                                      \
+    do {                                                                                                               \
+        acc0 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 0) * x[c];                                           \
+        acc1 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 1) * x[c];                                           \
+        acc2 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 2) * x[c];                                           \
+        acc3 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 3) * x[c];                                           \
+        acc4 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 4) * x[c];                                           \
+        acc5 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 5) * x[c];                                           \
+        acc6 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 6) * x[c];                                           \
+        acc7 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 7) * x[c];                                           \
+    } while (0)
+    while (x != unrolled_end) {
+        COLUMN(0);
+        COLUMN(1);
+        COLUMN(2);
+        COLUMN(3);
+        codes += 4 * QG_BLOCK_ROWS;
+        x += 4;
+    }
+    while (x != end) {
+        COLUMN(0);
+        codes += QG_BLOCK_ROWS;
+        x += 1;
+    }
+#undef COLUMN
+    dots[0] = acc0;
+    dots[1] = acc1;
+    dots[2] = acc2;
+    dots[3] = acc3;
+    dots[4] = acc4;
+    dots[5] = acc5;
+    dots[6] = acc6;
+    dots[7] = acc7;
+}

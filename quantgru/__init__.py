@@ -1,0 +1,75 @@
+"""Gated recurrent networks in fixed point on microcontrollers.
+
+    import quantgru as qg
+
+    model = qg.load("model.keras")                        # or a live Keras or PyTorch object
+    int_model = qg.quantize(model, calibration=x)         # x [sequences, steps, features]
+    y = qg.simulate(int_model, x)                         # what the device computes, as real numbers
+    qg.export(int_model, "firmware", name="gesture")      # portable C99
+    assert qg.run_on_board(int_model, x, port="/dev/ttyACM0").equal
+
+Names are imported when they are first used, so that `import quantgru` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from quantgru.errors import ConfigError, DataError, DeviceError, ModelError, QuantgruError
+
+if TYPE_CHECKING:
+    from quantgru.exporter import export
+    from quantgru.importers import load
+    from quantgru.int_model import IntModel
+    from quantgru.model import Dense, FloatModel, Gru
+    from quantgru.on_board import BoardResult, run_on_board
+    from quantgru.quantizer import quantize
+    from quantgru.simulator import Stream, run, simulate
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Dense": "model",
+    "FloatModel": "model",
+    "Gru": "model",
+    "IntModel": "int_model",
+    "Stream": "simulator",
+    "BoardResult": "on_board",
+    "export": "exporter",
+    "load": "importers",
+    "quantize": "quantizer",
+    "run": "simulator",
+    "run_on_board": "on_board",
+    "simulate": "simulator",
+}
+
+__all__ = [
+    "BoardResult",
+    "ConfigError",
+    "DataError",
+    "Dense",
+    "DeviceError",
+    "FloatModel",
+    "Gru",
+    "IntModel",
+    "ModelError",
+    "QuantgruError",
+    "Stream",
+    "export",
+    "load",
+    "quantize",
+    "run",
+    "run_on_board",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'quantgru' has no attribute {name!r}")
+    return getattr(import_module(f"quantgru.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,79 @@
+"""Files of arrays with one JSON header, in the safetensors format: no code is executed when one is read.
+
+The header is a single metadata entry, so that the same content always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from quantgru.errors import ModelError
+
+_KEY = "quantgru"
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Writes beside, then renames: a reader sees the old file or the new one, never half of one. Raises OSError."""
+    path = Path(path)
+    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(beside, 0o666 & ~_umask())
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def encode(header: Mapping[str, Any], arrays: Arrays) -> bytes:
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return bytes(safetensors.numpy.save(contiguous, metadata={_KEY: text}))
+
+
+def save(path: str | Path, header: Mapping[str, Any], arrays: Arrays) -> None:
+    """Writes header and arrays. Raises ModelError where the folder cannot be written."""
+    try:
+        write_atomically(path, encode(header, arrays))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written ({error.strerror}); choose another path") from None
+
+
+def load(path: str | Path, what: str) -> tuple[dict[str, Any], Arrays]:
+    """Reads header and arrays of a file that `save` wrote. Raises ModelError for anything else."""
+    if not Path(path).is_file():
+        raise ModelError(f"{what} {path}: no such file")
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            arrays = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{what} {path}: truncated, or not a quantgru file ({error})") from None
+    if text is None:
+        raise ModelError(f"{what} {path}: a safetensors file that quantgru did not write; expected the output of save()")
+    try:
+        header = json.loads(text)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise ModelError(f"{what} {path}: the header is not a JSON object; the file is damaged")
+    return header, arrays

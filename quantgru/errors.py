@@ -1,0 +1,25 @@
+"""The four errors that quantgru raises on purpose.
+
+A message is one line: what is wrong, where, what was found, what is allowed, and what to do next. The command line
+prints it and exits with 2.
+"""
+
+
+class QuantgruError(Exception):
+    """Base of the errors below: catch this one to catch them all."""
+
+
+class ModelError(QuantgruError):
+    """A model that cannot be read, or cannot be done exactly."""
+
+
+class DataError(QuantgruError):
+    """Input sequences, calibration data or arrays that do not fit."""
+
+
+class ConfigError(QuantgruError):
+    """An option, a name or a missing tool."""
+
+
+class DeviceError(QuantgruError):
+    """A board that does not answer, or answers something that it must not."""

@@ -1,0 +1,184 @@
+"""Input sequences as users have them: an array [sequences, steps, features], a list of [steps, features], or an .npz.
+
+Everything that reads input goes through `Sequences`, so that shapes and values are checked in one place.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.errors import DataError
+
+FloatArray = npt.NDArray[np.float64]
+SequencesLike = npt.ArrayLike | Sequence[npt.ArrayLike]
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """A batch of sequences, padded at the end with zeros.
+
+    values   float64 [sequences, steps, features], finite
+    lengths  int64 [sequences], 1 ... steps
+    ragged   whether the user gave a list: outputs of every step then come back as a list, too
+    """
+
+    values: FloatArray
+    lengths: npt.NDArray[np.int64]
+    ragged: bool = False
+
+    @property
+    def n_sequences(self) -> int:
+        return int(self.values.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        return int(self.values.shape[2])
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of all sequences together, without padding."""
+        return int(self.lengths.sum())
+
+    @property
+    def valid(self) -> npt.NDArray[np.bool_]:
+        """[sequences, steps]: true where a step is not padding."""
+        return np.asarray(np.arange(self.values.shape[1]) < self.lengths[:, None])
+
+    def rows(self) -> FloatArray:
+        """[steps of all sequences, features], without padding."""
+        return np.asarray(self.values[self.valid])
+
+    def arrange(self, values: npt.NDArray[Any]) -> Any:
+        """Per-step results [sequences, steps, ...] as the user gave the input: an array, or a list without padding."""
+        if self.ragged:
+            return [rows[:length] for rows, length in zip(values, self.lengths, strict=True)]
+        return values
+
+
+def as_sequences(x: SequencesLike | Sequences, what: str = "input", n_features: int | None = None) -> Sequences:
+    """Returns x as checked `Sequences`.
+
+    Raises DataError where x is empty, not numeric, not [sequences, steps, features] or a list of [steps, features],
+    not finite, or has another number of features than `n_features`.
+    """
+    if isinstance(x, Sequences):
+        sequences = x
+    elif isinstance(x, (list, tuple)) and not _is_uniform(x):
+        sequences = _pad([_numeric(item, f"{what}, sequence {i}") for i, item in enumerate(x)], what)
+    else:
+        values = _numeric(x, what)
+        if values.ndim != 3:
+            hint = "; one sequence is x[None]" if values.ndim == 2 else ""
+            raise DataError(f"{what}: shape {values.shape}, expected [sequences, steps, features]{hint}")
+        sequences = Sequences(values, np.full(values.shape[0], values.shape[1], dtype=np.int64), isinstance(x, list))
+    _check(sequences, what, n_features)
+    return sequences
+
+
+def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDArray[np.int64] | None]:
+    """Reads `x` [sequences, steps, features], optional `lengths` and `labels` [sequences] from an .npz file.
+
+    Returns the sequences and the labels, or None. Raises DataError; pickled objects are refused.
+    """
+    arrays = _read_npz(Path(path), what)
+    if "x" not in arrays:
+        raise DataError(f"{what} {path}: no array 'x', found {sorted(arrays)}; save it with np.savez({str(path)!r}, x=x)")
+    x = _numeric(arrays["x"], f"{what} {path}, array 'x'")
+    if x.ndim != 3:
+        raise DataError(f"{what} {path}, array 'x': shape {x.shape}, expected [sequences, steps, features]")
+    lengths = np.full(x.shape[0], x.shape[1], dtype=np.int64)
+    if "lengths" in arrays:
+        lengths = _integers(arrays["lengths"], x.shape[0], f"{what} {path}, array 'lengths'")
+        if lengths.size and not (1 <= lengths.min() and lengths.max() <= x.shape[1]):
+            raise DataError(
+                f"{what} {path}, array 'lengths': {lengths.min()} ... {lengths.max()}, allowed 1 ... {x.shape[1]}"
+            )
+        x = np.where((np.arange(x.shape[1]) < lengths[:, None])[..., None], x, 0.0)  # padding may hold anything
+    sequences = Sequences(x, lengths)
+    _check(sequences, f"{what} {path}", None)
+    labels = arrays.get("labels")
+    if labels is None:
+        return sequences, None
+    return sequences, _integers(labels, x.shape[0], f"{what} {path}, array 'labels'")
+
+
+def load_vectors(path: str | Path, names: Sequence[str], what: str) -> list[FloatArray]:
+    """Reads the named one-dimensional float arrays from an .npz file. Raises DataError."""
+    arrays = _read_npz(Path(path), what)
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise DataError(f"{what} {path}: no array {missing[0]!r}, found {sorted(arrays)}, expected {list(names)}")
+    return [_numeric(arrays[name], f"{what} {path}, array {name!r}") for name in names]
+
+
+def _read_npz(path: Path, what: str) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{what} {path}: a single array, expected an .npz file with an array 'x'")
+            return {name: archive[name] for name in archive.files}
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{what} {path}: no such file") from None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{what} {path}: not a readable .npz file ({reason})") from None
+
+
+def _is_uniform(x: Sequence[Any]) -> bool:
+    """Whether a list is nested numbers rather than a list of arrays of unequal lengths."""
+    return not any(isinstance(item, np.ndarray) or hasattr(item, "__array__") for item in x) and len(
+        {len(item) if hasattr(item, "__len__") else -1 for item in x}
+    ) <= 1
+
+
+def _numeric(x: Any, what: str) -> FloatArray:
+    try:
+        array = np.asarray(x)
+    except ValueError:
+        raise DataError(f"{what}: rows of unequal lengths; give a list of arrays [steps, features]") from None
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{what}: type {array.dtype}, expected real numbers")
+    return np.asarray(array, dtype=np.float64)
+
+
+def _integers(x: npt.NDArray[Any], n: int, what: str) -> npt.NDArray[np.int64]:
+    if x.shape != (n,) or x.dtype.kind not in "iu":
+        raise DataError(f"{what}: {x.dtype} {x.shape}, expected integers ({n},)")
+    return x.astype(np.int64)
+
+
+def _pad(rows: list[FloatArray], what: str) -> Sequences:
+    for i, row in enumerate(rows):
+        if row.ndim != 2 or row.shape[0] == 0:
+            raise DataError(f"{what}, sequence {i}: shape {row.shape}, expected [steps, features] with at least one step")
+        if row.shape[1] != rows[0].shape[1]:
+            raise DataError(f"{what}, sequence {i}: {row.shape[1]} features, sequence 0 has {rows[0].shape[1]}")
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    values = np.zeros((len(rows), int(lengths.max()), rows[0].shape[1]))
+    for padded, row in zip(values, rows, strict=True):
+        padded[: len(row)] = row
+    return Sequences(values, lengths, ragged=True)
+
+
+def _check(sequences: Sequences, what: str, n_features: int | None) -> None:
+    values = sequences.values
+    if values.size == 0:
+        raise DataError(f"{what}: shape {values.shape} holds no steps; give at least one sequence of one step")
+    if n_features is not None and values.shape[2] != n_features:
+        raise DataError(f"{what}: {values.shape[2]} features, the model has {n_features} inputs")
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        i, t, c = (int(index) for index in bad[0])
+        raise DataError(
+            f"{what}: {values[i, t, c]} at sequence {i}, step {t}, feature {c} ({len(bad)} such values); "
+            "all values must be finite"
+        )
