@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ from quantgru.sequences import Sequences
 
 FloatArray = npt.NDArray[np.float64]
 
+# Called after each step with its number and z, r and n [sequences, units].
+GateObserver = Callable[[int, FloatArray, FloatArray, FloatArray], None]
 
-def gru_states(layer: Gru, x: FloatArray) -> FloatArray:
+
+def gru_states(layer: Gru, x: FloatArray, observe: GateObserver | None = None) -> FloatArray:
     """h after every step, [sequences, steps, units], from zero; x [sequences, steps, inputs]."""
     n_sequences, n_steps, _ = x.shape
     h = np.zeros((n_sequences, layer.n_units))
@@ -31,6 +35,8 @@ def gru_states(layer: Gru, x: FloatArray) -> FloatArray:
         n = np.tanh(from_input[Gate.N][:, t] + inner)
         h = z * h + (1 - z) * n
         states[:, t] = h
+        if observe is not None:
+            observe(t, z, r, n)
     return states
 
 

@@ -1,0 +1,6 @@
+"""From floats to integers: the only place that chooses a format."""
+
+from quantgru.quantizer.quantize import quantize
+from quantgru.quantizer.standardisation import fold_standardisation
+
+__all__ = ["fold_standardisation", "quantize"]

@@ -1,0 +1,57 @@
+"""Formats of inputs and outputs: where the binary point goes."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.fixed import INT16_MAX, INT16_MIN, MAX_FRACTION_BITS, round_half_up
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+def largest_fraction_bits(low: npt.ArrayLike, high: npt.ArrayLike) -> IntArray:
+    """As many fraction bits as an s16 can have without clipping low ... high, elementwise."""
+    candidates = np.arange(-MAX_FRACTION_BITS, MAX_FRACTION_BITS + 1)
+    factors = np.exp2(candidates)
+    low, high = np.asarray(low)[..., None], np.asarray(high)[..., None]
+    fits = (round_half_up(high * factors) <= INT16_MAX) & (round_half_up(low * factors) >= INT16_MIN)
+    return np.asarray(candidates[fits.sum(axis=-1) - 1])
+
+
+def input_fraction_bits(low: FloatArray, high: FloatArray, rms: FloatArray, weights: FloatArray) -> IntArray:
+    """Fraction bits of each input feature [inputs]; none clips on low ... high.
+
+    Two errors reach a pre-activation: rounding the inputs, which fraction bits reduce, and rounding the weights, which
+    grows where raw values of one feature are larger than those of the others, since a row has a single scale. So raw
+    rms values are made equal at a common level as far as the features' peaks allow, and the level is the one with the
+    least error through `weights` [rows, inputs], 8-bit codes assumed.
+    """
+    ceiling = largest_fraction_bits(low, high)
+    alive = rms > 0
+    if not alive.any():
+        return np.zeros_like(ceiling)
+    best: tuple[float, IntArray] | None = None
+    for level in np.exp2(np.arange(0, 15.5, 0.5)):
+        wanted = np.round(np.log2(level / np.where(alive, rms, rms[alive].max())))
+        bits = np.clip(np.minimum(wanted, ceiling), -MAX_FRACTION_BITS, MAX_FRACTION_BITS).astype(np.int64)
+        error = _pre_activation_error(bits, rms, weights)
+        if best is None or error < best[0]:
+            best = error, bits
+    assert best is not None
+    return best[1]
+
+
+def _pre_activation_error(bits: IntArray, rms: FloatArray, weights: FloatArray) -> float:
+    """Mean square error of a pre-activation that rounding inputs and weights causes."""
+    raw_weights = np.ldexp(weights, -bits)
+    steps = np.abs(raw_weights).max(axis=1) / 127
+    from_inputs = (raw_weights**2).sum(axis=1)
+    from_weights = steps**2 * (np.ldexp(rms, bits) ** 2).sum()
+    return float((from_inputs + from_weights).mean() / 12)
+
+
+def output_fraction_bits(peak: float) -> int:
+    """Fraction bits of a dense layer's s16 output: room for twice the largest value seen."""
+    return int(largest_fraction_bits(-2 * peak, 2 * peak))

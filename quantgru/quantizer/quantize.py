@@ -1,0 +1,164 @@
+"""Float model and calibration data to an integer model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.errors import ModelError
+from quantgru.fixed import MAX_FRACTION_BITS, PRE_ACTIVATION, STATE
+from quantgru.int_model import IntDense, IntGru, IntLayer, IntModel, SelfTest
+from quantgru.int_model.types import Matrix
+from quantgru.model import Dense, FloatModel, Gru
+from quantgru.quantizer.calibrate import Calibration, calibrate
+from quantgru.quantizer.formats import input_fraction_bits, output_fraction_bits
+from quantgru.quantizer.standardisation import fold_standardisation
+from quantgru.quantizer.weights import quantize_bias, quantize_rows
+from quantgru.sequences import SequencesLike, as_sequences
+from quantgru.simulator.run import run, step_check
+
+FloatArray = npt.NDArray[np.float64]
+
+_SELFTEST_STEPS = 8
+_SLOWEST_UPDATE = 16  # of 2^15: a unit whose u stays below moves by the residual alone
+
+
+def quantize(
+    model: FloatModel,
+    calibration: SequencesLike,
+    *,
+    mean: npt.ArrayLike | None = None,
+    scale: npt.ArrayLike | None = None,
+    name: str | None = None,
+) -> IntModel:
+    """The integer model of `model`, with formats chosen on calibration data [sequences, steps, inputs].
+
+    With mean and scale [inputs], `model` was trained on (x - mean) / scale; they are folded into the weights, and x,
+    here and on the device, is in its own units.
+
+    Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold.
+    """
+    sequences = as_sequences(calibration, "calibration data", model.n_inputs)
+    folded = fold_standardisation(model, mean, scale)
+    seen = calibrate(folded, sequences)
+    fraction_bits = _input_formats(folded, seen)
+    operand_bits = fraction_bits
+    layers: list[IntLayer] = []
+    for gru in folded.grus:
+        layers.append(_gru(gru, operand_bits))
+        operand_bits = np.full(gru.n_units, STATE.fraction_bits)
+    for dense, peak in zip(folded.head, seen.dense_peaks, strict=True):
+        layer = _dense(dense, operand_bits, peak)
+        layers.append(layer)
+        operand_bits = np.full(layer.n_outputs, layer.output_fraction_bits)
+    int_model = IntModel(
+        tuple(layers),
+        fraction_bits.astype(np.int8),
+        model.last_step,
+        SelfTest(np.zeros((1, model.n_inputs), np.int16), 0),
+        name or model.name,
+        _notes(folded, seen, fraction_bits),
+    )
+    first_steps = sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))]
+    return replace(int_model, selftest=_selftest(int_model, first_steps))
+
+
+def _input_formats(model: FloatModel, seen: Calibration) -> npt.NDArray[np.int64]:
+    first = model.grus[0]
+    largest = np.ldexp(np.maximum(np.abs(seen.input_min), np.abs(seen.input_max)), -15)
+    if largest.max() > 2.0**MAX_FRACTION_BITS:
+        raise ModelError(
+            f"calibration data: {np.abs(seen.input_max).max():.3g} at feature {int(largest.argmax())} is out of reach of "
+            "a 16-bit input; scale the inputs"
+        )
+    rows = first.input_weights.reshape(-1, first.n_inputs)
+    return input_fraction_bits(seen.input_min, seen.input_max, seen.input_rms, rows)
+
+
+def _rows(weights: FloatArray, operand_bits: npt.NDArray[np.int64], result_bits: int, where: str) -> Matrix:
+    return quantize_rows(np.ldexp(weights, -operand_bits), result_bits, where)
+
+
+def _gru(layer: Gru, operand_bits: npt.NDArray[np.int64]) -> IntGru:
+    bits = PRE_ACTIVATION.fraction_bits
+    where = f"GRU layer {layer.name!r}"
+    state_bits = np.full(layer.n_units, STATE.fraction_bits)
+    recurrent_bias = layer.recurrent_bias if layer.reset == "after" else np.zeros(0)
+    return IntGru(
+        layer.name,
+        layer.reset,
+        _rows(layer.input_weights.reshape(-1, layer.n_inputs), operand_bits, bits, f"{where}, W"),
+        _rows(layer.recurrent_weights.reshape(-1, layer.n_units), state_bits, bits, f"{where}, U"),
+        quantize_bias(layer.bias.reshape(-1), bits, where),
+        quantize_bias(recurrent_bias, bits, where),
+    )
+
+
+def _dense(layer: Dense, operand_bits: npt.NDArray[np.int64], peak: float) -> IntDense:
+    where = f"dense layer {layer.name!r}"
+    output_bits = STATE.fraction_bits
+    row_bits = PRE_ACTIVATION.fraction_bits
+    if layer.activation in ("linear", "relu"):
+        output_bits = row_bits = output_fraction_bits(peak)
+    matrix = _rows(layer.weights, operand_bits, row_bits, where)
+    return IntDense(layer.name, layer.activation, matrix, quantize_bias(layer.bias, row_bits, where), output_bits)
+
+
+def _selftest(model: IntModel, x: FloatArray) -> SelfTest:
+    result = run(model, x, trace=True, threads=1)
+    assert result.trace is not None
+    check = 0
+    for step in range(x.shape[1]):
+        check = step_check(result.trace, 0, step, check)
+    return SelfTest(result.inputs_raw[0], check)
+
+
+def _notes(model: FloatModel, seen: Calibration, fraction_bits: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """What reports say about the calibration; JSON values."""
+    inputs = [
+        {
+            "min": float(seen.input_min[i]),
+            "max": float(seen.input_max[i]),
+            "rms": float(seen.input_rms[i]),
+            "clips_below": float(np.ldexp(-(2.0**15), -bits)),
+            "clips_above": float(np.ldexp(2.0**15 - 1, -bits)),
+        }
+        for i, bits in enumerate(fraction_bits.tolist())
+    ]
+    outputs = [
+        {"layer": layer.name, "peak": peak} for layer, peak in zip(model.head, seen.dense_peaks, strict=True)
+    ]
+    return {
+        "calibration": {"sequences": seen.n_sequences, "steps": seen.n_steps},
+        "inputs": inputs,
+        "outputs": outputs,
+        "warnings": [*_input_warnings(seen), *_update_warnings(model, seen)],
+        "import": list(model.notes),
+    }
+
+
+def _input_warnings(seen: Calibration) -> list[str]:
+    dead = np.flatnonzero(seen.input_rms == 0)
+    if not dead.size:
+        return []
+    return [f"input {_numbers(dead)}: always 0 in the calibration data; the format is a guess"]
+
+
+def _update_warnings(model: FloatModel, seen: Calibration) -> list[str]:
+    warnings = []
+    for layer, largest in zip(model.grus, seen.largest_update, strict=True):
+        slow = np.flatnonzero(largest * 2**15 < _SLOWEST_UPDATE)
+        if slow.size:
+            warnings.append(
+                f"GRU layer {layer.name!r}, unit {_numbers(slow)}: u = 1 - z stays below {_SLOWEST_UPDATE} / 2^15; "
+                "so slow a unit follows its input coarsely"
+            )
+    return warnings
+
+
+def _numbers(indices: npt.NDArray[np.int64]) -> str:
+    shown = ", ".join(str(index) for index in indices[:8].tolist())
+    return shown if indices.size <= 8 else f"{shown} and {indices.size - 8} more"

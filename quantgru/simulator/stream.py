@@ -1,0 +1,47 @@
+"""Simulation of one sequence, step by step, as a device sees it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.errors import DataError
+from quantgru.fixed import to_raw16, to_real
+from quantgru.int_model import IntModel
+from quantgru.simulator.program import Int16Array, Program
+
+
+class Stream:
+    """A device that runs one model: state, steps, outputs. Equal to a batch run of the same steps.
+
+    >>> import numpy as np, quantgru as qg                     # doctest: +SKIP
+    >>> stream = qg.Stream(qg.IntModel.load("gesture.qgru"))   # doctest: +SKIP
+    >>> y = stream.step(np.zeros(6))                           # doctest: +SKIP
+    """
+
+    def __init__(self, model: IntModel) -> None:
+        self.model = model
+        self._program = Program(model)
+        self.reset()
+
+    def reset(self) -> None:
+        """State and residual to zero [R13]."""
+        self._states = [layer.zero_state(1) for layer in self._program.grus]
+
+    def step(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """One step of real inputs [inputs]; returns the real outputs [outputs]. Raises DataError."""
+        real = np.asarray(x, dtype=np.float64)
+        if not np.isfinite(real).all():
+            raise DataError("step: all inputs must be finite")
+        raw, _ = to_raw16(real, self.model.input_fraction_bits)
+        return to_real(self.step_raw(raw), self.model.output_fraction_bits)
+
+    def step_raw(self, x: Int16Array) -> Int16Array:
+        """One step of raw inputs, int16 [inputs]; returns the raw outputs, int16 [outputs]. Raises DataError."""
+        if x.shape != (self.model.n_inputs,) or x.dtype != np.int16:
+            raise DataError(f"step: inputs {x.dtype} {x.shape}, expected int16 ({self.model.n_inputs},)")
+        one_step = np.ones(1, dtype=np.int64)
+        value = np.ascontiguousarray(x).reshape(1, 1, -1)
+        for layer, state in zip(self._program.grus, self._states, strict=True):
+            value = layer.run(value, one_step, state, keep_all=False).h
+        return self._program.run_head(value)[0][0, 0]
