@@ -1,0 +1,137 @@
+"""An integer model as C files: a pure function. Generated code holds no date, path or user name."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from quantgru.exporter.layout import c_array, memory_order
+from quantgru.exporter.names import c_name, comment_text
+from quantgru.firmware_files import firmware_directory
+from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
+from quantgru.int_model.cost import cost, scratch_shape
+from quantgru.int_model.types import SPEC_MAJOR, SPEC_MINOR
+
+_TEMPLATES: Final = Environment(
+    loader=PackageLoader("quantgru.exporter"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # noqa: S701 - this is C
+)
+
+# Activations as R17 numbers them, and the library's functions for them.
+_ACTIVATIONS: Final = {
+    "linear": (0, "qg_linear"),
+    "relu": (1, "qg_relu"),
+    "sigmoid": (2, "qg_dense_sigmoid"),
+    "tanh": (3, "qg_tanh"),
+}
+
+
+def export_files(model: IntModel, name: str) -> dict[str, str]:
+    """{path: text} of the model and of the kernel library. Raises ConfigError for a name that is no C identifier."""
+    library = _library_files()
+    sources = sorted(path for path in library if path.endswith(".c"))
+    values = _template_values(model, c_name(name)) | {"library_sources": sources}
+    model_files = {
+        f"{name}.h": "model.h.j2",
+        f"{name}.c": "model.c.j2",
+        f"{name}_selftest.c": "selftest.c.j2",
+        f"{name}_float.h": "float.h.j2",
+        f"{name}_example.c": "example.c.j2",
+        "CMakeLists.txt": "CMakeLists.txt.j2",
+    }
+    rendered = {path: _TEMPLATES.get_template(template).render(values) for path, template in model_files.items()}
+    return rendered | library
+
+
+def _library_files() -> dict[str, str]:
+    firmware = firmware_directory()
+    return {
+        f"quantgru/{folder}/{path.name}": path.read_text(encoding="utf-8")
+        for folder in ("include", "src")
+        for path in sorted((firmware / folder).iterdir())
+    }
+
+
+def _template_values(model: IntModel, name: str) -> dict[str, Any]:
+    scratch = scratch_shape(model)
+    return {
+        "c_array": c_array,
+        "name": name,
+        "NAME": name.upper(),
+        "description": _description(model),
+        "digest": model.digest.hex(),
+        "digest_bytes": model.digest,
+        "spec_major": SPEC_MAJOR,
+        "spec_minor": SPEC_MINOR,
+        "last_step": model.last_step,
+        "n_inputs": model.n_inputs,
+        "n_outputs": model.n_outputs,
+        "n_units": model.n_units,
+        "input_fraction_bits": model.input_fraction_bits.tolist(),
+        "output_fraction_bits": model.output_fraction_bits,
+        "input_scales": [_float_literal(bits) for bits in model.input_fraction_bits.tolist()],
+        "output_scale": _float_literal(-model.output_fraction_bits),
+        "scratch_bytes": cost(model).scratch_bytes,
+        "product_units": scratch.product_units,
+        "dense_buffers": scratch.dense_buffers,
+        "dense_width": scratch.dense_width,
+        "grus": [_gru(i, layer) for i, layer in enumerate(model.grus)],
+        "head": [_dense(i, layer) for i, layer in enumerate(model.head)],
+        "selftest_inputs": model.selftest.inputs.ravel().tolist(),
+        "selftest_check": model.selftest.check,
+        "selftest_steps": model.selftest.inputs.shape[0],
+        "example_steps": model.selftest.inputs.shape[0],
+    }
+
+
+def _description(model: IntModel) -> str:
+    layers = [f"GRU of {layer.n_units}" for layer in model.grus] + [f"dense of {layer.n_outputs}" for layer in model.head]
+    return f"{model.n_inputs} inputs, {', '.join(layers)}."
+
+
+def _float_literal(exponent: int) -> str:
+    """2**exponent as a C float literal; repr is exact for powers of two."""
+    return f"{2.0**exponent!r}f"
+
+
+def _gru(i: int, layer: IntGru) -> dict[str, Any]:
+    return {
+        "prefix": f"gru{i}",
+        "comment": f"GRU {comment_text(layer.name)}: {layer.n_inputs} inputs, {layer.n_units} units, reset {layer.reset}",
+        "reset": layer.reset,
+        "n_units": layer.n_units,
+        "input": _matrix(layer.input, layer.n_units),
+        "recurrent": _matrix(layer.recurrent, layer.n_units),
+        "bias": layer.bias.tolist(),
+        "recurrent_bias": layer.recurrent_bias.tolist(),
+    }
+
+
+def _dense(i: int, layer: IntDense) -> dict[str, Any]:
+    activation, function = _ACTIVATIONS[layer.activation]
+    return {
+        "prefix": f"dense{i}",
+        "comment": f"Dense {comment_text(layer.name)}: {layer.n_inputs} inputs, {layer.n_outputs} outputs, {layer.activation}",
+        "activation": activation,
+        "function": function,
+        "output_fraction_bits": layer.output_fraction_bits,
+        "matrix": _matrix(layer.matrix, layer.n_outputs),
+        "bias": layer.bias.tolist(),
+    }
+
+
+def _matrix(matrix: Matrix, section_rows: int) -> dict[str, Any]:
+    return {
+        "codes": np.asarray(memory_order(matrix.codes, section_rows)).tolist(),
+        "multipliers": matrix.multiplier.tolist(),
+        "shifts": matrix.shift.tolist(),
+        "n_rows": matrix.n_rows,
+        "n_columns": matrix.n_columns,
+        "left_shift": matrix.left_shift,
+    }

@@ -1,0 +1,38 @@
+"""Names from outside become C only after a check."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from quantgru.errors import ConfigError
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
+
+# C99, and the words of C++ that C does not have: the headers are for both.
+_KEYWORDS: Final = frozenset(
+    """
+    auto break case char const continue default do double else enum extern float for goto if inline int long register
+    restrict return short signed sizeof static struct switch typedef union unsigned void volatile while
+    alignas alignof and and_eq asm bitand bitor bool catch char8_t char16_t char32_t class co_await co_return co_yield
+    compl concept const_cast consteval constexpr constinit decltype delete dynamic_cast explicit export false friend
+    mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public reinterpret_cast
+    requires static_assert static_cast template this thread_local throw true try typeid typename using virtual wchar_t
+    xor xor_eq main
+    """.split()
+)
+
+
+def c_name(name: str) -> str:
+    """Returns `name` if it can start C identifiers and file names. Raises ConfigError."""
+    if not _IDENTIFIER.fullmatch(name) or name in _KEYWORDS or name.lower().startswith(("qg_", "quantgru")):
+        raise ConfigError(
+            f"model name {name!r}: cannot be used in C; allowed are up to 31 letters, digits and _, starting with a letter, "
+            "no keyword, not beginning with 'qg_' or 'quantgru'; choose another with name= or --name"
+        )
+    return name
+
+
+def comment_text(text: str) -> str:
+    """`text` without anything that could end a comment or a line."""
+    return re.sub(r"[^A-Za-z0-9_. -]", "_", text)

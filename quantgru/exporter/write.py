@@ -1,0 +1,48 @@
+"""Exported files on disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from quantgru.container import write_atomically
+from quantgru.errors import ConfigError
+from quantgru.exporter.files import export_files
+from quantgru.int_model import IntModel
+
+
+def export(model: IntModel, directory: str | Path, name: str | None = None) -> list[Path]:
+    """Writes the C files of `model` into `directory`, which is made; returns their paths.
+
+    `name` starts all identifiers and file names; the model's own name if None. Files of an earlier export are replaced,
+    each as a whole; other files are left alone. Raises ConfigError for a name that is no C identifier, or a folder that
+    cannot be written.
+    """
+    files = export_files(model, name or model.name)
+    directory = Path(directory)
+    try:
+        if directory.exists():
+            for path, text in files.items():
+                (directory / path).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(directory / path, text.encode())
+        else:
+            _write_new(directory, files)
+    except OSError as error:
+        raise ConfigError(f"{error.filename or directory}: cannot be written ({error.strerror})") from None
+    return [directory / path for path in files]
+
+
+def _write_new(directory: Path, files: dict[str, str]) -> None:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        beside.chmod(0o755)
+        for path, text in files.items():
+            (beside / path).parent.mkdir(parents=True, exist_ok=True)
+            (beside / path).write_text(text, encoding="utf-8", newline="\n")
+        os.replace(beside, directory)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
