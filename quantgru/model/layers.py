@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from quantgru.activations import DENSE_ACTIVATIONS
 from quantgru.errors import ModelError
-from quantgru.sequences import SequencesLike, as_sequences
+from quantgru.sequences import Sequences, SequencesLike, as_sequences
 
 FloatArray = npt.NDArray[np.float64]
 Reset = Literal["after", "before"]
@@ -157,7 +157,7 @@ class FloatModel:
         last = self.layers[-1]
         return last.n_units if isinstance(last, Gru) else last.n_outputs
 
-    def run(self, x: SequencesLike) -> Any:
+    def run(self, x: SequencesLike | Sequences) -> Any:
         """Outputs in float64 for x [sequences, steps, inputs] or a list of [steps, inputs].
 
         [sequences, steps, outputs], a list of [steps, outputs] for a list, or [sequences, outputs] for a last-step head.

@@ -17,7 +17,7 @@ from quantgru.quantizer.calibrate import Calibration, calibrate
 from quantgru.quantizer.formats import input_fraction_bits, output_fraction_bits
 from quantgru.quantizer.standardisation import fold_standardisation
 from quantgru.quantizer.weights import quantize_bias, quantize_rows
-from quantgru.sequences import SequencesLike, as_sequences
+from quantgru.sequences import Sequences, SequencesLike, as_sequences
 from quantgru.simulator.run import run, step_check
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,7 +28,7 @@ _SLOWEST_UPDATE = 16  # of 2^15: a unit whose u stays below moves by the residua
 
 def quantize(
     model: FloatModel,
-    calibration: SequencesLike,
+    calibration: SequencesLike | Sequences,
     *,
     mean: npt.ArrayLike | None = None,
     scale: npt.ArrayLike | None = None,

@@ -1,0 +1,1 @@
+"""Numbers for people and for machines: what integers cost against floats, and tables of it."""

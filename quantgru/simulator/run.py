@@ -69,7 +69,7 @@ class SimulationResult:
         return values if self.model.last_step else self.sequences.arrange(values)
 
 
-def simulate(model: IntModel, x: SequencesLike) -> Any:
+def simulate(model: IntModel, x: SequencesLike | Sequences) -> Any:
     """Real outputs of the device for x [sequences, steps, inputs] or a list of [steps, inputs].
 
     [sequences, steps, outputs], a list of [steps, outputs] for a list, or [sequences, outputs] for a last-step head.

@@ -1,0 +1,5 @@
+"""python -m quantgru"""
+
+from quantgru.cli.main import main
+
+main()

@@ -1,0 +1,4 @@
+import click
+@click.command()
+def boards() -> None:
+    """to come"""

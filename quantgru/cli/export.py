@@ -1,0 +1,19 @@
+"""quantgru export"""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(epilog="Example: quantgru export gesture.qgru -o firmware/gesture")
+@click.argument("model", metavar="M.qgru")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder for the C files; made if it does not exist.")
+@click.option("--name", help="What C identifiers start with.  [default: the model's name]")
+def export(model: str, output: str, name: str | None) -> None:
+    """Write portable C99: the model, the kernel library, an example and a CMakeLists.txt."""
+    from quantgru.exporter import export as to_files
+    from quantgru.int_model import IntModel
+
+    int_model = IntModel.load(model)
+    for path in to_files(int_model, output, name):
+        click.echo(str(path))

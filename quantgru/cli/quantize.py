@@ -1,0 +1,39 @@
+"""quantgru quantize"""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(epilog="Example: quantgru quantize gesture.keras --calibration train.npz -o gesture.qgru")
+@click.argument("model")
+@click.option("--calibration", required=True, metavar="X.npz", help="Input sequences: training data, not test data.")
+@click.option("-o", "--output", required=True, metavar="M.qgru", help="Where the integer model goes.")
+@click.option("--standardisation", metavar="S.npz", help="Arrays mean and scale [features]: the model was trained on (x - mean) / scale.")
+@click.option("--softmax", type=click.Choice(["refuse", "logits"]), default="refuse", show_default=True,
+              help="What to do with a softmax at the end: 'logits' leaves it out, the largest entry stays the same.")
+@click.option("--name", help="Name of the model, which starts its C identifiers.  [default: the file's name]")
+def quantize(
+    model: str, calibration: str, output: str, standardisation: str | None, softmax: str, name: str | None
+) -> None:
+    """Choose formats on calibration data and quantize MODEL (.keras, or .qgf from FloatModel.save)."""
+    import re
+    from pathlib import Path
+    from typing import Literal, cast
+
+    from quantgru.cli.console import console
+    from quantgru.importers import load
+    from quantgru.quantizer import quantize as to_integers
+    from quantgru.report.inspection import print_inspection
+    from quantgru.sequences import load_npz, load_vectors
+
+    float_model = load(model, softmax=cast(Literal["refuse", "logits"], softmax))
+    sequences, _ = load_npz(calibration, "calibration data")
+    mean = scale = None
+    if standardisation is not None:
+        mean, scale = load_vectors(standardisation, ["mean", "scale"], "standardisation")
+    default_name = re.sub(r"\W", "_", Path(output).stem, flags=re.ASCII)
+    int_model = to_integers(float_model, sequences, mean=mean, scale=scale, name=name or default_name)
+    int_model.save(output)
+    print_inspection(int_model, console())
+    click.echo(f"wrote {output}")

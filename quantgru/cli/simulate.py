@@ -1,0 +1,60 @@
+"""quantgru simulate"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from quantgru.simulator import SimulationResult
+
+
+@click.command(epilog="Example: quantgru simulate gesture.qgru --input test.npz -o outputs.npz")
+@click.argument("model", metavar="M.qgru")
+@click.option("--input", "input_path", required=True, metavar="X.npz", help="Input sequences.")
+@click.option("-o", "--output", required=True, metavar="Y.npz", help="Where the array y goes, and lengths.")
+@click.option("--trace", is_flag=True, help="Also write u, r, n, h and residual of every step, raw.")
+@click.option("--raw", is_flag=True, help="x holds raw integers, as a device logs them, and y is raw, too.")
+def simulate(model: str, input_path: str, output: str, trace: bool, raw: bool) -> None:
+    """Compute what the device computes, bit for bit."""
+    import io
+
+    import numpy as np
+
+    from quantgru.cli.console import progress
+    from quantgru.container import write_atomically
+    from quantgru.int_model import IntModel
+    from quantgru.sequences import load_npz
+    from quantgru.simulator import run
+
+    int_model = IntModel.load(model)
+    sequences, labels = load_npz(input_path)
+    with progress("simulating", sequences.n_sequences, "sequences") as advance:
+        result = run(int_model, sequences, raw_input=raw, trace=trace, progress=advance)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **_arrays(result, raw))
+    write_atomically(output, buffer.getvalue())
+    _report(result, labels)
+    click.echo(f"wrote {output}")
+
+
+def _arrays(result: SimulationResult, raw: bool) -> dict[str, Any]:
+    arrays: dict[str, Any] = {
+        "y": result.outputs_raw if raw else result.outputs,
+        "lengths": result.sequences.lengths,
+        "clipped_inputs": result.clipped_inputs,
+    }
+    if result.trace is not None:
+        for i, layer in enumerate(result.trace.layers):
+            arrays |= {f"layer{i}.{name}": getattr(layer, name) for name in ("u", "r", "n", "h", "residual")}
+    return arrays
+
+
+def _report(result: SimulationResult, labels: Any) -> None:
+    sequences = result.sequences
+    click.echo(f"{sequences.n_sequences:,} sequences, {sequences.n_steps:,} steps")
+    click.echo(f"clipped inputs: {int(result.clipped_inputs.sum()):,}, saturated outputs: {sum(result.saturated_outputs):,}")
+    if labels is not None and result.model.last_step and result.model.n_outputs >= 2:
+        right = result.outputs_raw.argmax(axis=1) == labels
+        click.echo(f"labels: {100 * right.mean():.2f} % right")
