@@ -69,6 +69,7 @@ def _template_values(model: IntModel, name: str) -> dict[str, Any]:
         "digest_bytes": model.digest,
         "spec_major": SPEC_MAJOR,
         "spec_minor": SPEC_MINOR,
+        "version_mismatch": _version_mismatch(),
         "last_step": model.last_step,
         "n_inputs": model.n_inputs,
         "n_outputs": model.n_outputs,
@@ -88,6 +89,13 @@ def _template_values(model: IntModel, name: str) -> dict[str, Any]:
         "selftest_steps": model.selftest.inputs.shape[0],
         "example_steps": model.selftest.inputs.shape[0],
     }
+
+
+def _version_mismatch() -> str:
+    """Preprocessor condition that is true for a library that this code must not meet."""
+    # A library of minor 0 serves any minor; comparing an unsigned number with 0 would be a warning.
+    minor = f" || QG_SPEC_MINOR < {SPEC_MINOR}" if SPEC_MINOR else ""
+    return f"QG_SPEC_MAJOR != {SPEC_MAJOR}{minor}"
 
 
 def _description(model: IntModel) -> str:

@@ -20,7 +20,7 @@ def export(model: IntModel, directory: str | Path, name: str | None = None) -> l
     each as a whole; other files are left alone. Raises ConfigError for a name that is no C identifier, or a folder that
     cannot be written.
     """
-    files = export_files(model, name or model.name)
+    files = export_files(model, model.name if name is None else name)
     directory = Path(directory)
     try:
         if directory.exists():

@@ -1,0 +1,73 @@
+/* gesture: a recurrent network in fixed point, exported by quantgru.
+ *
+ * 3 inputs, GRU of 9, GRU of 5, dense of 6, dense of 4.
+ * Digest 439b63575a5500b1bb773407441df3593a1121d0e374b5f2532a558a626c23d3
+ *
+ *     static gesture_state state;
+ *     static gesture_scratch scratch;
+ *
+ *     gesture_reset(&state);                       before each sequence
+ *     gesture_step(&state, &scratch, inputs);      for each time step
+ *     gesture_output(&state, &scratch, outputs);   after the last step
+ *
+ * Nothing here can fail, except the self-test.
+ */
+#ifndef GESTURE_H
+#define GESTURE_H
+
+#include "quantgru.h"
+
+#if QG_SPEC_MAJOR != 1
+#error "gesture needs a quantgru library of SPEC 1.0: copy the library of the same export"
+#endif
+
+#define GESTURE_INPUTS 3
+#define GESTURE_OUTPUTS 4
+#define GESTURE_UNITS 14 /* of all GRU layers together */
+
+/* An output raw value y means y / 2^GESTURE_OUTPUT_FRACTION_BITS. */
+#define GESTURE_OUTPUT_FRACTION_BITS 11
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What a sequence leaves behind, 56 bytes: copy it to save it, copy it back to go on. */
+typedef struct gesture_state {
+    int16_t h[GESTURE_UNITS]; /* s16f15 */
+    uint16_t residual[GESTURE_UNITS];
+} gesture_state;
+
+/* Work space, 106 bytes. Nothing in it need survive between calls: instances may share it. The gates of the
+ * last step can be read from it. */
+typedef struct gesture_scratch {
+    uint16_t u[GESTURE_UNITS]; /* u16f15, 1 - z */
+    uint16_t r[GESTURE_UNITS]; /* u16f15 */
+    int16_t n[GESTURE_UNITS];  /* s16f15 */
+    int16_t product[5];
+    int16_t dense[1][6];
+} gesture_scratch;
+
+void gesture_reset(gesture_state *state);
+void gesture_step(gesture_state *state, gesture_scratch *scratch, const int16_t inputs[GESTURE_INPUTS]);
+void gesture_output(const gesture_state *state, gesture_scratch *scratch, int16_t outputs[GESTURE_OUTPUTS]);
+
+/* Runs a few stored steps and compares their check value: 0, or QG_SELFTEST_FAILED. Leaves the state reset. */
+int8_t gesture_selftest(gesture_state *state, gesture_scratch *scratch);
+
+/* The raw value of input `feature` from sensor counts, saturated; for a model that was calibrated in counts. From a
+ * float: see gesture_float.h. */
+int16_t gesture_input_from_counts(uint16_t feature, int32_t counts);
+
+/* An input raw value x means x / 2^fraction bits, which each feature has its own of: read them with QG_READ_S8. */
+extern const int8_t gesture_input_fraction_bits[GESTURE_INPUTS];
+
+/* For programs that work on any model. */
+extern const qg_model gesture_descriptor;
+qg_scratch gesture_scratch_arrays(gesture_scratch *scratch);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
