@@ -65,11 +65,13 @@ def load(path: str | Path, what: str) -> tuple[dict[str, Any], Arrays]:
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             text = (file.metadata() or {}).get(_KEY)
-            arrays = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}
+            arrays = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{what} {path}: truncated, or not a quantgru file ({error})") from None
     if text is None:
-        raise ModelError(f"{what} {path}: a safetensors file that quantgru did not write; expected the output of save()")
+        raise ModelError(
+            f"{what} {path}: a safetensors file that quantgru did not write; expected the output of save()"
+        )
     try:
         header = json.loads(text)
     except ValueError:

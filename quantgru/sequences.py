@@ -89,7 +89,9 @@ def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDAr
     """
     arrays = _read_npz(Path(path), what)
     if "x" not in arrays:
-        raise DataError(f"{what} {path}: no array 'x', found {sorted(arrays)}; save it with np.savez({str(path)!r}, x=x)")
+        raise DataError(
+            f"{what} {path}: no array 'x', found {sorted(arrays)}; save it with np.savez({str(path)!r}, x=x)"
+        )
     x = _numeric(arrays["x"], f"{what} {path}, array 'x'")
     if x.ndim != 3:
         raise DataError(f"{what} {path}, array 'x': shape {x.shape}, expected [sequences, steps, features]")
@@ -135,9 +137,10 @@ def _read_npz(path: Path, what: str) -> dict[str, npt.NDArray[Any]]:
 
 def _is_uniform(x: Sequence[Any]) -> bool:
     """Whether a list is nested numbers rather than a list of arrays of unequal lengths."""
-    return not any(isinstance(item, np.ndarray) or hasattr(item, "__array__") for item in x) and len(
-        {len(item) if hasattr(item, "__len__") else -1 for item in x}
-    ) <= 1
+    return (
+        not any(isinstance(item, np.ndarray) or hasattr(item, "__array__") for item in x)
+        and len({len(item) if hasattr(item, "__len__") else -1 for item in x}) <= 1
+    )
 
 
 def _numeric(x: Any, what: str) -> FloatArray:
@@ -159,7 +162,9 @@ def _integers(x: npt.NDArray[Any], n: int, what: str) -> npt.NDArray[np.int64]:
 def _pad(rows: list[FloatArray], what: str) -> Sequences:
     for i, row in enumerate(rows):
         if row.ndim != 2 or row.shape[0] == 0:
-            raise DataError(f"{what}, sequence {i}: shape {row.shape}, expected [steps, features] with at least one step")
+            raise DataError(
+                f"{what}, sequence {i}: shape {row.shape}, expected [steps, features] with at least one step"
+            )
         if row.shape[1] != rows[0].shape[1]:
             raise DataError(f"{what}, sequence {i}: {row.shape[1]} features, sequence 0 has {rows[0].shape[1]}")
     lengths = np.array([len(row) for row in rows], dtype=np.int64)

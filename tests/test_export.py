@@ -69,7 +69,9 @@ def test_files_are_the_golden_ones_byte_for_byte(gesture: qg.IntModel) -> None:
 
 def test_the_library_comes_along_unchanged(gesture: qg.IntModel) -> None:
     files = {path for path in export_files(gesture, "gesture") if path.startswith("quantgru/")}
-    expected = {f"quantgru/{kind}/{path.name}" for kind in ("include", "src") for path in (ROOT / "firmware" / kind).iterdir()}
+    expected = {
+        f"quantgru/{kind}/{path.name}" for kind in ("include", "src") for path in (ROOT / "firmware" / kind).iterdir()
+    }
     assert files == expected
     assert export_files(gesture, "gesture")["quantgru/include/quantgru.h"] == (
         ROOT / "firmware" / "include" / "quantgru.h"
@@ -83,7 +85,23 @@ def test_a_name_changes_identifiers_but_no_number(gesture: qg.IntModel) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "2fast", "a b", "a-b", "int", "class", "main", "_x", "qg_model", "QG_x", "quantgru", "naïve", "a" * 32, "a;b", "x\n"],
+    [
+        "",
+        "2fast",
+        "a b",
+        "a-b",
+        "int",
+        "class",
+        "main",
+        "_x",
+        "qg_model",
+        "QG_x",
+        "quantgru",
+        "naïve",
+        "a" * 32,
+        "a;b",
+        "x\n",
+    ],
 )
 def test_a_name_that_is_no_c_identifier_is_refused(name: str, gesture: qg.IntModel, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be used in C; allowed are"):
@@ -176,7 +194,8 @@ def test_cmake_builds_the_example_and_two_models_in_one_program(
     )
     (tmp_path / "both.c").write_text(
         '#include "gesture.h"\n#include "kws.h"\n'
-        "int main(void)\n{\n    gesture_state a;\n    gesture_scratch shared;\n    kws_state b;\n    kws_scratch other;\n"
+        "int main(void)\n{\n    gesture_state a;\n    gesture_scratch shared;\n"
+        "    kws_state b;\n    kws_scratch other;\n"
         "    return gesture_selftest(&a, &shared) != 0 || kws_selftest(&b, &other) != 0;\n}\n"
     )
     run_command(cmake, "-S", tmp_path, "-B", tmp_path / "build")
@@ -299,7 +318,11 @@ def test_conversion_from_float_is_that_of_the_simulator(
         ]
     ).astype(np.float32)
     printed = subprocess.run(
-        [tmp_path / "convert"], input=" ".join(f"{v!r}" for v in values.tolist()), capture_output=True, text=True, check=True
+        [tmp_path / "convert"],
+        input=" ".join(f"{v!r}" for v in values.tolist()),
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     expected = run(gesture, np.repeat(values.astype(np.float64), 3).reshape(1, -1, 3)).inputs_raw
     assert np.array_equal(np.array(printed.split(), dtype=int), expected.ravel())

@@ -13,7 +13,7 @@ from quantgru.activations import HALF_TANH
 from quantgru.errors import DataError
 from quantgru.int_model import IntModel
 from quantgru.simulator import SimulationResult, Stream, check_values, kernels, run, simulate
-from quantgru.simulator.run import step_check
+from quantgru.simulator.batch import step_check
 
 LIMIT = 12 * 2**14 - 1
 
@@ -166,23 +166,25 @@ def test_check_values_are_those_of_single_steps() -> None:
     result = traced(small_model, inputs)
     assert result.trace is not None
     for step, check in zip(
-        oracle.run(strategies.to_oracle(small_model), inputs), check_values(result.trace, result.sequences)[0], strict=True
+        oracle.run(strategies.to_oracle(small_model), inputs),
+        check_values(result.trace, result.sequences)[0],
+        strict=True,
     ):
         assert check == oracle.check_value(step.state, step.outputs)
 
 
 @pytest.mark.parametrize("x", [[[[0.5, 0, 0]]], [[[32768, 0, 0]]], [[[-32769, 0, 0]]]])
 def test_raw_inputs_are_integers_of_16_bits(x: list[list[list[float]]]) -> None:
-    with pytest.raises(DataError, match="expected integers of -32768 ... 32767"):
+    with pytest.raises(DataError, match=r"expected integers of -32768 \.\.\. 32767"):
         run(small_model, x, raw_input=True)
 
 
 def test_wrong_inputs_are_refused() -> None:
     with pytest.raises(DataError, match="2 features, the model has 3 inputs"):
         run(small_model, np.zeros((1, 1, 2)))
+    x = np.zeros((1, 2, 3))
+    x[0, 1, 2] = np.nan
     with pytest.raises(DataError, match="nan at sequence 0, step 1, feature 2"):
-        x = np.zeros((1, 2, 3))
-        x[0, 1, 2] = np.nan
         run(small_model, x)
     stream = Stream(small_model)
     with pytest.raises(DataError, match="finite"):

@@ -73,13 +73,20 @@ def functions(rng: random.Random) -> list[dict[str, Any]]:
     near = [v for node in (0, 512, 81920, oracle.LIMIT // 2, oracle.LIMIT) for v in range(node - 3, node + 4)]
     a = [*S32_EDGES, *near, *(-v for v in near), *(rng.randint(-(2**18), 2**18) for _ in range(60))]
     states = [
-        (rng.choice((0, 1, 15, 16384, 32768, rng.randint(0, 32768))), n, h, rng.choice((0, 32767, rng.randint(0, 32767))))
+        (
+            rng.choice((0, 1, 15, 16384, 32768, rng.randint(0, 32768))),
+            n,
+            h,
+            rng.choice((0, 32767, rng.randint(0, 32767))),
+        )
         for n in (-32767, -1, 0, 1, 32767, rng.randint(-32767, 32767))
         for h in (-32768, -1, 0, 1, 32767, rng.randint(-32768, 32767))
         for _ in range(4)
     ]
     counts = [(x, f) for x in spread(S32_EDGES, -(2**31), 2**31 - 1, 10, rng) for f in (-31, -16, -1, 0, 1, 15, 16, 31)]
-    reals = [(x, f) for x in (0.0, 0.1, -0.5, 2.5, -2.5, 1e-300, 1e300, 0.49999999999999994) for f in (-31, -1, 0, 15, 31)]
+    reals = [
+        (x, f) for x in (0.0, 0.1, -0.5, 2.5, -2.5, 1e-300, 1e300, 0.49999999999999994) for f in (-31, -1, 0, 15, 31)
+    ]
     return [
         cases("R7", oracle.sigmoid, "a", [(v,) for v in a]),
         cases("R8", oracle.tanh, "a", [(v,) for v in a]),

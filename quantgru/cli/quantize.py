@@ -9,9 +9,18 @@ import click
 @click.argument("model")
 @click.option("--calibration", required=True, metavar="X.npz", help="Input sequences: training data, not test data.")
 @click.option("-o", "--output", required=True, metavar="M.qgru", help="Where the integer model goes.")
-@click.option("--standardisation", metavar="S.npz", help="Arrays mean and scale [features]: the model was trained on (x - mean) / scale.")
-@click.option("--softmax", type=click.Choice(["refuse", "logits"]), default="refuse", show_default=True,
-              help="What to do with a softmax at the end: 'logits' leaves it out, the largest entry stays the same.")
+@click.option(
+    "--standardisation",
+    metavar="S.npz",
+    help="Arrays mean and scale [features]: the model was trained on (x - mean) / scale.",
+)
+@click.option(
+    "--softmax",
+    type=click.Choice(["refuse", "logits"]),
+    default="refuse",
+    show_default=True,
+    help="What to do with a softmax at the end: 'logits' leaves it out, the largest entry stays the same.",
+)
 @click.option("--name", help="Name of the model, which starts its C identifiers.  [default: the file's name]")
 def quantize(
     model: str, calibration: str, output: str, standardisation: str | None, softmax: str, name: str | None

@@ -54,7 +54,9 @@ def _arrays(result: SimulationResult, raw: bool) -> dict[str, Any]:
 def _report(result: SimulationResult, labels: Any) -> None:
     sequences = result.sequences
     click.echo(f"{sequences.n_sequences:,} sequences, {sequences.n_steps:,} steps")
-    click.echo(f"clipped inputs: {int(result.clipped_inputs.sum()):,}, saturated outputs: {sum(result.saturated_outputs):,}")
+    click.echo(
+        f"clipped inputs: {int(result.clipped_inputs.sum()):,}, saturated outputs: {sum(result.saturated_outputs):,}"
+    )
     if labels is not None and result.model.last_step and result.model.n_outputs >= 2:
         right = result.outputs_raw.argmax(axis=1) == labels
         click.echo(f"labels: {100 * right.mean():.2f} % right")

@@ -20,7 +20,7 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
-    autoescape=False,  # noqa: S701 - this is C
+    autoescape=False,  # this is C, not HTML
 )
 
 # Activations as R17 numbers them, and the library's functions for them.
@@ -99,7 +99,8 @@ def _version_mismatch() -> str:
 
 
 def _description(model: IntModel) -> str:
-    layers = [f"GRU of {layer.n_units}" for layer in model.grus] + [f"dense of {layer.n_outputs}" for layer in model.head]
+    layers = [f"GRU of {layer.n_units}" for layer in model.grus]
+    layers += [f"dense of {layer.n_outputs}" for layer in model.head]
     return f"{model.n_inputs} inputs, {', '.join(layers)}."
 
 
@@ -108,10 +109,14 @@ def _float_literal(exponent: int) -> str:
     return f"{2.0**exponent!r}f"
 
 
+def _comment(kind: str, layer: IntGru | IntDense, width: int, rest: str) -> str:
+    return f"{kind} {comment_text(layer.name)}: {layer.n_inputs} inputs, {width} {rest}"
+
+
 def _gru(i: int, layer: IntGru) -> dict[str, Any]:
     return {
         "prefix": f"gru{i}",
-        "comment": f"GRU {comment_text(layer.name)}: {layer.n_inputs} inputs, {layer.n_units} units, reset {layer.reset}",
+        "comment": _comment("GRU", layer, layer.n_units, f"units, reset {layer.reset}"),
         "reset": layer.reset,
         "n_units": layer.n_units,
         "input": _matrix(layer.input, layer.n_units),
@@ -125,7 +130,7 @@ def _dense(i: int, layer: IntDense) -> dict[str, Any]:
     activation, function = _ACTIVATIONS[layer.activation]
     return {
         "prefix": f"dense{i}",
-        "comment": f"Dense {comment_text(layer.name)}: {layer.n_inputs} inputs, {layer.n_outputs} outputs, {layer.activation}",
+        "comment": _comment("Dense", layer, layer.n_outputs, f"outputs, {layer.activation}"),
         "activation": activation,
         "function": function,
         "output_fraction_bits": layer.output_fraction_bits,

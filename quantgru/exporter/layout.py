@@ -21,8 +21,7 @@ def memory_order(codes: npt.NDArray[np.int8], section_rows: int) -> npt.NDArray[
     for start in range(0, codes.shape[0], section_rows):
         section = codes[start : start + section_rows]
         blocked = section_rows - section_rows % BLOCK_ROWS
-        for first in range(0, blocked, BLOCK_ROWS):
-            parts.append(section[first : first + BLOCK_ROWS].T.ravel())
+        parts += [section[first : first + BLOCK_ROWS].T.ravel() for first in range(0, blocked, BLOCK_ROWS)]
         parts.append(section[blocked:].ravel())
     return np.concatenate(parts)
 

@@ -27,8 +27,8 @@ def c_name(name: str) -> str:
     """Returns `name` if it can start C identifiers and file names. Raises ConfigError."""
     if not _IDENTIFIER.fullmatch(name) or name in _KEYWORDS or name.lower().startswith(("qg_", "quantgru")):
         raise ConfigError(
-            f"model name {name!r}: cannot be used in C; allowed are up to 31 letters, digits and _, starting with a letter, "
-            "no keyword, not beginning with 'qg_' or 'quantgru'; choose another with name= or --name"
+            f"model name {name!r}: cannot be used in C; allowed are up to 31 letters, digits and _, starting with a "
+            "letter, no keyword, not beginning with 'qg_' or 'quantgru'; choose another with name= or --name"
         )
     return name
 

@@ -1,4 +1,4 @@
-"""The integer model: immutable, validated, with a digest. Everything behind the quantizer reads this and decides nothing."""
+"""The integer model: immutable, validated, with a digest. What comes after it reads and decides nothing."""
 
 from quantgru.int_model.types import IntDense, IntGru, IntLayer, IntModel, Matrix, SelfTest
 

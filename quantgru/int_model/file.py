@@ -64,9 +64,7 @@ def load(path: str | Path) -> IntModel:
         input_fraction_bits = arrays.pop("input_fraction_bits")
         if arrays:
             raise ModelError(f"unknown arrays {sorted(arrays)}")
-        model = IntModel(
-            layers, input_fraction_bits, header["last_step"], selftest, header["name"], header["notes"]
-        )
+        model = IntModel(layers, input_fraction_bits, header["last_step"], selftest, header["name"], header["notes"])
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
     except KeyError as error:

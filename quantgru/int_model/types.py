@@ -83,7 +83,7 @@ class IntGru:
         units, remainder = divmod(self.recurrent.n_rows, 3)
         if remainder or self.recurrent.n_columns != units or self.input.n_rows != 3 * units:
             raise ModelError(
-                f"{where}: W {self.input.codes.shape} and U {self.recurrent.codes.shape}, expected (3 H, I) and (3 H, H)"
+                f"{where}: W {self.input.codes.shape}, U {self.recurrent.codes.shape}, expected (3 H, I) and (3 H, H)"
             )
         own(self, "bias", np.int32, (3 * units,), where)
         own(self, "recurrent_bias", np.int32, (units if self.reset == "after" else 0,), where)

@@ -54,12 +54,13 @@ def load(path: str | Path) -> FloatModel:
 
 
 def _layer(i: int, entry: dict[str, Any], arrays: container.Arrays) -> Layer:
+    def named(names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: arrays[f"layers.{i}.{name}"] for name in names}
+
     match entry["kind"]:
         case "gru":
-            parts = [arrays[f"layers.{i}.{name}"] for name in _GRU_ARRAYS]
-            return Gru(entry["name"], entry["reset"], *parts)
+            return Gru(name=entry["name"], reset=entry["reset"], **named(_GRU_ARRAYS))
         case "dense":
-            parts = [arrays[f"layers.{i}.{name}"] for name in _DENSE_ARRAYS]
-            return Dense(entry["name"], *parts, entry["activation"])
+            return Dense(name=entry["name"], activation=entry["activation"], **named(_DENSE_ARRAYS))
         case kind:
             raise ModelError(f"layer {i}: kind {kind!r}, this version reads 'gru' and 'dense'; update quantgru")

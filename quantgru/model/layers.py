@@ -1,10 +1,10 @@
 """Layers of the float model in their one canonical form. Dialects are re-labelled in `importers`, nowhere else.
 
-    z = sigmoid(W_z x + U_z h + b_z)                      update gate: the share of h that is kept
-    r = sigmoid(W_r x + U_r h + b_r)                      reset gate
-    n = tanh(W_n x + b_n + r * (U_n h + c))               reset "after" the product
-    n = tanh(W_n x + b_n + U_n (r * h))                   reset "before" the product
-    h' = z * h + (1 - z) * n
+z = sigmoid(W_z x + U_z h + b_z)                      update gate: the share of h that is kept
+r = sigmoid(W_r x + U_r h + b_r)                      reset gate
+n = tanh(W_n x + b_n + r * (U_n h + c))               reset "after" the product
+n = tanh(W_n x + b_n + U_n (r * h))                   reset "before" the product
+h' = z * h + (1 - z) * n
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class FloatModel:
         if not self.grus:
             raise ModelError(f"model {self.name!r}: no GRU layer; supported are GRU layers, then dense layers")
         if any(isinstance(layer, Gru) for layer in self.layers[len(self.grus) :]):
-            raise ModelError(f"model {self.name!r}: a dense layer before a GRU layer; supported are dense layers at the end")
+            raise ModelError(
+                f"model {self.name!r}: a dense layer before a GRU layer; supported are dense layers at the end"
+            )
         width = self.n_inputs
         for layer in self.layers:
             if layer.n_inputs != width:
@@ -160,7 +162,7 @@ class FloatModel:
     def run(self, x: SequencesLike | Sequences) -> Any:
         """Outputs in float64 for x [sequences, steps, inputs] or a list of [steps, inputs].
 
-        [sequences, steps, outputs], a list of [steps, outputs] for a list, or [sequences, outputs] for a last-step head.
+        [sequences, steps, outputs], a list of [steps, outputs] for a list, [sequences, outputs] for a last-step head.
         Raises DataError.
         """
         from quantgru.model.run import outputs, states

@@ -53,6 +53,4 @@ def _gru(layer: IntGru, operand_bits: npt.NDArray[np.int64]) -> Gru:
 
 def _dense(layer: IntDense, operand_bits: npt.NDArray[np.int64]) -> Dense:
     bits = PRE_ACTIVATION.fraction_bits if layer.activation in ("sigmoid", "tanh") else layer.output_fraction_bits
-    return Dense(
-        layer.name, _weights(layer.matrix, operand_bits, bits), to_real(layer.bias, bits), layer.activation
-    )
+    return Dense(layer.name, _weights(layer.matrix, operand_bits, bits), to_real(layer.bias, bits), layer.activation)

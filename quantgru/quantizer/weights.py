@@ -71,5 +71,7 @@ def quantize_bias(bias: FloatArray, fraction_bits: int, where: str) -> npt.NDArr
     raw = round_half_up(np.ldexp(bias, fraction_bits))
     if np.abs(raw).max(initial=0) > INT32_MAX:
         row = int(np.abs(raw).argmax())
-        raise ModelError(f"{where}: bias {bias.flat[row]:.6g} does not fit s32f{fraction_bits}; check the model's weights")
+        raise ModelError(
+            f"{where}: bias {bias.flat[row]:.6g} does not fit s32f{fraction_bits}; check the model's weights"
+        )
     return raw.astype(np.int32)

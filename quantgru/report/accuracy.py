@@ -58,6 +58,4 @@ def compare(
         if labels is not None and len(labels) == len(float_labels):
             float_accuracy = float((float_labels == labels).mean())
             int_accuracy = float((int_labels == labels).mean())
-    return Comparison(
-        sqnr_db(float_states, int_states), largest_error, agreement, float_accuracy, int_accuracy
-    )
+    return Comparison(sqnr_db(float_states, int_states), largest_error, agreement, float_accuracy, int_accuracy)

@@ -44,4 +44,5 @@ class Stream:
         value = np.ascontiguousarray(x).reshape(1, 1, -1)
         for layer, state in zip(self._program.grus, self._states, strict=True):
             value = layer.run(value, one_step, state, keep_all=False).h
-        return self._program.run_head(value)[0][0, 0]
+        outputs, _ = self._program.run_head(value)
+        return np.asarray(outputs[0, 0])

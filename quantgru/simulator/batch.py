@@ -151,9 +151,7 @@ def _as_raw(sequences: Sequences) -> tuple[Int16Array, npt.NDArray[np.int64]]:
     return values.astype(np.int16), np.zeros(sequences.n_features, dtype=np.int64)
 
 
-def _run_layers(
-    program: Program, x: Int16Array, lengths: npt.NDArray[np.int64], *, keep_all: bool
-) -> list[GruTrace]:
+def _run_layers(program: Program, x: Int16Array, lengths: npt.NDArray[np.int64], *, keep_all: bool) -> list[GruTrace]:
     traces = []
     for layer in program.grus:
         trace = layer.run(x, lengths, layer.zero_state(x.shape[0]), keep_all=keep_all)
@@ -170,9 +168,7 @@ def _join(parts: list[GruTrace]) -> GruTrace:
     )
 
 
-def _head(
-    program: Program, h: Int16Array, valid: npt.NDArray[np.bool_] | None
-) -> tuple[Int16Array, list[int]]:
+def _head(program: Program, h: Int16Array, valid: npt.NDArray[np.bool_] | None) -> tuple[Int16Array, list[int]]:
     """The head on h [..., units]; where `valid` is given, only on those steps, with zeros elsewhere."""
     if valid is None:
         return program.run_head(h)

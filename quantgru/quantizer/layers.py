@@ -18,7 +18,7 @@ from quantgru.quantizer.formats import input_fraction_bits, output_fraction_bits
 from quantgru.quantizer.standardisation import fold_standardisation
 from quantgru.quantizer.weights import quantize_bias, quantize_rows
 from quantgru.sequences import Sequences, SequencesLike, as_sequences
-from quantgru.simulator.run import run, step_check
+from quantgru.simulator.batch import run, step_check
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -71,8 +71,8 @@ def _input_formats(model: FloatModel, seen: Calibration) -> npt.NDArray[np.int64
     largest = np.ldexp(np.maximum(np.abs(seen.input_min), np.abs(seen.input_max)), -15)
     if largest.max() > 2.0**MAX_FRACTION_BITS:
         raise ModelError(
-            f"calibration data: {np.abs(seen.input_max).max():.3g} at feature {int(largest.argmax())} is out of reach of "
-            "a 16-bit input; scale the inputs"
+            f"calibration data: {np.abs(seen.input_max).max():.3g} at feature {int(largest.argmax())} is out of reach "
+            "of a 16-bit input; scale the inputs"
         )
     rows = first.input_weights.reshape(-1, first.n_inputs)
     return input_fraction_bits(seen.input_min, seen.input_max, seen.input_rms, rows)
@@ -128,9 +128,7 @@ def _notes(model: FloatModel, seen: Calibration, fraction_bits: npt.NDArray[np.i
         }
         for i, bits in enumerate(fraction_bits.tolist())
     ]
-    outputs = [
-        {"layer": layer.name, "peak": peak} for layer, peak in zip(model.head, seen.dense_peaks, strict=True)
-    ]
+    outputs = [{"layer": layer.name, "peak": peak} for layer, peak in zip(model.head, seen.dense_peaks, strict=True)]
     return {
         "calibration": {"sequences": seen.n_sequences, "steps": seen.n_steps},
         "inputs": inputs,
