@@ -55,7 +55,7 @@ def save(path: str | Path, header: Mapping[str, Any], arrays: Arrays) -> None:
     try:
         write_atomically(path, encode(header, arrays))
     except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror}); choose another path") from None
+        raise ModelError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from None
 
 
 def load(path: str | Path, what: str) -> tuple[dict[str, Any], Arrays]:
@@ -74,7 +74,7 @@ def load(path: str | Path, what: str) -> tuple[dict[str, Any], Arrays]:
         )
     try:
         header = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise ModelError(f"{what} {path}: the header is not a JSON object; the file is damaged")

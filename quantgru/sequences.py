@@ -6,6 +6,7 @@ Everything that reads input goes through `Sequences`, so that shapes and values 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,20 @@ from quantgru.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
 SequencesLike = npt.ArrayLike | Sequence[npt.ArrayLike]
+
+
+# What numpy and zipfile raise for damaged archives; RuntimeError: encrypted, MemoryError: a size that cannot be.
+_UNREADABLE = (
+    EOFError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +90,11 @@ def as_sequences(x: SequencesLike | Sequences, what: str = "input", n_features: 
     else:
         values = _numeric(x, what)
         if values.ndim != 3:
-            hint = "; one sequence is x[None]" if values.ndim == 2 else ""
+            hint = "; one sequence x is given as [x]" if values.ndim == 2 else ""
             raise DataError(f"{what}: shape {values.shape}, expected [sequences, steps, features]{hint}")
-        sequences = Sequences(values, np.full(values.shape[0], values.shape[1], dtype=np.int64), isinstance(x, list))
+        sequences = Sequences(
+            values, np.full(values.shape[0], values.shape[1], dtype=np.int64), isinstance(x, (list, tuple))
+        )
     _check(sequences, what, n_features)
     return sequences
 
@@ -122,15 +139,19 @@ def load_vectors(path: str | Path, names: Sequence[str], what: str) -> list[Floa
 
 def _read_npz(path: Path, what: str) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{what} {path}: a single array, expected an .npz file with an array 'x'")
-            return {name: archive[name] for name in archive.files}
+                raise DataError(
+                    f"{what} {path}: a single array, expected an .npz file; save it with np.savez(path, x=x)"
+                )
+            with archive:
+                return {name: archive[name] for name in archive.files}
     except DataError:
         raise
     except FileNotFoundError:
         raise DataError(f"{what} {path}: no such file") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{what} {path}: not a readable .npz file ({reason})") from None
 
@@ -148,6 +169,9 @@ def _numeric(x: Any, what: str) -> FloatArray:
         array = np.asarray(x)
     except ValueError:
         raise DataError(f"{what}: rows of unequal lengths; give a list of arrays [steps, features]") from None
+    except (TypeError, RuntimeError) as error:  # a tensor on another device, or one that records gradients
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{what}: cannot be read as an array ({reason})") from None
     if array.dtype.kind not in "fiub":
         raise DataError(f"{what}: type {array.dtype}, expected real numbers")
     return np.asarray(array, dtype=np.float64)

@@ -1,6 +1,21 @@
+"""quantgru boards"""
+
+from __future__ import annotations
+
 import click
 
 
-@click.command()
+@click.command(epilog="Example: quantgru boards")
 def boards() -> None:
-    """to come"""
+    """List the boards that can be built and run here, and what is missing for the others."""
+    from rich.table import Table
+
+    from quantgru.cli.console import console
+    from quantgru.hil.boards import find_boards
+
+    table = Table("board", "what it is", "here")
+    for name, board in find_boards().items():
+        here = f"no: {board.install_line()}" if board.missing() else "yes"
+        table.add_row(name, board.description, here)
+    console().print(table)
+    click.echo("Any other board that runs the test firmware: quantgru hil M.qgru --input X.npz --port PORT")

@@ -1,6 +1,47 @@
+"""quantgru hil"""
+
+from __future__ import annotations
+
+import sys
+
 import click
 
+DIFFERENT = 1
 
-@click.command()
-def hil() -> None:
-    """to come"""
+
+@click.command(epilog="Example: quantgru hil gesture.qgru --input test.npz --board host")
+@click.argument("model", metavar="M.qgru")
+@click.option("--input", "input_path", required=True, metavar="X.npz", help="Input sequences.")
+@click.option("--board", metavar="NAME", help="Build and start this board here; `quantgru boards` lists them.")
+@click.option("--port", metavar="URL", help="A board with the test firmware: /dev/ttyACM0, COM5, socket://host:port ...")
+@click.option("--json", "json_path", metavar="FILE", help="Also write the result as JSON.")
+def hil(model: str, input_path: str, board: str | None, port: str | None, json_path: str | None) -> None:
+    """Run sequences on a board (hardware in the loop) and compare every step with the simulator.
+
+    Exit code 0 if every step was equal, 1 if one differed, 2 if the comparison could not be made.
+    """
+    from quantgru.cli.console import progress, write_json
+    from quantgru.int_model import IntModel
+    from quantgru.on_board import run_on_board
+    from quantgru.sequences import load_npz
+
+    if (board is None) == (port is None):
+        raise click.UsageError("give either --board NAME or --port URL")
+    int_model = IntModel.load(model)
+    sequences, _ = load_npz(input_path)
+    with progress(f"comparing on {board or port}", sequences.n_steps, "steps") as advance:
+        result = run_on_board(int_model, sequences, board=board, port=port, progress=advance)
+    if json_path is not None:
+        write_json(json_path, result.to_json())
+    click.echo(f"{result.target}: {result.steps:,} of {result.total_steps:,} steps compared")
+    if (cost := result.step_cost) is not None:
+        click.echo(
+            f"{cost.unit} a step: {cost.minimum:,.0f} ... {cost.maximum:,.0f}, median {cost.median:,.0f}"
+        )
+    if result.flash_bytes is not None:
+        click.echo(f"test firmware: {result.flash_bytes:,} bytes of flash, {result.ram_bytes:,} of RAM")
+    if result.equal:
+        click.echo(f"{result.steps:,} of {result.total_steps:,} steps equal")
+    else:
+        click.echo(f"DIFFERENT: {result.first_difference}")
+        sys.exit(DIFFERENT)

@@ -48,9 +48,21 @@ def load(path: str | Path) -> FloatModel:
         raise ModelError(f"{where}: format {header.get('format')!r}, this version reads {FORMAT}; update quantgru")
     try:
         layers = tuple(_layer(i, entry, arrays) for i, entry in enumerate(header["layers"]))
-        return FloatModel(layers, bool(header["last_step"]), str(header["name"]), tuple(header["notes"]))
-    except (KeyError, TypeError) as error:
+        notes = tuple(str(note) for note in header["notes"])
+        return FloatModel(layers, _field(header, "last_step", bool), _field(header, "name", str), notes)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from None
+    except KeyError as error:
         raise ModelError(f"{where}: field or array {error} is missing; the file is damaged") from None
+    except TypeError as error:
+        raise ModelError(f"{where}: a field has the wrong type ({error}); the file is damaged") from None
+
+
+def _field(entry: dict[str, Any], name: str, kind: type) -> Any:
+    value = entry[name]
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {value!r}")
+    return value
 
 
 def _layer(i: int, entry: dict[str, Any], arrays: container.Arrays) -> Layer:
@@ -59,8 +71,9 @@ def _layer(i: int, entry: dict[str, Any], arrays: container.Arrays) -> Layer:
 
     match entry["kind"]:
         case "gru":
-            return Gru(name=entry["name"], reset=entry["reset"], **named(_GRU_ARRAYS))
+            return Gru(name=_field(entry, "name", str), reset=_field(entry, "reset", str), **named(_GRU_ARRAYS))
         case "dense":
-            return Dense(name=entry["name"], activation=entry["activation"], **named(_DENSE_ARRAYS))
+            activation = _field(entry, "activation", str)
+            return Dense(name=_field(entry, "name", str), activation=activation, **named(_DENSE_ARRAYS))
         case kind:
             raise ModelError(f"layer {i}: kind {kind!r}, this version reads 'gru' and 'dense'; update quantgru")

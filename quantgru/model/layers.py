@@ -62,7 +62,7 @@ class Gru:
             raise ModelError(
                 f"{where}: gates {self.gate!r} and candidate {self.candidate!r}, supported are 'sigmoid' and 'tanh'"
             )
-        shape = np.shape(self.input_weights)
+        shape = _shape(self, "input_weights", where)
         if len(shape) != 3 or shape[0] != 3 or 0 in shape:
             raise ModelError(f"{where}: input weights {shape}, expected (3, units, inputs)")
         units = shape[1]
@@ -95,7 +95,7 @@ class Dense:
         where = f"dense layer {self.name!r}"
         if self.activation not in DENSE_ACTIVATIONS:
             raise ModelError(f"{where}: activation {self.activation!r}, supported are {', '.join(DENSE_ACTIVATIONS)}")
-        shape = np.shape(self.weights)
+        shape = _shape(self, "weights", where)
         if len(shape) != 2 or 0 in shape:
             raise ModelError(f"{where}: weights {shape}, expected (outputs, inputs)")
         _own(self, "weights", shape, where)
@@ -163,7 +163,7 @@ class FloatModel:
         """Outputs in float64 for x [sequences, steps, inputs] or a list of [steps, inputs].
 
         [sequences, steps, outputs], a list of [steps, outputs] for a list, [sequences, outputs] for a last-step head.
-        Raises DataError.
+        Zero in padding. Raises DataError.
         """
         from quantgru.model.run import outputs, states
 
@@ -177,9 +177,23 @@ class FloatModel:
         save(self, path)
 
 
+def _real(layer: object, field_name: str, where: str) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(getattr(layer, field_name))
+    except ValueError:
+        raise ModelError(f"{where}: {field_name} has rows of unequal lengths") from None
+    if array.dtype.kind not in "fiu":
+        raise ModelError(f"{where}: {field_name} is of type {array.dtype}, expected real numbers")
+    return array
+
+
+def _shape(layer: object, field_name: str, where: str) -> tuple[int, ...]:
+    return _real(layer, field_name, where).shape
+
+
 def _own(layer: object, field_name: str, shape: Sequence[int], where: str) -> None:
     """Replaces an array field by a checked, read-only float64 copy."""
-    array = np.array(getattr(layer, field_name), dtype=np.float64)
+    array = np.array(_real(layer, field_name, where), dtype=np.float64)
     if array.shape != tuple(shape):
         raise ModelError(f"{where}: {field_name} {array.shape}, expected {tuple(shape)}")
     if not np.isfinite(array).all():

@@ -62,4 +62,4 @@ def outputs(model: FloatModel, sequences: Sequences, last_states: FloatArray) ->
         y = y[np.arange(sequences.n_sequences), sequences.lengths - 1]
     for layer in model.head:
         y = dense_output(layer, y)
-    return y if model.last_step else sequences.arrange(y)
+    return y if model.last_step else sequences.arrange(np.where(sequences.valid[..., None], y, 0.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,9 +12,11 @@ from quantgru.fixed import INT16_MAX, INT16_MIN, MAX_FRACTION_BITS, round_half_u
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+LARGEST_VALUE: Final = INT16_MAX * 2.0**MAX_FRACTION_BITS  # that any s16 format reaches
+
 
 def largest_fraction_bits(low: npt.ArrayLike, high: npt.ArrayLike) -> IntArray:
-    """As many fraction bits as an s16 can have without clipping low ... high, elementwise."""
+    """As many fraction bits as an s16 can have without clipping low ... high, elementwise; within +-LARGEST_VALUE."""
     candidates = np.arange(-MAX_FRACTION_BITS, MAX_FRACTION_BITS + 1)
     factors = np.exp2(candidates)
     low, high = np.asarray(low)[..., None], np.asarray(high)[..., None]
@@ -31,7 +35,8 @@ def input_fraction_bits(low: FloatArray, high: FloatArray, rms: FloatArray, weig
     ceiling = largest_fraction_bits(low, high)
     alive = rms > 0
     if not alive.any():
-        return np.zeros_like(ceiling)
+        return ceiling
+    weights = weights / max(np.abs(weights).max(), np.finfo(np.float64).tiny)  # the error of large ones stays finite
     best: tuple[float, IntArray] | None = None
     for level in np.exp2(np.arange(0, 15.5, 0.5)):
         wanted = np.round(np.log2(level / np.where(alive, rms, rms[alive].max())))

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.errors import ModelError
+from quantgru.errors import DataError, ModelError
 from quantgru.fixed import MAX_FRACTION_BITS, PRE_ACTIVATION, STATE
 from quantgru.int_model import IntDense, IntGru, IntLayer, IntModel, SelfTest
 from quantgru.int_model.types import Matrix
 from quantgru.model import Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, calibrate
-from quantgru.quantizer.formats import input_fraction_bits, output_fraction_bits
+from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits, output_fraction_bits
 from quantgru.quantizer.standardisation import fold_standardisation
 from quantgru.quantizer.weights import quantize_bias, quantize_rows
 from quantgru.sequences import Sequences, SequencesLike, as_sequences
@@ -23,6 +23,7 @@ from quantgru.simulator.batch import run, step_check
 FloatArray = npt.NDArray[np.float64]
 
 _SELFTEST_STEPS = 8
+_FAINTEST_PEAK = 2.0 ** (7 - MAX_FRACTION_BITS)  # below, an input has fewer than 8 bits even in the finest format
 _SLOWEST_UPDATE = 16  # of 2^15: a unit whose u stays below moves by the residual alone
 
 
@@ -41,10 +42,17 @@ def quantize(
 
     Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold.
     """
+    if not isinstance(model, FloatModel):
+        raise ModelError(
+            f"quantize: a model of type {type(model).__name__}, expected a FloatModel; qg.load(model) makes one"
+        )
     sequences = as_sequences(calibration, "calibration data", model.n_inputs)
+    _check_range(sequences)
     folded = fold_standardisation(model, mean, scale)
     seen = calibrate(folded, sequences)
-    fraction_bits = _input_formats(folded, seen)
+    first = folded.grus[0]
+    rows = first.input_weights.reshape(-1, first.n_inputs)
+    fraction_bits = input_fraction_bits(seen.input_min, seen.input_max, seen.input_rms, rows)
     operand_bits = fraction_bits
     layers: list[IntLayer] = []
     for gru in folded.grus:
@@ -66,16 +74,19 @@ def quantize(
     return replace(int_model, selftest=_selftest(int_model, first_steps))
 
 
-def _input_formats(model: FloatModel, seen: Calibration) -> npt.NDArray[np.int64]:
-    first = model.grus[0]
-    largest = np.ldexp(np.maximum(np.abs(seen.input_min), np.abs(seen.input_max)), -15)
-    if largest.max() > 2.0**MAX_FRACTION_BITS:
-        raise ModelError(
-            f"calibration data: {np.abs(seen.input_max).max():.3g} at feature {int(largest.argmax())} is out of reach "
-            "of a 16-bit input; scale the inputs"
+def _check_range(sequences: Sequences) -> None:
+    peaks = np.abs(sequences.rows()).max(axis=0)
+    feature = int(peaks.argmax())
+    if peaks[feature] > LARGEST_VALUE:
+        raise DataError(
+            f"calibration data: feature {feature} reaches {peaks[feature]:.3g}, a 16-bit input at most "
+            f"{LARGEST_VALUE:.3g}; scale the inputs"
         )
-    rows = first.input_weights.reshape(-1, first.n_inputs)
-    return input_fraction_bits(seen.input_min, seen.input_max, seen.input_rms, rows)
+    if peaks[feature] < _FAINTEST_PEAK:
+        raise DataError(
+            f"calibration data: no value is larger than {peaks[feature]:.3g}, which says nothing about the ranges of "
+            "the inputs; give sequences as the device will see them, and scale inputs as small as this"
+        )
 
 
 def _rows(weights: FloatArray, operand_bits: npt.NDArray[np.int64], result_bits: int, where: str) -> Matrix:
@@ -102,9 +113,20 @@ def _dense(layer: Dense, operand_bits: npt.NDArray[np.int64], peak: float) -> In
     output_bits = STATE.fraction_bits
     row_bits = PRE_ACTIVATION.fraction_bits
     if layer.activation in ("linear", "relu"):
-        output_bits = row_bits = output_fraction_bits(peak)
+        output_bits = row_bits = _output_format(layer, operand_bits, peak)
     matrix = _rows(layer.weights, operand_bits, row_bits, where)
     return IntDense(layer.name, layer.activation, matrix, quantize_bias(layer.bias, row_bits, where), output_bits)
+
+
+def _output_format(layer: Dense, operand_bits: npt.NDArray[np.int64], peak: float) -> int:
+    if peak == 0:  # nothing to go by: room for all that the operands' range allows
+        peak = float((np.ldexp(np.abs(layer.weights), 15 - operand_bits).sum(axis=1) + np.abs(layer.bias)).max()) / 2
+    if not 2 * peak <= LARGEST_VALUE:
+        raise ModelError(
+            f"dense layer {layer.name!r}: outputs up to {peak:.3g}, allowed are {LARGEST_VALUE / 2:.3g}: "
+            "what a 16-bit output holds, with room for twice as much; check the weights"
+        )
+    return output_fraction_bits(peak)
 
 
 def _selftest(model: IntModel, x: FloatArray) -> SelfTest:
@@ -133,16 +155,23 @@ def _notes(model: FloatModel, seen: Calibration, fraction_bits: npt.NDArray[np.i
         "calibration": {"sequences": seen.n_sequences, "steps": seen.n_steps},
         "inputs": inputs,
         "outputs": outputs,
-        "warnings": [*_input_warnings(seen), *_update_warnings(model, seen)],
+        "warnings": [*_input_warnings(seen), *_update_warnings(model, seen), *_output_warnings(model, seen)],
         "import": list(model.notes),
     }
 
 
 def _input_warnings(seen: Calibration) -> list[str]:
-    dead = np.flatnonzero(seen.input_rms == 0)
-    if not dead.size:
-        return []
-    return [f"input {_numbers(dead)}: always 0 in the calibration data; the format is a guess"]
+    peaks = np.maximum(np.abs(seen.input_min), np.abs(seen.input_max))
+    dead, faint = np.flatnonzero(peaks == 0), np.flatnonzero((peaks > 0) & (peaks < _FAINTEST_PEAK))
+    warnings = []
+    if dead.size:
+        warnings.append(f"input {_numbers(dead)}: always 0 in the calibration data; the format is a guess")
+    if faint.size:
+        warnings.append(
+            f"input {_numbers(faint)}: never above {peaks[faint].max():.3g} in the calibration data, and the finest "
+            f"input format has steps of 2^-{MAX_FRACTION_BITS}; scale it up"
+        )
+    return warnings
 
 
 def _update_warnings(model: FloatModel, seen: Calibration) -> list[str]:
@@ -155,6 +184,14 @@ def _update_warnings(model: FloatModel, seen: Calibration) -> list[str]:
                 "so slow a unit follows its input coarsely"
             )
     return warnings
+
+
+def _output_warnings(model: FloatModel, seen: Calibration) -> list[str]:
+    return [
+        f"dense layer {layer.name!r}: always 0 on the calibration data; the format of its output is a guess"
+        for layer, peak in zip(model.head, seen.dense_peaks, strict=True)
+        if peak == 0
+    ]
 
 
 def _numbers(indices: npt.NDArray[np.int64]) -> str:

@@ -24,13 +24,19 @@ def fold_standardisation(model: FloatModel, mean: npt.ArrayLike | None, scale: n
         raise DataError(f"scale: 0 at feature {int(np.argmin(np.abs(factor)))}; a constant feature has scale 1")
     first = model.layers[0]
     assert isinstance(first, Gru)
-    weights = first.input_weights / factor
+    with np.errstate(over="ignore"):
+        weights = first.input_weights / factor
+    if not np.isfinite(weights).all():
+        raise DataError(f"scale: {np.abs(factor).min():.3g} is too small for the weights of the model")
     folded = replace(first, input_weights=weights, bias=first.bias - weights @ shift)
     return replace(model, layers=(folded, *model.layers[1:]))
 
 
 def _per_input(values: npt.ArrayLike, n_inputs: int, what: str) -> npt.NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"{what}: expected {n_inputs} real numbers, one for each input of the model") from None
     if array.shape not in ((), (1,), (n_inputs,)):
         raise DataError(f"{what}: shape {array.shape}, expected ({n_inputs},): one value for each input of the model")
     if not np.isfinite(array).all():

@@ -8,7 +8,6 @@ import numpy.typing as npt
 from quantgru.errors import ModelError
 from quantgru.fixed import INT32_MAX, round_half_up
 from quantgru.int_model import Matrix
-from quantgru.int_model.types import MAX_LEFT_SHIFT
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -23,37 +22,42 @@ def quantize_rows(weights: FloatArray, fraction_bits: int, where: str) -> Matrix
     and a shift; the codes are rounded with the scale that the device will use. A row whose accumulator could overflow
     gets a larger scale. Raises ModelError where weights are too large for any.
     """
+    with np.errstate(over="ignore"):
+        sums = np.ldexp(np.abs(weights).sum(axis=1), 15 + fraction_bits)
+    if not sums.max() <= 2**29:  # the end of what [R4] can return: 2**31 * 2**15 / 2**17
+        raise _too_large(weights, int(sums.argmax()), fraction_bits, where)
     scale = np.maximum(weights.max(axis=1) / 127, -weights.min(axis=1) / 128)
-    multiplier, exponent = _multipliers(np.ldexp(scale, fraction_bits))
-    left_shift = max(0, int((1 - exponent).max()))
-    if left_shift > MAX_LEFT_SHIFT:
-        row = int(exponent.argmin())
-        raise ModelError(
-            f"{where}, row {row}: weights up to {np.abs(weights[row]).max():.3g} on raw operands are too large for a "
-            "fixed-point pre-activation; scale the inputs, or check the calibration data"
-        )
-    codes = _codes(weights, multiplier, exponent, fraction_bits)
-    bounds = (np.abs(codes).sum(axis=1) << 15) << left_shift
-    if (bounds > INT32_MAX).any():
-        enlarged = scale * np.maximum(1.0, bounds / INT32_MAX * 1.01)  # 1 %: room for the rounding of the codes
-        multiplier, exponent = _multipliers(np.ldexp(enlarged, fraction_bits))
+    _, exponent = _multipliers(np.ldexp(scale, fraction_bits), _LARGEST_SHIFT)
+    left_shift = max(0, int((1 - exponent).max()))  # at most 10: no factor is above 2**14 / 127
+    while True:
+        multiplier, exponent = _multipliers(np.ldexp(scale, fraction_bits), _LARGEST_SHIFT - left_shift)
+        shift = exponent + left_shift
+        if shift.min() < 1:
+            raise _too_large(weights, int(shift.argmin()), fraction_bits, where)
         codes = _codes(weights, multiplier, exponent, fraction_bits)
-    shift = exponent + left_shift
-    if shift.min() < 1:
-        row = int(shift.argmin())
-        raise ModelError(f"{where}, row {row}: no scale keeps its accumulator below 2^31; use fewer or smaller weights")
-    return Matrix(
-        codes.astype(np.int8), multiplier.astype(np.uint16), np.minimum(shift, 30).astype(np.uint8), left_shift
+        bounds = (np.abs(codes).sum(axis=1) << 15) << left_shift
+        if (bounds <= INT32_MAX).all():
+            return Matrix(codes.astype(np.int8), multiplier.astype(np.uint16), shift.astype(np.uint8), left_shift)
+        # Rounded codes may still sum up to too much, but 0.1 % beyond the excess makes each round lower them.
+        scale = np.where(bounds > INT32_MAX, scale * (bounds / INT32_MAX) * 1.001, scale)
+
+
+def _too_large(weights: FloatArray, row: int, fraction_bits: int, where: str) -> ModelError:
+    with np.errstate(over="ignore"):
+        reached = np.ldexp(np.abs(weights[row]).sum(), 15)
+    return ModelError(
+        f"{where}, row {row}: the sum reaches {reached:.4g} where all operands are at the end of their range, and a "
+        f"32-bit accumulator holds up to {np.ldexp(1.0, 29 - fraction_bits):.6g}; lower the weights, or scale the inputs"
     )
 
 
-def _multipliers(factors: FloatArray) -> tuple[IntArray, IntArray]:
-    """m and e with m / 2**(16 + e) >= factor, m in 2**14 ... 2**15 - 1, as close as 15 bits allow; e <= 30.
+def _multipliers(factors: FloatArray, largest_exponent: int) -> tuple[IntArray, IntArray]:
+    """m and e with m / 2**(16 + e) >= factor, m in 2**14 ... 2**15 - 1, as close as 15 bits allow.
 
-    A factor that would need more than 30 bits of shift, or 0, is rounded up to the smallest there is: such a row is
+    A factor that would need an e above largest_exponent, or 0, is rounded up to the smallest there is: such a row is
     nearly dead, its codes become 0 or close to it.
     """
-    smallest = 2.0 ** (14 - 16 - _LARGEST_SHIFT)
+    smallest = 2.0 ** (14 - 16 - largest_exponent)
     mantissa, binary_exponent = np.frexp(np.maximum(factors, smallest))  # mantissa in 1/2 ... 1
     multiplier = np.ceil(mantissa * 2**15).astype(np.int64)
     exponent = (15 - 16 - binary_exponent).astype(np.int64)
@@ -68,10 +72,11 @@ def _codes(weights: FloatArray, multiplier: IntArray, exponent: IntArray, fracti
 
 def quantize_bias(bias: FloatArray, fraction_bits: int, where: str) -> npt.NDArray[np.int32]:
     """Biases as s32 with `fraction_bits`. Raises ModelError for one that does not fit."""
-    raw = round_half_up(np.ldexp(bias, fraction_bits))
+    end = np.ldexp(1.0, 31 - fraction_bits)  # itself out of range, and finite times 2**fraction_bits
+    raw = round_half_up(np.ldexp(np.clip(bias, -end, end), fraction_bits))
     if np.abs(raw).max(initial=0) > INT32_MAX:
         row = int(np.abs(raw).argmax())
         raise ModelError(
-            f"{where}: bias {bias.flat[row]:.6g} does not fit s32f{fraction_bits}; check the model's weights"
+            f"{where}, bias {row}: {bias[row]:.6g} does not fit s32f{fraction_bits}; check the model's weights"
         )
     return raw.astype(np.int32)

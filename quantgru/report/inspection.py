@@ -43,7 +43,7 @@ def print_inspection(model: IntModel, console: Console) -> None:
         Group(
             _summary(facts),
             _layer_table(facts),
-            "No accumulator and no pre-activation can overflow, whatever the inputs: all are below 2^31 = 2,147,483,648.",
+            "No accumulator and no pre-activation can overflow, whatever the inputs: bounds are below 2^31.",
             *_input_table(facts),
             *_warnings(facts["notes"]),
         )

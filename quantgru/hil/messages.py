@@ -1,0 +1,220 @@
+"""What the payloads of frames mean (firmware/PROTOCOL.md, chapter 3). No input or output, no clock.
+
+A reply that does not fit its request, or whose unused fields are not zero, raises MessageError.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.hil.frames import OVERHEAD_BYTES
+
+Int16Array = npt.NDArray[np.int16]
+Uint32Array = npt.NDArray[np.uint32]
+
+REPLY: Final = 0x80
+ERROR_REPLY: Final = 0xFF
+
+_HELLO: Final = struct.Struct("<BBBBIHHHHHH32s24s")
+_STEP: Final = struct.Struct("<HH")
+_READ: Final = struct.Struct("<BBH")
+_ERROR: Final = struct.Struct("<BBHI")
+_RECORD_BYTES: Final = 8  # ticks and check value of a step; its outputs follow
+
+
+class MessageError(Exception):
+    """A payload that PROTOCOL.md does not allow."""
+
+
+class Type(IntEnum):
+    """Types of requests; a reply has the same type with bit 7 set."""
+
+    HELLO = 1
+    RESET = 2
+    STEP = 3
+    READ = 4
+
+
+class TimerKind(IntEnum):
+    """What a tick counts."""
+
+    NONE = 0
+    CYCLES = 1
+    INSTRUCTIONS = 2
+    TIME = 3
+
+
+class Refusal(IntEnum):
+    """Codes of an ERROR reply."""
+
+    VERSION = 1
+    NO_SESSION = 2
+    OTHER_SESSION = 3
+    SEQUENCE = 4
+    TYPE = 5
+    LENGTH = 6
+    ARGUMENT = 7
+
+
+ArrayName = Literal["u", "r", "n", "h", "residual"]
+_ARRAY_NUMBERS: Final[dict[ArrayName, int]] = {"u": 0, "r": 1, "n": 2, "h": 3, "residual": 4}
+_ARRAY_TYPES: Final[dict[ArrayName, str]] = {"u": "<u2", "r": "<u2", "n": "<i2", "h": "<i2", "residual": "<u2"}
+
+
+# ---- requests ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Opens a session; the model is reset."""
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Resets the model."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Runs steps; `inputs` are raw, int16 [steps, inputs]."""
+
+    inputs: Int16Array
+
+
+@dataclass(frozen=True)
+class Read:
+    """Reads an array of the last step, all layers one after the other, from value `offset` on."""
+
+    array: ArrayName
+    offset: int
+
+
+Request = Hello | Reset | Step | Read
+
+
+def pack_request(request: Request) -> tuple[Type, bytes]:
+    """Type and payload."""
+    match request:
+        case Hello():
+            return Type.HELLO, b""
+        case Reset():
+            return Type.RESET, b""
+        case Step(inputs):
+            return Type.STEP, _STEP.pack(inputs.shape[0], 0) + inputs.astype("<i2").tobytes()
+        case Read(array, offset):
+            return Type.READ, _READ.pack(_ARRAY_NUMBERS[array], 0, offset)
+
+
+# ---- replies -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BoardDescription:
+    """The reply to HELLO: what the board says about itself."""
+
+    spec_major: int
+    spec_minor: int
+    credit: int
+    timer_kind: TimerKind
+    timer_hz: int
+    receive_bytes: int
+    transmit_bytes: int
+    n_inputs: int
+    n_outputs: int
+    n_units: int
+    digest: bytes
+    target: str
+
+    @property
+    def steps_per_frame(self) -> int:
+        """The most steps whose inputs fit the board's receive buffer and whose reply fits its transmit buffer."""
+        overhead = OVERHEAD_BYTES + _STEP.size
+        by_request = (self.receive_bytes - overhead) // (2 * self.n_inputs)
+        by_reply = (self.transmit_bytes - overhead) // (_RECORD_BYTES + 2 * self.n_outputs)
+        return min(by_request, by_reply)
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """The reply to STEP: ticks and check value uint32 [steps], outputs int16 [steps, outputs]."""
+
+    ticks: Uint32Array
+    checks: Uint32Array
+    outputs: Int16Array
+
+
+@dataclass(frozen=True)
+class ErrorReply:
+    """A refused request: nothing was executed."""
+
+    code: Refusal
+    request_type: int
+    expected: int
+
+
+def unpack_hello(payload: bytes) -> BoardDescription:
+    _check_length(payload, _HELLO.size)
+    major, minor, credit, kind, hz, receive, transmit, inputs, outputs, units, unused, digest, name = _HELLO.unpack(
+        payload
+    )
+    target = name.rstrip(b"\0")
+    if unused or b"\0" in target or not target.isascii():
+        raise MessageError("unused bytes that are not zero")
+    if kind not in set(TimerKind) or (hz == 0) != (kind == TimerKind.NONE):
+        raise MessageError(f"timer kind {kind} at {hz} Hz")
+    description = BoardDescription(
+        major, minor, credit, TimerKind(kind), hz, receive, transmit, inputs, outputs, units, digest, target.decode()
+    )
+    if 0 in (credit, inputs, outputs, units) or description.steps_per_frame < 1:
+        raise MessageError(
+            f"credit {credit}, {inputs} inputs, {outputs} outputs, {units} units, "
+            f"buffers of {receive} and {transmit} bytes"
+        )
+    return description
+
+
+def unpack_reset(payload: bytes) -> None:
+    _check_length(payload, 0)
+
+
+def unpack_steps(payload: bytes, request: Step, n_outputs: int) -> Steps:
+    n_steps = request.inputs.shape[0]
+    record = np.dtype([("ticks", "<u4"), ("check", "<u4"), ("outputs", "<i2", (n_outputs,))])
+    _check_length(payload, _STEP.size + n_steps * record.itemsize)
+    if _STEP.unpack_from(payload) != (n_steps, 0):
+        raise MessageError(f"{_STEP.unpack_from(payload)[0]} steps instead of {n_steps}")
+    records = np.frombuffer(payload, record, offset=_STEP.size)
+    return Steps(
+        records["ticks"].astype(np.uint32), records["check"].astype(np.uint32), records["outputs"].astype(np.int16)
+    )
+
+
+def unpack_values(payload: bytes, request: Read, n_units: int) -> npt.NDArray[np.integer]:
+    """The values from request.offset on: all that are left, or as many as the board's buffer holds."""
+    n = (len(payload) - _READ.size) // 2
+    if n < 1 or n > n_units - request.offset:
+        raise MessageError(f"{n} values instead of 1 ... {n_units - request.offset}")
+    _check_length(payload, _READ.size + 2 * n)
+    if payload[: _READ.size] != pack_request(request)[1]:
+        raise MessageError("values of another array")
+    values = np.frombuffer(payload, _ARRAY_TYPES[request.array], offset=_READ.size)
+    return values.astype(values.dtype.newbyteorder("="))
+
+
+def unpack_error(payload: bytes) -> ErrorReply:
+    _check_length(payload, _ERROR.size)
+    code, request_type, unused, expected = _ERROR.unpack(payload)
+    if unused or code not in set(Refusal):
+        raise MessageError(f"ERROR reply with code {code}")
+    return ErrorReply(Refusal(code), request_type, expected)
+
+
+def _check_length(payload: bytes, expected: int) -> None:
+    if len(payload) != expected:
+        raise MessageError(f"{len(payload)} bytes instead of {expected}")

@@ -1,0 +1,161 @@
+"""A model on a board, held against the simulator: export, build, run, compare. Joins parts that do not know each other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantgru.errors import ConfigError
+from quantgru.exporter import export
+from quantgru.hil.boards import Image, build, find_board, launch
+from quantgru.hil.compare import Comparison, Difference, Expected, StepTrace, compare
+from quantgru.hil.session import Session
+from quantgru.hil.timer import StepCost, Timer, board_timer, step_cost
+from quantgru.hil.transport import SerialTransport
+from quantgru.int_model import IntModel
+from quantgru.sequences import Sequences, SequencesLike, as_sequences
+from quantgru.simulator import Trace, check_values, run
+
+_CHUNK = 64  # sequences that are traced at a time
+
+
+@dataclass(frozen=True, eq=False)
+class BoardResult:
+    """How a run on a board ended.
+
+    target            what the board calls itself
+    steps             steps that were compared; the last one differs if `first_difference` is not None
+    total_steps       steps that were asked for
+    first_difference  the first number that differs: sequence, step, layer, gate, unit, both values, format
+    step_cost         cycles, instructions or time of the recurrent part of a step; None for a board without a timer
+    flash_bytes       of the whole test firmware, code and constants; None for a board that its user flashed
+    ram_bytes         static RAM of the whole test firmware; None for a board that its user flashed
+    """
+
+    target: str
+    steps: int
+    total_steps: int
+    first_difference: Difference | None
+    step_cost: StepCost | None
+    flash_bytes: int | None
+    ram_bytes: int | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether all steps that were asked for were compared, at least one, and each was equal."""
+        return self.first_difference is None and self.steps == self.total_steps > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        cost, difference = self.step_cost, self.first_difference
+        return {
+            "target": self.target,
+            "equal": self.equal,
+            "steps": self.steps,
+            "total_steps": self.total_steps,
+            "first_difference": None if difference is None else vars(difference),
+            "step_cost": None if cost is None else vars(cost),
+            "flash_bytes": self.flash_bytes,
+            "ram_bytes": self.ram_bytes,
+        }
+
+
+def run_on_board(
+    model: IntModel,
+    x: SequencesLike | Sequences,
+    *,
+    board: str | None = None,
+    port: str | None = None,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> BoardResult:
+    """Runs x [sequences, steps, inputs] on a board and compares every step with the simulator.
+
+    board     a name from `quantgru boards`: the test firmware is built and started here
+    port      anything that pyserial opens, with a board that runs the test firmware with this model
+    progress  told how many steps have been compared
+
+    Every step's outputs are compared, and the CRC-32 of its whole state; where one differs, all gates of that step are
+    read back. Raises DataError, ConfigError for an unknown board or a missing tool, DeviceError for a board that is
+    silent, answers garbage, holds another model or dies.
+    """
+    if (board is None) == (port is None):
+        raise ConfigError("run on a board: give either a board, by name, or a port")
+    sequences = as_sequences(x, n_features=model.n_inputs)
+    inputs, expected = _expectation(model, sequences)
+    with _running(model, board) if board is not None else _connected(port) as (url, image, timer):
+        with SerialTransport(url) as transport:
+            session = Session(transport)
+            description = session.open(model)
+            comparison = compare(session, model, inputs, expected, progress)
+    return _result(description.target, comparison, sequences, image, timer or board_timer(description))
+
+
+@contextmanager
+def _running(model: IntModel, board: str) -> Iterator[tuple[str, Image | None, Timer | None]]:
+    """Builds and starts a board: its port, its image, and what its ticks are worth."""
+    description = find_board(board)
+    description.require_tools()
+    with tempfile.TemporaryDirectory(prefix="quantgru-") as folder:
+        source = Path(folder) / "export"
+        export(model, source, "model")
+        image = build(description, source, Path(folder) / "build")
+        with launch(description, image) as url:
+            yield url, image, description.timer
+
+
+@contextmanager
+def _connected(port: str | None) -> Iterator[tuple[str, Image | None, Timer | None]]:
+    assert port is not None
+    yield port, None, None
+
+
+def _expectation(model: IntModel, sequences: Sequences) -> tuple[list[Any], Expected]:
+    """Raw inputs of each sequence, and what the simulator computes for them."""
+    inputs: list[Any] = []
+    outputs: list[Any] = []
+    checks: list[Any] = []
+    for start in range(0, sequences.n_sequences, _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        part = Sequences(sequences.values[chunk], sequences.lengths[chunk])
+        result = run(model, part, trace=True)
+        assert result.trace is not None
+        check = check_values(result.trace, part)
+        for i, length in enumerate(part.lengths):
+            inputs.append(result.inputs_raw[i, :length])
+            outputs.append(result.trace.outputs[i, :length])
+            checks.append(check[i, :length])
+
+    def trace(sequence: int, step: int) -> StepTrace:
+        one = run(model, inputs[sequence][None, : step + 1], raw_input=True, trace=True).trace
+        assert one is not None
+        return _step_trace(one, step)
+
+    return inputs, Expected(outputs, checks, trace)
+
+
+def _step_trace(trace: Trace, step: int) -> StepTrace:
+    def of_all_layers(name: str) -> Any:
+        return np.concatenate([getattr(layer, name)[0, step] for layer in trace.layers])
+
+    arrays = {name: of_all_layers(name) for name in ("u", "r", "n", "h", "residual")}
+    return StepTrace(**arrays, outputs=trace.outputs[0, step])
+
+
+def _result(
+    target: str, comparison: Comparison, sequences: Sequences, image: Image | None, timer: Timer | None
+) -> BoardResult:
+    return BoardResult(
+        target,
+        comparison.steps,
+        sequences.n_steps,
+        comparison.first_difference,
+        None if timer is None else step_cost(comparison.ticks, timer),
+        None if image is None else image.flash_bytes,
+        None if image is None else image.ram_bytes,
+    )
