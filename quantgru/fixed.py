@@ -41,7 +41,9 @@ def round_half_up(v: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def to_raw16(x: npt.ArrayLike, fraction_bits: npt.ArrayLike) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
     """Raw s16 of real x, rounded and saturated [R15], and where it saturated."""
-    rounded = round_half_up(np.ldexp(np.asarray(x, dtype=np.float64), np.asarray(fraction_bits)))
+    with np.errstate(over="ignore"):  # what leaves float64 is infinite, and limited like all that is out of range
+        scaled = np.ldexp(np.asarray(x, dtype=np.float64), np.asarray(fraction_bits))
+    rounded = round_half_up(np.clip(scaled, INT16_MIN - 1, INT16_MAX + 1))
     clipped = (rounded < INT16_MIN) | (rounded > INT16_MAX)
     return np.clip(rounded, INT16_MIN, INT16_MAX).astype(np.int16), np.asarray(clipped)
 

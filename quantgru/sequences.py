@@ -153,6 +153,8 @@ def _read_npz(path: Path, what: str) -> dict[str, npt.NDArray[Any]]:
         raise DataError(f"{what} {path}: no such file") from None
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "allow_pickle" in reason:  # numpy goes on to say how to read them all the same
+            reason = "it holds pickled objects, which are never read; save arrays of numbers"
         raise DataError(f"{what} {path}: not a readable .npz file ({reason})") from None
 
 

@@ -33,7 +33,10 @@ MODELS: dict[str, tuple[Plan, str]] = {  # plan, kind of inputs
     "one_unit_reset_before": (Plan(1, (1,), (BEFORE,)), "random"),
     "seven_units": (Plan(2, (7,), (AFTER,), ((3, oracle.LINEAR),)), "random"),
     "eight_units_reset_before": (Plan(3, (8,), (BEFORE,), ((2, oracle.SIGMOID),)), "random"),
-    "nine_units_last_step": (Plan(4, (9,), (AFTER,), ((8, oracle.RELU), (3, oracle.LINEAR)), 1), "random"),
+    "nine_units_last_step": (
+        Plan(4, (9,), (AFTER,), ((12, oracle.RELU), (10, oracle.LINEAR), (3, oracle.TANH)), 1),
+        "random",
+    ),
     "two_layers": (Plan(3, (8, 3), (AFTER, BEFORE), ((9, oracle.TANH), (2, oracle.SIGMOID))), "random"),
     "three_layers": (Plan(2, (3, 1, 7), (BEFORE, AFTER, AFTER)), "random"),
     "extreme_weights": (Plan(5, (9,), (AFTER,), weights="extreme", scales="any", biases="limit"), "alternating"),

@@ -65,7 +65,9 @@ struct qg_gru {
 typedef struct qg_dense {
     int16_t (*activation)(int32_t a); /* qg_linear, qg_relu, qg_dense_sigmoid or qg_tanh */
     qg_matrix matrix;
-    const int32_t *bias; /* [n_rows], in the output's format for linear and relu, else s32f14 */
+    const int32_t *bias;     /* [n_rows], in the output's format for linear and relu, else s32f14 */
+    uint8_t activation_kind; /* [R17] 0 linear, 1 relu, 2 sigmoid, 3 tanh */
+    int8_t output_fraction_bits;
 } qg_dense;
 
 typedef struct qg_model {

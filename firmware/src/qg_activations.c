@@ -39,27 +39,25 @@ static inline int32_t half_tanh_q27(int32_t a)
     return (low << 11) + (high - low) * fraction;
 }
 
-QG_KERNEL uint16_t qg_sigmoid(int32_t a)
+/* min(|a|, limit); the limit comes first, for |INT32_MIN| is no int32_t. */
+static inline int32_t limited_magnitude(int32_t a, int32_t limit)
 {
-    if (a >= 0) {
-        const int32_t t = half_tanh_q27(a < LIMIT ? a : LIMIT);
-        return (uint16_t)(0x4000 + ((t + 0x1000) >> 13));
+    if (a < 0) {
+        return a > -limit ? -a : limit;
     }
-    const int32_t t = half_tanh_q27(a > -LIMIT ? -a : LIMIT);
-    return (uint16_t)(0x4000 - ((t + 0x1000) >> 13));
+    return a < limit ? a : limit;
 }
 
-/* |tanh| at |a|, 15 fraction bits, 0 ... 32767. */
-static inline int16_t tanh_magnitude(int32_t a)
+QG_KERNEL uint16_t qg_sigmoid(int32_t a)
 {
-    const int32_t t = (half_tanh_q27(a) + 0x800) >> 12;
-    return (int16_t)(t < INT16_MAX ? t : INT16_MAX);
+    const int32_t q = (half_tanh_q27(limited_magnitude(a, LIMIT)) + 0x1000) >> 13;
+    return (uint16_t)(a < 0 ? 0x4000 - q : 0x4000 + q);
 }
 
 QG_KERNEL int16_t qg_tanh(int32_t a)
 {
-    if (a >= 0) {
-        return tanh_magnitude(a <= LIMIT / 2 ? 2 * a : LIMIT);
-    }
-    return (int16_t)-tanh_magnitude(a >= -(LIMIT / 2) ? -2 * a : LIMIT);
+    /* Doubled, the limit is one below LIMIT, where t is the same: the last two nodes are equal. */
+    const int32_t t = (half_tanh_q27(2 * limited_magnitude(a, LIMIT / 2)) + 0x800) >> 12;
+    const int32_t q = t < INT16_MAX ? t : INT16_MAX;
+    return (int16_t)(a < 0 ? -q : q);
 }

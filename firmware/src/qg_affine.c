@@ -10,22 +10,22 @@ QG_KERNEL void qg_affine_add(const qg_matrix *matrix, uint16_t first_row, uint16
     const int8_t *codes = matrix->codes + (size_t)first_row * n_columns;
     const uint16_t *multiplier = matrix->multipliers + first_row;
     const uint8_t *shift = matrix->shifts + first_row;
-    int32_t dots[QG_BLOCK_ROWS];
-    while (n_rows != 0) {
-        uint16_t n = 1;
-        if (n_rows >= QG_BLOCK_ROWS) {
+    const int32_t *const end = sums + n_rows;
+    do {
+        int32_t dots[QG_BLOCK_ROWS];
+        size_t n = 1;
+        const int32_t *acc = dots;
+        if (end - sums >= QG_BLOCK_ROWS) {
             n = QG_BLOCK_ROWS;
             qg_dot_block(codes, n_columns, x, dots);
         } else {
             dots[0] = qg_dot_row(codes, n_columns, x);
         }
-        codes += (size_t)n * n_columns;
-        n_rows = (uint16_t)(n_rows - n);
-        const int32_t *const end = dots + n;
-        for (const int32_t *acc = dots; acc != end; ++acc) {
-            *sums++ += qg_requantize(*acc, k, QG_READ_U16(multiplier), QG_READ_U8(shift));
+        codes += n * n_columns;
+        do {
+            *sums++ += qg_requantize(*acc++, k, QG_READ_U16(multiplier), QG_READ_U8(shift));
             ++multiplier;
             ++shift;
-        }
-    }
+        } while (--n != 0);
+    } while (sums != end);
 }

@@ -20,17 +20,20 @@ int16_t qg_dense_sigmoid(int32_t a)
 
 void qg_dense_layer(const qg_dense *dense, const int16_t *x, int16_t *out)
 {
-    const uint16_t n_rows = dense->matrix.n_rows;
-    int32_t sums[QG_BLOCK_ROWS];
-    for (uint16_t row = 0; row < n_rows; row = (uint16_t)(row + QG_BLOCK_ROWS)) {
-        const uint16_t left = (uint16_t)(n_rows - row);
+    uint16_t row = 0;
+    do {
+        const uint16_t left = (uint16_t)(dense->matrix.n_rows - row);
         const uint16_t n = left < QG_BLOCK_ROWS ? left : QG_BLOCK_ROWS;
-        for (uint16_t i = 0; i < n; ++i) {
+        int32_t sums[QG_BLOCK_ROWS];
+        size_t i = 0;
+        do {
             sums[i] = QG_READ_S32(dense->bias + row + i);
-        }
+        } while (++i < n);
         qg_affine_add(&dense->matrix, row, n, x, sums);
-        for (uint16_t i = 0; i < n; ++i) {
-            out[row + i] = dense->activation(sums[i]);
-        }
-    }
+        i = 0;
+        do {
+            *out++ = dense->activation(sums[i]);
+        } while (++i < n);
+        row = (uint16_t)(row + n);
+    } while (row < dense->matrix.n_rows);
 }

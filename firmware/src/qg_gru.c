@@ -13,11 +13,14 @@ static inline uint16_t block_size(uint16_t n_units, uint16_t first_unit)
     return left < BLOCK_UNITS ? left : BLOCK_UNITS;
 }
 
+/* Loops over units test at their end: there is at least one, and the compiler need not provide for none. */
+
 static inline void read_s32(const int32_t *constants, uint16_t n, int32_t *values)
 {
-    for (uint16_t i = 0; i < n; ++i) {
+    size_t i = 0;
+    do {
         values[i] = QG_READ_S32(constants + i);
-    }
+    } while (++i < n);
 }
 
 /* Pre-activations of a block of units of one gate: bias + W x + U operand, s32f14 [R9]. The model proves that no
@@ -31,33 +34,44 @@ static void gate_sums(const qg_gru *gru, gate which, uint16_t first_unit, uint16
     qg_affine_add(&gru->recurrent, first_row, n, operand, sums);
 }
 
-/* u and r of all units [R10]. */
-static void update_and_reset_gates(const qg_gru *gru, const int16_t *x, const int16_t *h, const qg_gates *gates)
+/* u or r of all units [R10]. */
+static void sigmoid_gate(const qg_gru *gru, gate which, const int16_t *x, const int16_t *h, uint16_t *values,
+                         int32_t sums[BLOCK_UNITS])
 {
-    int32_t sums[BLOCK_UNITS];
-    uint16_t n;
-    for (uint16_t unit = 0; unit < gru->n_units; unit = (uint16_t)(unit + n)) {
-        n = block_size(gru->n_units, unit);
-        gate_sums(gru, UPDATE, unit, n, x, h, sums);
-        for (uint16_t i = 0; i < n; ++i) {
-            gates->u[unit + i] = (uint16_t)(0x8000u - qg_sigmoid(sums[i]));
-        }
-        gate_sums(gru, RESET, unit, n, x, h, sums);
-        for (uint16_t i = 0; i < n; ++i) {
-            gates->r[unit + i] = qg_sigmoid(sums[i]);
-        }
-    }
+    uint16_t unit = 0;
+    do {
+        const uint16_t n = block_size(gru->n_units, unit);
+        size_t i = 0;
+        gate_sums(gru, which, unit, n, x, h, sums);
+        do {
+            /* u = 2^15 - sigmoid(a) = sigmoid(-a); |a| < 2^31 */
+            values[i] = qg_sigmoid(which == UPDATE ? -sums[i] : sums[i]);
+        } while (++i < n);
+        values += n;
+        unit = (uint16_t)(unit + n);
+    } while (unit < gru->n_units);
+}
+
+static inline void tanh_of_sums(const int32_t *sums, uint16_t n, int16_t *values)
+{
+    size_t i = 0;
+    do {
+        values[i] = qg_tanh(sums[i]);
+    } while (++i < n);
 }
 
 /* h' = h + u (n - h), its remainder kept in the residual [R12]. */
 static void update_state(const qg_gru *gru, int16_t *h, uint16_t *residual, const qg_gates *gates)
 {
-    for (uint16_t i = 0; i < gru->n_units; ++i) {
+    const uint16_t *const u = gates->u;
+    const int16_t *const n = gates->n;
+    size_t i = 0;
+    do {
         /* |n - h| <= 2^16 - 1, u <= 2^15, residual < 2^15: |acc| < 2^31. h' lies between h and n. */
-        const int32_t acc = (int32_t)gates->u[i] * ((int32_t)gates->n[i] - h[i]) + residual[i];
+        const int32_t acc = (int32_t)u[i] * ((int32_t)n[i] - h[i]) + residual[i];
         h[i] = (int16_t)(h[i] + (acc >> 15));
         residual[i] = (uint16_t)(acc & 0x7fff);
-    }
+    } while (++i < gru->n_units);
 }
 
 QG_KERNEL void qg_gru_reset_after(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual,
@@ -65,22 +79,25 @@ QG_KERNEL void qg_gru_reset_after(const qg_gru *gru, const int16_t *x, int16_t *
 {
     const uint16_t n_units = gru->n_units;
     int32_t sums[BLOCK_UNITS];
-    uint16_t n;
+    uint16_t unit = 0;
     (void)product;
-    update_and_reset_gates(gru, x, h, gates);
-    for (uint16_t unit = 0; unit < n_units; unit = (uint16_t)(unit + n)) {
+    sigmoid_gate(gru, UPDATE, x, h, gates->u, sums);
+    sigmoid_gate(gru, RESET, x, h, gates->r, sums);
+    do {
         const uint16_t row = (uint16_t)(CANDIDATE * n_units + unit);
-        n = block_size(n_units, unit);
+        const uint16_t n = block_size(n_units, unit);
+        const uint16_t *const r = gates->r + unit;
+        const int32_t *const bias = gru->bias + row;
+        size_t i = 0;
         read_s32(gru->recurrent_bias + unit, n, sums);
         qg_affine_add(&gru->recurrent, row, n, h, sums);
-        for (uint16_t i = 0; i < n; ++i) { /* [R11a] */
-            sums[i] = qg_reset_product(sums[i], gates->r[unit + i]) + QG_READ_S32(gru->bias + row + i);
-        }
+        do { /* [R11a] */
+            sums[i] = qg_reset_product(sums[i], r[i]) + QG_READ_S32(bias + i);
+        } while (++i < n);
         qg_affine_add(&gru->input, row, n, x, sums);
-        for (uint16_t i = 0; i < n; ++i) {
-            gates->n[unit + i] = qg_tanh(sums[i]);
-        }
-    }
+        tanh_of_sums(sums, n, gates->n + unit);
+        unit = (uint16_t)(unit + n);
+    } while (unit < n_units);
     update_state(gru, h, residual, gates);
 }
 
@@ -89,17 +106,18 @@ QG_KERNEL void qg_gru_reset_before(const qg_gru *gru, const int16_t *x, int16_t 
 {
     const uint16_t n_units = gru->n_units;
     int32_t sums[BLOCK_UNITS];
-    uint16_t n;
-    update_and_reset_gates(gru, x, h, gates);
-    for (uint16_t i = 0; i < n_units; ++i) { /* [R11b] |h r| <= 2^30 */
-        product[i] = (int16_t)qg_round_shift((int32_t)h[i] * (int32_t)gates->r[i], 15);
-    }
-    for (uint16_t unit = 0; unit < n_units; unit = (uint16_t)(unit + n)) {
-        n = block_size(n_units, unit);
+    uint16_t unit = 0;
+    sigmoid_gate(gru, UPDATE, x, h, gates->u, sums);
+    sigmoid_gate(gru, RESET, x, h, gates->r, sums);
+    do { /* [R11b] |h r| <= 2^30 */
+        product[unit] = (int16_t)qg_round_shift((int32_t)h[unit] * (int32_t)gates->r[unit], 15);
+    } while (++unit < n_units);
+    unit = 0;
+    do {
+        const uint16_t n = block_size(n_units, unit);
         gate_sums(gru, CANDIDATE, unit, n, x, product, sums);
-        for (uint16_t i = 0; i < n; ++i) {
-            gates->n[unit + i] = qg_tanh(sums[i]);
-        }
-    }
+        tanh_of_sums(sums, n, gates->n + unit);
+        unit = (uint16_t)(unit + n);
+    } while (unit < n_units);
     update_state(gru, h, residual, gates);
 }

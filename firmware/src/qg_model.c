@@ -13,33 +13,37 @@ void qg_reset(const qg_model *model, int16_t *h, uint16_t *residual)
 QG_KERNEL void qg_step(const qg_model *model, const int16_t *x, int16_t *h, uint16_t *residual,
                        const qg_scratch *scratch)
 {
+    const qg_gru *gru = model->grus;
+    const qg_gru *const end = gru + model->n_grus;
     qg_gates gates = scratch->gates;
-    for (uint8_t i = 0; i < model->n_grus; ++i) {
-        const qg_gru *const gru = model->grus + i;
+    do {
+        const uint16_t n_units = gru->n_units;
         gru->step(gru, x, h, residual, &gates, scratch->product);
         x = h; /* the next layer's input is this layer's new state */
-        h += gru->n_units;
-        residual += gru->n_units;
-        gates.u += gru->n_units;
-        gates.r += gru->n_units;
-        gates.n += gru->n_units;
-    }
+        h += n_units;
+        residual += n_units;
+        gates.u += n_units;
+        gates.r += n_units;
+        gates.n += n_units;
+    } while (++gru != end);
 }
 
 void qg_output(const qg_model *model, const int16_t *h, const qg_scratch *scratch, int16_t *out)
 {
-    const int16_t *x = h + (model->n_units - model->grus[model->n_grus - 1].n_units);
-    if (model->n_dense == 0) {
+    const int16_t *x = h + model->n_units - model->grus[model->n_grus - 1].n_units;
+    uint8_t left = model->n_dense;
+    const qg_dense *dense = model->head;
+    if (left == 0) {
         memcpy(out, x, model->n_outputs * sizeof *out);
         return;
     }
-    const uint8_t last = (uint8_t)(model->n_dense - 1);
-    for (uint8_t i = 0; i < last; ++i) {
-        int16_t *const inner = scratch->dense[i & 1];
-        qg_dense_layer(model->head + i, x, inner);
+    while (--left != 0) { /* inner layers write the two buffers in turn */
+        int16_t *const inner = scratch->dense[(left - 1) & 1];
+        qg_dense_layer(dense, x, inner);
         x = inner;
+        ++dense;
     }
-    qg_dense_layer(model->head + last, x, out);
+    qg_dense_layer(dense, x, out);
 }
 
 int16_t qg_input_from_counts(int32_t counts, int8_t fraction_bits)

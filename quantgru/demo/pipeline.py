@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quantgru.demo import digits
 from quantgru.exporter import export
+from quantgru.hil.boards import find_board
 from quantgru.int_model import IntModel
 from quantgru.int_model.cost import Cost, cost
 from quantgru.model.run import outputs, states
@@ -44,6 +45,7 @@ def run_demo(
 
     Raises ConfigError, DeviceError.
     """
+    find_board(board).require_tools()  # said before the work, not after it
     float_model, calibration, test, labels = digits()
     tell(f"quantizing, calibrated on {calibration.n_sequences} sequences")
     model = quantize(float_model, calibration, name=NAME)

@@ -71,7 +71,10 @@ class SerialTransport:
         return data
 
     def close(self) -> None:
+        connection = getattr(self._port, "_socket", None)
         self._port.close()
+        if connection is not None:  # pyserial 3.5 leaves it open if the other end is gone
+            connection.close()
 
     def __enter__(self) -> SerialTransport:
         return self

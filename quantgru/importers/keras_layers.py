@@ -96,7 +96,7 @@ class KerasReader:
 
     def _gru(self, entry: Entry) -> None:
         _want(entry, GRU_ARGUMENTS)
-        units, after, bias = entry.config["units"], entry.config["reset_after"], entry.config["use_bias"]
+        units, after, bias = _units(entry, entry.config), _flag(entry, "reset_after"), _flag(entry, "use_bias")
         shapes: dict[str, Shape] = {"kernel": (None, 3 * units), "recurrent_kernel": (units, 3 * units)}
         if bias:
             shapes["bias"] = (2, 3 * units) if after else (3 * units,)
@@ -108,7 +108,7 @@ class KerasReader:
         layer = stacked_gru(entry.name, "after" if after else "before", KERAS_ORDER, weights, (biases[0], biases[1]))
         self.chain.add_gru(entry.where, [layer])
         self.sources.append(KerasSource(entry, layer))
-        if not entry.config["return_sequences"]:
+        if not _flag(entry, "return_sequences"):
             self.chain.take_last_step()
 
     def _time_distributed(self, entry: Entry) -> None:
@@ -120,7 +120,7 @@ class KerasReader:
         self._dense(entry, inner["config"])
 
     def _dense(self, entry: Entry, config: Mapping[str, Any]) -> None:
-        units = config["units"]
+        units = _units(entry, config)
         shapes: dict[str, Shape] = {"kernel": (None, units)}
         if config["use_bias"]:
             shapes["bias"] = (units,)
@@ -154,6 +154,18 @@ def _want(entry: Entry, allowed: Mapping[str, Any]) -> None:
         found = _function_name(entry.config[key]) if "activation" in key else entry.config.get(key, value)
         if found != value:
             raise refuse(entry.where, f"{key}={found!r}, only {value!r} is supported", f"train it with {key}={value!r}")
+
+
+def _flag(entry: Entry, key: str) -> bool:
+    if not isinstance(entry.config[key], bool):
+        raise refuse(entry.where, f"{key}={entry.config[key]!r}, expected true or false")
+    return bool(entry.config[key])
+
+
+def _units(entry: Entry, config: Mapping[str, Any]) -> int:
+    if not isinstance(config["units"], int) or config["units"] < 1:
+        raise refuse(entry.where, f"units={config['units']!r}, expected a positive number")
+    return int(config["units"])
 
 
 def _function_name(function: Any) -> str:

@@ -232,42 +232,44 @@ class GraphReader:
             case "select":
                 return self._index(where, _at_axis(_argument(node, 1, "dim"), _argument(node, 2, "index")), value)
             case "squeeze" if isinstance(value, FinalStates) and _argument(node, 1, "dim") == 0 and value.n_layers == 1:
-                return self._last(value)
+                return self._last()
             case "transpose" | "swapaxes" | "permute" if isinstance(value, Steps):
                 return self._flip(where, name, node, value)
         raise refuse(where, "this operation is not supported here")
 
     def _index(self, where: str, index: Any, value: Value) -> Value:
-        if isinstance(value, GruResult):
-            return value.steps if index in (0, -2) else FinalStates(value.n_layers)
+        if isinstance(value, GruResult) and index in (0, -2):
+            return value.steps
+        if isinstance(value, GruResult) and index in (1, -1):
+            return FinalStates(value.n_layers)
         rank = 2 if isinstance(value, LastStep) else 3
         full_index = _expand(index, rank)
         if full_index == (FULL,) * rank:
             return value
         if isinstance(value, FinalStates) and full_index in [(i, FULL, FULL) for i in (-1, value.n_layers - 1)]:
-            return self._last(value)
+            return self._last()
         if isinstance(value, Steps) and self.input_time_axis >= 0:
             expected: list[Any] = [FULL] * 3
             expected[self._time_axis(value)] = -1
             if full_index == tuple(expected):
-                return self._last(value)
+                return self._last()
         raise refuse(
             where,
             "does not take the last step",
             "take it with out[:, -1] (batch_first=True), out[-1] (batch_first=False) or h_n[-1]",
         )
 
-    def _last(self, value: Steps | FinalStates) -> Value:
+    def _last(self) -> Value:
         self.chain.take_last_step()
         return LastStep()
 
     def _flip(self, where: str, name: str, node: fx.Node, value: Steps) -> Value:
-        axes = node.args[1] if len(node.args) == 2 else node.args[1:]
         if name == "permute":
-            order = tuple(_positive(axis) for axis in node.kwargs.get("dims", axes))
+            axes = _argument(node, 1, "dims")
+            order = tuple(map(_positive, node.args[1:] if isinstance(axes, int) else axes))
         else:
-            pair = sorted(_positive(axis) for axis in axes)
-            order = (1, 0, 2) if pair == [0, 1] else ()
+            pair = {_positive(_argument(node, 1, "dim0")), _positive(_argument(node, 2, "dim1"))}
+            order = (1, 0, 2) if pair == {0, 1} else ()
         if order not in ((0, 1, 2), (1, 0, 2)):
             raise refuse(where, "moves the features", "exchange only steps and batch: transpose(0, 1)")
         return Steps(value.flipped ^ (order == (1, 0, 2)))

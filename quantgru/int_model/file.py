@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from quantgru import container
 from quantgru.errors import ModelError
-from quantgru.int_model.proof import prove
+from quantgru.int_model.proof import Bounds, prove
 from quantgru.int_model.types import (
     SPEC_MAJOR,
     SPEC_MINOR,
@@ -73,23 +74,28 @@ def load(path: str | Path) -> IntModel:
         raise ModelError(f"{where}: a field has the wrong type ({error}); the file is damaged") from None
     if model.digest.hex() != header["digest"]:
         raise ModelError(
-            f"{where}: its numbers have the digest {model.digest.hex()[:16]}, the file says "
-            f"{str(header['digest'])[:16]}; the file is damaged"
+            f"{where}: its numbers have the digest {model.digest.hex()[:16]!r}, the file says "
+            f"{str(header['digest'])[:16]!r}; the file is damaged"
         )
     return model
 
 
 def _check_versions(header: dict[str, Any], where: str) -> None:
-    if header.get("format") != FORMAT:
+    if not _equal(header.get("format"), FORMAT):
         raise ModelError(f"{where}: file format {header.get('format')!r}, this version reads {FORMAT}; update quantgru")
     spec = header.get("spec")
-    if not (isinstance(spec, list) and len(spec) == 2 and all(type(number) is int for number in spec)):
+    if not (isinstance(spec, list) and len(spec) == 2 and all(type(number) is int and number >= 0 for number in spec)):
         raise ModelError(f"{where}: spec version {spec!r}, expected [major, minor]; the file is damaged")
     if spec[0] != SPEC_MAJOR or spec[1] > SPEC_MINOR:
         raise ModelError(
             f"{where}: made for numeric contract {spec[0]}.{spec[1]}, this version computes "
             f"{SPEC_MAJOR}.{SPEC_MINOR}; quantize the model again, or update quantgru"
         )
+
+
+def _equal(found: Any, expected: Any) -> bool:
+    """Equality of JSON values, in which 1, 1.0 and true differ."""
+    return json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
 
 
 def _known(entry: dict[str, Any], fields: set[str], what: str) -> None:
@@ -105,7 +111,7 @@ def _write_layer(layer: IntLayer, prefix: str, arrays: container.Arrays) -> dict
     bounds = prove(layer)
     common = {
         "name": layer.name,
-        "bounds": {"accumulators": list(bounds.accumulators), "pre_activation": bounds.pre_activation},
+        "bounds": _bounds_entry(bounds),
     }
     arrays[f"{prefix}.bias"] = layer.bias
     if isinstance(layer, IntGru):
@@ -155,9 +161,13 @@ def _read_layer(entry: dict[str, Any], prefix: str, arrays: container.Arrays) ->
         case kind:
             raise ModelError(f"unknown layer kind {kind!r}; update quantgru")
     bounds = prove(layer)
-    if entry["bounds"] != {"accumulators": list(bounds.accumulators), "pre_activation": bounds.pre_activation}:
-        raise ModelError(f"layer {layer.name!r}: its bounds are {bounds}, the file says {entry['bounds']}")
+    if not _equal(entry["bounds"], _bounds_entry(bounds)):
+        raise ModelError(f"layer {layer.name!r}: its bounds are {bounds}, the file says {entry['bounds']!r}")
     return layer
+
+
+def _bounds_entry(bounds: Bounds) -> dict[str, Any]:
+    return {"accumulators": list(bounds.accumulators), "pre_activation": bounds.pre_activation}
 
 
 def _only(entry: dict[str, Any], name: str, allowed: str) -> None:
@@ -180,8 +190,8 @@ def _write_matrix(matrix: Matrix, prefix: str, arrays: container.Arrays) -> dict
 def _read_matrix(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> Matrix:
     _known(entry, _MATRIX, prefix)
     codes = arrays.pop(f"{prefix}.codes")
-    if list(np.shape(codes)) != [entry["rows"], entry["columns"]]:
-        raise ModelError(f"{prefix}: codes {np.shape(codes)}, the header says {entry['rows']} x {entry['columns']}")
+    if not _equal([entry["rows"], entry["columns"]], list(np.shape(codes))):
+        raise ModelError(f"{prefix}: codes {np.shape(codes)}, the header says {entry['rows']!r} x {entry['columns']!r}")
     return Matrix(
         codes,
         arrays.pop(f"{prefix}.multiplier"),

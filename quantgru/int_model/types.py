@@ -47,11 +47,12 @@ class Matrix:
         own(self, "codes", np.int8, shape, "matrix")
         own(self, "multiplier", np.uint16, shape[:1], "matrix")
         own(self, "shift", np.uint8, shape[:1], "matrix")
+        own_integer(self, "bits", 1, 16, "matrix")
         if self.bits != 8:
             raise ModelError(f"matrix: {self.bits} bits, this version reads 8; update quantgru")
         in_range("matrix: multiplier", self.multiplier, 2**14, 2**15 - 1)
         in_range("matrix: shift", self.shift, 1, 30)
-        in_range("matrix: left shift", self.left_shift, 0, MAX_LEFT_SHIFT)
+        own_integer(self, "left_shift", 0, MAX_LEFT_SHIFT, "matrix")
 
     @property
     def n_rows(self) -> int:
@@ -77,6 +78,7 @@ class IntGru:
     recurrent_bias: npt.NDArray[np.int32]
 
     def __post_init__(self) -> None:
+        check_name(self.name, "GRU layer")
         where = f"GRU layer {self.name!r}"
         if self.reset not in get_args(Reset):
             raise ModelError(f"{where}: reset {self.reset!r}, allowed are 'after' and 'before'")
@@ -108,12 +110,13 @@ class IntDense:
     output_fraction_bits: int
 
     def __post_init__(self) -> None:
+        check_name(self.name, "dense layer")
         where = f"dense layer {self.name!r}"
         if self.activation not in get_args(DenseActivation):
             allowed = ", ".join(get_args(DenseActivation))
             raise ModelError(f"{where}: activation {self.activation!r}, allowed are {allowed}")
         own(self, "bias", np.int32, (self.matrix.n_rows,), where)
-        in_range(f"{where}: output fraction bits", self.output_fraction_bits, -MAX_FRACTION_BITS, MAX_FRACTION_BITS)
+        own_integer(self, "output_fraction_bits", -MAX_FRACTION_BITS, MAX_FRACTION_BITS, where)
         if self.activation in ("sigmoid", "tanh") and self.output_fraction_bits != 15:
             raise ModelError(f"{where}: {self.output_fraction_bits} output fraction bits, {self.activation} has 15")
 
@@ -138,7 +141,7 @@ class SelfTest:
 
     def __post_init__(self) -> None:
         own(self, "inputs", np.int16, np.shape(self.inputs), "self-test")
-        in_range("self-test: check value", self.check, 0, 2**32 - 1)
+        own_integer(self, "check", 0, 2**32 - 1, "self-test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,10 +165,18 @@ class IntModel:
         from quantgru.int_model.proof import prove
 
         object.__setattr__(self, "layers", tuple(self.layers))
+        check_name(self.name, "model")
+        if not isinstance(self.notes, Mapping):
+            raise ModelError(f"model {self.name!r}: notes are a {type(self.notes).__name__}, expected a mapping")
         object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
+        if type(self.last_step) is not bool:
+            raise ModelError(f"model {self.name!r}: last_step is {self.last_step!r}, expected True or False")
         n_grus = len(self.grus)
-        if n_grus == 0 or n_grus > 255 or len(self.head) > 255:
-            raise ModelError(f"model {self.name!r}: {n_grus} GRU and {len(self.head)} dense layers, expected 1 ... 255")
+        if n_grus == 0 or len(self.layers) > 255:
+            raise ModelError(
+                f"model {self.name!r}: {n_grus} GRU and {len(self.head)} dense layers, expected at least one GRU "
+                "layer and at most 255 layers"
+            )
         if any(isinstance(layer, IntGru) for layer in self.layers[n_grus:]):
             raise ModelError(f"model {self.name!r}: a dense layer before a GRU layer")
         own(self, "input_fraction_bits", np.int8, (self.n_inputs,), "model")
@@ -177,8 +188,9 @@ class IntModel:
             width = layer.n_units if isinstance(layer, IntGru) else layer.n_outputs
         if self.n_units > 2**16 - 1:
             raise ModelError(f"model {self.name!r}: {self.n_units} units, allowed are 65535")
-        if self.selftest.inputs.ndim != 2 or self.selftest.inputs.shape[1] != self.n_inputs:
-            raise ModelError(f"self-test: inputs {self.selftest.inputs.shape}, expected (steps, {self.n_inputs})")
+        steps = self.selftest.inputs.shape
+        if len(steps) != 2 or steps[1] != self.n_inputs or steps[0] > 2**16 - 1:
+            raise ModelError(f"self-test: inputs {steps}, expected (steps, {self.n_inputs}), at most 65535 steps")
         for layer in self.layers:
             prove(layer)
 
@@ -246,3 +258,17 @@ def in_range(what: str, values: npt.ArrayLike, low: int, high: int) -> None:
     array = np.asarray(values)
     if array.size and not (low <= array.min() and array.max() <= high):
         raise ModelError(f"{what}: {array.min()} ... {array.max()}, allowed {low} ... {high}")
+
+
+def own_integer(owner: object, name: str, low: int, high: int, where: str) -> None:
+    """Replaces an integer field, which may be numpy's, by a plain int in low ... high. Raises ModelError."""
+    value = getattr(owner, name)
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ModelError(f"{where}: {name} {value!r}, expected an integer of {low} ... {high}")
+    object.__setattr__(owner, name, int(value))
+
+
+def check_name(name: object, where: str) -> None:
+    """Raises ModelError unless `name` is text."""
+    if not isinstance(name, str):
+        raise ModelError(f"{where}: name {name!r}, expected text")

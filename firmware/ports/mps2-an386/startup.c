@@ -14,8 +14,13 @@ static void fault_handler(void)
     }
 }
 
+#define CPACR (*(volatile uint32_t *)0xe000ed88u)
+
 void reset_handler(void)
 {
+    /* The compiler keeps integers in registers of the floating-point unit, too: it must be on before any other code. */
+    CPACR |= 0xfu << 20;
+    __asm__ volatile("dsb\n\tisb" ::: "memory");
     memcpy(data_start, data_load, (uintptr_t)data_end - (uintptr_t)data_start);
     memset(bss_start, 0, (uintptr_t)bss_end - (uintptr_t)bss_start);
     (void)main();
@@ -28,8 +33,20 @@ typedef union {
 } vector;
 
 __attribute__((section(".vectors"), used)) static const vector vectors[16] = {
-    {.stack = stack_top},       {.handler = reset_handler}, {.handler = fault_handler}, {.handler = fault_handler},
-    {.handler = fault_handler}, {.handler = fault_handler}, {.handler = fault_handler}, {.handler = 0},
-    {.handler = 0},             {.handler = 0},             {.handler = 0},             {.handler = fault_handler},
-    {.handler = fault_handler}, {.handler = 0},             {.handler = fault_handler}, {.handler = fault_handler},
+    {.stack = stack_top},
+    {.handler = reset_handler},
+    {.handler = fault_handler},
+    {.handler = fault_handler},
+    {.handler = fault_handler},
+    {.handler = fault_handler},
+    {.handler = fault_handler},
+    {.handler = 0},
+    {.handler = 0},
+    {.handler = 0},
+    {.handler = 0},
+    {.handler = fault_handler},
+    {.handler = fault_handler},
+    {.handler = 0},
+    {.handler = fault_handler},
+    {.handler = fault_handler},
 };

@@ -1,0 +1,4 @@
+#define PORT_TARGET "mps2-an386"
+#define PORT_TIMER_KIND PORT_TIMER_TIME /* a timer beside the core; what a tick is worth, the emulator decides */
+#define PORT_TIMER_HZ 25000000
+#define PORT_BUFFER_BYTES 1024

@@ -1,0 +1,115 @@
+"""A line that drops, doubles, damages and delays frames, under a clock that does not wait."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from quantgru.hil.transport import Transport
+
+Fault = Callable[[bytes], bytes]  # what becomes of a frame on the wire
+
+QUIET_S = 0.02  # after so long without a byte, nothing is on its way; if something is, it comes late, as it may
+
+
+class Clock:
+    """Seconds that pass only when somebody waits for nothing."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def drop(frame: bytes) -> bytes:
+    return b""
+
+
+def double(frame: bytes) -> bytes:
+    return frame + frame
+
+
+def flip_bit(frame: bytes) -> bytes:
+    """One bit in the middle, never giving a delimiter."""
+    at = len(frame) // 2
+    bit = 1 if frame[at] != 1 else 2
+    return frame[:at] + bytes([frame[at] ^ bit]) + frame[at + 1 :]
+
+
+def drop_byte(frame: bytes) -> bytes:
+    return frame[: len(frame) // 2] + frame[len(frame) // 2 + 1 :]
+
+
+def insert_byte(frame: bytes) -> bytes:
+    return frame[: len(frame) // 2] + b"\x55" + frame[len(frame) // 2 :]
+
+
+def insert_delimiter(frame: bytes) -> bytes:
+    return frame[: len(frame) // 2] + b"\0" + frame[len(frame) // 2 :]
+
+
+def truncate(frame: bytes) -> bytes:
+    """The second half is lost, the delimiter too."""
+    return frame[: len(frame) // 2]
+
+
+def lose_delimiter(frame: bytes) -> bytes:
+    return frame[:-1]
+
+
+def noise_before(frame: bytes) -> bytes:
+    return random.Random(len(frame)).randbytes(40) + frame
+
+
+FAULTS = (drop, double, flip_bit, drop_byte, insert_byte, insert_delimiter, truncate, lose_delimiter, noise_before)
+
+
+@dataclass
+class FaultyLine:
+    """Hands frames on to `inner` and back, changed by the faults at their numbers (0 is the first frame).
+
+    stalls are numbers of replies that come only after the next request; before_request is called with
+    the number of each request before it is sent.
+    """
+
+    inner: Transport
+    clock: Clock
+    requests: Mapping[int, Fault] = field(default_factory=dict)
+    replies: Mapping[int, Fault] = field(default_factory=dict)
+    stalls: frozenset[int] = frozenset()
+    before_request: Callable[[int], None] = lambda number: None
+    name: str = "line with faults"
+    byte_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.n_requests = 0
+        self.n_replies = 0
+        self._pending = b""
+        self._held = b""
+        self._late = b""
+
+    def write(self, data: bytes) -> None:
+        self.before_request(self.n_requests)
+        fault = self.requests.get(self.n_requests)
+        self.n_requests += 1
+        self._late, self._held = self._late + self._held, b""
+        self.inner.write(fault(data) if fault else data)
+
+    def read(self, timeout_s: float) -> bytes:
+        late, self._late = self._late, b""
+        if late:
+            return late
+        data = self.inner.read(min(timeout_s, QUIET_S))
+        if not data:
+            self.clock.now += timeout_s
+        *bodies, self._pending = (self._pending + data).split(b"\0")
+        return b"".join(self._through(b"\0" + body + b"\0") for body in bodies if body)
+
+    def _through(self, frame: bytes) -> bytes:
+        number = self.n_replies
+        self.n_replies += 1
+        if number in self.stalls:
+            self._held += frame
+            return b""
+        fault = self.replies.get(number)
+        return fault(frame) if fault else frame

@@ -1,0 +1,290 @@
+"""The C library against the oracle, with `==`: primitives, functions, whole models; also with sanitizers on."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
+
+import c_library
+import numpy as np
+import oracle
+import pytest
+from c_library import CModel, load_library
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from strategies import Plan, from_oracle, int_models, int_models_with_inputs, random_inputs, random_model, to_oracle
+
+if c_library.NO_COMPILER:
+    pytest.skip(c_library.NO_COMPILER, allow_module_level=True)
+
+EXAMPLES = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MODELS = settings(EXAMPLES, max_examples=100)
+
+S32 = st.integers(-(2**31), 2**31 - 1) | st.integers(-(2**18), 2**18)
+S16 = st.integers(-32768, 32767)
+M = st.integers(2**14, 2**15 - 1)
+SHIFT = st.integers(1, 30)
+
+
+@pytest.fixture(params=["plain", "undefined"], scope="module")
+def library(request):
+    return load_library(request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_undefined_behaviour(capfd):
+    """Fails a test in which UBSan found something: it reports on stderr, and goes on."""
+    yield
+    assert "runtime error" not in capfd.readouterr().err
+
+
+# ---- primitives ---------------------------------------------------------------------------------------------------
+
+
+@EXAMPLES
+@given(v=S32, s=SHIFT)
+@example(v=-(2**31), s=30)
+def test_round_shift_is_r1(library, v, s):
+    v = min(v, 2**31 - 1 - 2 ** (s - 1))
+    assert library.shim_round_shift(v, s) == oracle.round_shift(v, s)
+
+
+@EXAMPLES
+@given(v=S32)
+@example(v=2**31 - 1)
+@example(v=-(2**31))
+def test_saturate16_is_r2(library, v):
+    assert library.shim_saturate16(v) == oracle.saturate16(v)
+
+
+@EXAMPLES
+@given(a=S32, m=st.integers(0, 2**15 - 1))
+@example(a=-(2**31), m=2**15 - 1)
+@example(a=2**31 - 1, m=2**15 - 1)
+@example(a=-1, m=2**15 - 1)
+def test_mul_shift16_is_r3(library, a, m):
+    assert library.shim_mul_shift16(a, m) == oracle.mul_shift16(a, m)
+
+
+@EXAMPLES
+@given(shifted=S32, k=st.integers(0, 15), m=M, s=SHIFT)
+@example(shifted=-(2**31), k=15, m=2**15 - 1, s=1)
+@example(shifted=2**31 - 1, k=0, m=2**15 - 1, s=30)
+def test_requantize_is_r4(library, shifted, k, m, s):
+    acc = shifted >> k
+    assert library.shim_requantize(acc, k, m, s) == oracle.requantize(acc, k, m, s)
+
+
+@EXAMPLES
+@given(b=S32, r=st.integers(0, 2**15))
+@example(b=-(2**31), r=2**15)
+@example(b=2**31 - 1, r=2**15)
+def test_reset_product_is_r5(library, b, r):
+    assert library.shim_reset_product(b, r) == oracle.reset_product(b, r)
+
+
+# ---- functions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+def test_sigmoid_and_tanh_are_r7_and_r8_for_every_input(library, name):
+    first, n = -oracle.LIMIT - 5, 2 * oracle.LIMIT + 11
+    values = ((ctypes.c_uint16 if name == "sigmoid" else ctypes.c_int16) * n)()
+    getattr(library, f"shim_{name}s")(first, n, values)
+    rule = getattr(oracle, name)
+    assert list(values) == [rule(a) for a in range(first, first + n)]
+
+
+def test_dense_sigmoid_where_it_saturates(library):
+    for a in range(8 * 2**14, oracle.LIMIT + 5):
+        assert library.qg_dense_sigmoid(a) == oracle.activate(oracle.SIGMOID, a), a
+
+
+@EXAMPLES
+@given(a=S32)
+@example(a=-(2**31))
+@example(a=2**31 - 1)
+@example(a=2**30)
+@example(a=-(2**30) - 1)
+def test_functions_of_a_pre_activation(library, a):
+    assert library.qg_sigmoid(a) == oracle.sigmoid(a)
+    assert library.qg_tanh(a) == oracle.tanh(a)
+    assert library.qg_linear(a) == oracle.activate(oracle.LINEAR, a)
+    assert library.qg_relu(a) == oracle.activate(oracle.RELU, a)
+    assert library.qg_dense_sigmoid(a) == oracle.activate(oracle.SIGMOID, a)
+
+
+@EXAMPLES
+@given(counts=S32, f=st.integers(-31, 31))
+@example(counts=2**30, f=-31)
+@example(counts=2**30 - 1, f=-31)
+@example(counts=-(2**31), f=-31)
+@example(counts=2**31 - 1, f=-1)
+@example(counts=-(2**31), f=31)
+@example(counts=1, f=15)
+@example(counts=-1, f=16)
+def test_input_from_counts_is_r15(library, counts, f):
+    assert library.qg_input_from_counts(counts, f) == oracle.convert_input(counts, f)
+
+
+@given(data=st.binary(max_size=40), more=st.binary(max_size=40))
+def test_crc32_is_that_of_ieee_802_3(library, data, more):
+    crc = library.qg_crc32(0, _bytes(data), len(data))
+    assert crc == zlib.crc32(data)
+    assert library.qg_crc32(crc, _bytes(more), len(more)) == zlib.crc32(data + more)
+
+
+def _bytes(data):
+    return (ctypes.c_uint8 * len(data))(*data)
+
+
+# ---- models -------------------------------------------------------------------------------------------------------
+
+
+@MODELS
+@given(case=int_models_with_inputs())
+def test_random_models_equal_the_oracle(library, case):
+    model, inputs = case
+    assert CModel(library, model).run(inputs) == oracle.run(to_oracle(model), inputs)
+
+
+@pytest.mark.parametrize("reset", [oracle.RESET_AFTER, oracle.RESET_BEFORE])
+@pytest.mark.parametrize("units", [31, 32, 33, 41])
+def test_layers_of_more_than_one_block(library, units, reset):
+    head = ((units, oracle.LINEAR), (units, oracle.TANH), (units, oracle.SIGMOID), (2, oracle.LINEAR))
+    model = random_model(Plan(5, (units,), (reset,), head), seed=units)
+    inputs = random_inputs("random", 2, 5, seed=units)
+    assert CModel(library, from_oracle(model)).run(inputs) == oracle.run(model, inputs)
+
+
+def test_rows_that_use_all_of_the_accumulator(library):
+    plan = Plan(512, (3,), (oracle.RESET_AFTER,), scales="useful")
+    model = random_model(plan, seed=1)
+    longest = ((-128,) * 511 + (127,), (127,) * 512, (-128, 127) * 256)
+    w = replace(model.grus[0].w, codes=3 * longest, k=0)
+    model = replace(model, grus=(replace(model.grus[0], w=w, b=(0,) * 9, c=(0,) * 3),))
+    assert oracle.proved(model)
+    for kind in ("lowest", "highest", "alternating"):
+        inputs = random_inputs(kind, 2, 512, seed=1)
+        assert CModel(library, from_oracle(model)).run(inputs) == oracle.run(model, inputs)
+
+
+@EXAMPLES
+@given(b_z=S32, b_n=S32, h=S16, e=st.integers(0, 32767))
+@example(b_z=-(2**18), b_n=-(2**18), h=32767, e=32767)
+@example(b_z=-(2**18), b_n=2**18, h=-32768, e=32767)
+@example(b_z=2**18, b_n=2**18, h=-32768, e=32767)
+def test_state_update_is_r12_from_any_state(library, b_z, b_n, h, e):
+    """A unit without weights, so that its biases choose u and n."""
+    c_model = CModel(library, from_oracle(_biases_only(max(b_z, -(2**31) + 9), max(b_n, -(2**31) + 9))))
+    c_model.h[0], c_model.residual[0] = h, e
+    step = c_model.step([0])
+    u, n = 32768 - oracle.sigmoid(b_z), oracle.tanh(b_n)
+    assert (step.u, step.n) == (((u,),), ((n,),))
+    new_h, new_e = oracle.update_state(u, n, h, e)
+    assert step.state == oracle.State(((new_h,),), ((new_e,),))
+
+
+def _biases_only(b_z, b_n):
+    none = oracle.Matrix(((0,), (0,), (0,)), (2**14,) * 3, (1,) * 3, 0)
+    limit = oracle.S32_MAX - 2  # P2 gives each of the two matrices one LSB
+    b = tuple(min(max(v, -limit), limit) for v in (b_z, 0, b_n))
+    return oracle.Model((0,), 0, (oracle.Gru(oracle.RESET_AFTER, none, none, b, (0,)),), ())
+
+
+@settings(EXAMPLES, max_examples=20)
+@given(model=int_models())
+def test_selftest_passes_on_the_right_check_value_only(library, model):
+    c_model = CModel(library, model)
+    inputs, check = model.selftest.inputs.tolist(), model.selftest.check
+    c_model.step([1] * model.n_inputs)
+    assert c_model.selftest(inputs, check) == 0
+    assert list(c_model.h) == list(c_model.residual) == [0] * model.n_units
+    assert c_model.selftest(inputs, check ^ 1) == -1
+    assert list(c_model.h) == list(c_model.residual) == [0] * model.n_units
+
+
+def test_selftest_fails_on_one_changed_number():
+    library = load_library("plain")
+    model = random_model(Plan(3, (8,), (oracle.RESET_AFTER,), biases="zero"), seed=3)
+    inputs = random_inputs("random", 4, 3, seed=3)
+    check = oracle.run(model, inputs)[-1].check
+    c_model = CModel(library, from_oracle(model))
+    assert c_model.selftest(inputs, check) == 0
+    c_model.descriptor.grus[0].bias[0] += 2**12
+    assert c_model.selftest(inputs, check) == -1
+
+
+WIDEST_RUN = """
+import oracle
+from c_library import CModel, load_library
+from strategies import Plan, from_oracle, random_model
+
+model = random_model(Plan(1, (1,), (oracle.RESET_AFTER,), ((65535, oracle.LINEAR),), biases="limit"), seed=1)
+assert CModel(load_library("plain"), from_oracle(model)).run([[1]]) == oracle.run(model, [[1]])
+print("equal")
+"""
+
+
+def test_a_dense_layer_of_as_many_rows_as_a_matrix_can_have():
+    """In a process of its own, which can be ended: a row counter of 16 bits that wraps around never does."""
+    assert run_python(WIDEST_RUN, {}).stdout == "equal\n"
+
+
+def run_python(code, environment):
+    """Runs `code` beside these tests, with more in its environment, for 30 seconds at most."""
+    environment = os.environ | {"PYTHONPATH": str(c_library.ROOT / "tests")} | environment
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30, check=False)
+
+
+# ---- sanitizers ---------------------------------------------------------------------------------------------------
+
+
+def test_the_sanitizer_build_reports_undefined_behaviour(capfd):
+    load_library("undefined").shim_overflow(2**31 - 1)
+    assert "runtime error: signed integer overflow" in capfd.readouterr().err
+
+
+ADDRESS_RUN = """
+import sys
+import oracle
+from c_library import CModel, load_library
+from strategies import Plan, from_oracle, random_inputs, random_model
+
+library = load_library("address")
+for seed in range(16):
+    units = (9 + seed % 9, (9, 16, 17, 33)[seed % 4])
+    head = ((9 + seed % 3, 0), (20, 1), (9, 2))[: seed // 4]
+    plan = Plan(9 + seed % 5, units, (seed % 2, seed // 2 % 2), head)
+    model = random_model(plan, seed)
+    inputs = random_inputs("random", 2, plan.n_inputs, seed)
+    c_model = CModel(library, from_oracle(model))
+    steps = oracle.run(model, inputs)
+    assert c_model.run(inputs) == steps
+    assert c_model.selftest(inputs, steps[-1].check) == 0
+print("all equal", flush=True)
+library.shim_read((library.shim_read.argtypes[0]._type_ * 9)(), 9)
+"""
+
+
+def test_no_access_outside_of_an_array():
+    """ASan must be loaded before all else. Its last line reads one beyond the end, to see that ASan would tell.
+
+    All arrays are of 9 and more values, for ctypes keeps smaller ones where ASan cannot guard them.
+    """
+    command = [c_library.COMPILER, "-print-file-name=libasan.so"]
+    runtime = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if not os.path.isabs(runtime):
+        pytest.skip(f"libasan.so is missing; {c_library.INSTALL}")
+    environment = {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    result = run_python(ADDRESS_RUN, environment)
+    assert result.stdout == "all equal\n", result.stderr
+    assert "AddressSanitizer: heap-buffer-overflow" in result.stderr
+
+
+def test_layout_of_a_section():
+    rows = np.arange(20).reshape(10, 2).tolist()
+    assert c_library.section_codes(rows) == [*range(0, 16, 2), *range(1, 16, 2), 16, 17, 18, 19]

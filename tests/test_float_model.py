@@ -1,0 +1,590 @@
+"""The float model: the canonical cell against its formula in plain Python floats, refusals, and `.qgf` files."""
+
+import errno
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from quantgru import container
+from quantgru.errors import DataError, ModelError
+from quantgru.model import Dense, FloatModel, Gru
+from quantgru.model.file import load
+from quantgru.model.run import states
+from quantgru.sequences import as_sequences, load_npz
+
+Z, R, N = range(3)  # the canonical order of gates
+RESETS = ("after", "before")
+TOLERANCE = 1e-13  # float64 against float64: only the order of additions differs
+
+
+# ---- the cell, again: lists and math, from the formula -------------------------------------------------------------
+
+
+def sigmoid(a):
+    return 1 / (1 + math.exp(-a))
+
+
+def dot(weights, values):
+    return math.fsum(w * v for w, v in zip(weights, values, strict=True))
+
+
+def cell_step(gru, x, h):
+    """h' of one layer, from lists."""
+    w, u, b, c = (array.tolist() for array in (gru.input_weights, gru.recurrent_weights, gru.bias, gru.recurrent_bias))
+    units = range(len(h))
+    z = [sigmoid(dot(w[Z][i], x) + dot(u[Z][i], h) + b[Z][i]) for i in units]
+    r = [sigmoid(dot(w[R][i], x) + dot(u[R][i], h) + b[R][i]) for i in units]
+    if gru.reset == "after":
+        inner = [r[i] * (dot(u[N][i], h) + c[i]) for i in units]
+    else:
+        inner = [dot(u[N][i], [r[j] * h[j] for j in units]) for i in units]
+    n = [math.tanh(dot(w[N][i], x) + b[N][i] + inner[i]) for i in units]
+    return [z[i] * h[i] + (1 - z[i]) * n[i] for i in units]
+
+
+ACTIVATIONS = {"linear": lambda a: a, "relu": lambda a: max(a, 0.0), "sigmoid": sigmoid, "tanh": math.tanh}
+
+
+def run_by_formula(model, sequence):
+    """Outputs of every step of one sequence, from lists."""
+    h = [[0.0] * gru.n_units for gru in model.grus]
+    outputs = []
+    for x in sequence:
+        for i, gru in enumerate(model.grus):
+            h[i] = x = cell_step(gru, x, h[i])
+        for dense in model.head:
+            rows = zip(dense.weights.tolist(), dense.bias.tolist(), strict=True)
+            x = [ACTIVATIONS[dense.activation](dot(row, x) + b) for row, b in rows]
+        outputs.append(x)
+    return outputs
+
+
+# ---- models --------------------------------------------------------------------------------------------------------
+
+
+def random_gru(rng, n_inputs, n_units, reset="after", name="gru"):
+    return Gru(
+        name,
+        reset,
+        rng.normal(size=(3, n_units, n_inputs)),
+        rng.normal(size=(3, n_units, n_units)),
+        rng.normal(size=(3, n_units)),
+        rng.normal(size=n_units) if reset == "after" else np.zeros(n_units),
+    )
+
+
+def zero_gru(**arrays):
+    """Two units on one input, all zero but for `arrays`."""
+    zeros = {
+        "input_weights": np.zeros((3, 2, 1)),
+        "recurrent_weights": np.zeros((3, 2, 2)),
+        "bias": np.zeros((3, 2)),
+        "recurrent_bias": np.zeros(2),
+    }
+    return Gru(**({"name": "gru", "reset": "after"} | zeros | arrays))
+
+
+def dense(weights, bias, activation="linear"):
+    return Dense("dense", np.array(weights, float), np.array(bias, float), activation)
+
+
+def two_layer_model(last_step, seed=0):
+    """3 inputs, 4 and 2 units, both resets, 5 and 2 dense outputs."""
+    rng = np.random.default_rng(seed)
+    return FloatModel(
+        (
+            random_gru(rng, 3, 4, "before", "first"),
+            random_gru(rng, 4, 2, "after", "second"),
+            Dense("hidden", rng.normal(size=(5, 2)), rng.normal(size=5), "tanh"),
+            Dense("out", rng.normal(size=(2, 5)), rng.normal(size=2)),
+        ),
+        last_step,
+        "stacked",
+        ("a note", "another"),
+    )
+
+
+# ---- the cell ------------------------------------------------------------------------------------------------------
+
+
+def test_a_unit_with_constant_gates_by_hand():
+    """z = 1/2 and n = tanh(0.5): h is n/2, 3n/4, 7n/8."""
+    model = FloatModel((zero_gru(bias=[[0, 0], [0, 0], [0.5, 0]]),), last_step=False)
+    n = math.tanh(0.5)
+    assert model.run(np.zeros((1, 3, 1)))[0, :, 0].tolist() == pytest.approx([n / 2, 3 * n / 4, 7 * n / 8], abs=1e-15)
+
+
+def test_z_is_the_share_of_h_that_is_kept():
+    open_gate, closed_gate = -50.0, 50.0
+    model = FloatModel((zero_gru(bias=[[open_gate, closed_gate], [0, 0], [0.5, 0.5]]),), last_step=True)
+    assert model.run(np.zeros((1, 1, 1)))[0].tolist() == pytest.approx([math.tanh(0.5), 0.0], abs=1e-15)
+
+
+@pytest.mark.parametrize(("reset", "expected"), [("after", math.tanh(0.25)), ("before", 0.0)])
+def test_only_reset_after_has_a_bias_inside_the_product(reset, expected):
+    """h = 0 at the first step, r = 1/2, c = 0.5."""
+    c = np.full(2, 0.5 if reset == "after" else 0.0)
+    gru = zero_gru(reset=reset, bias=[[-50.0] * 2, [0.0] * 2, [0.0] * 2], recurrent_bias=c)
+    assert FloatModel((gru,), last_step=True).run(np.ones((1, 1, 1)))[0, 0] == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("gate", [Z, R, N])
+@pytest.mark.parametrize("array", ["input_weights", "recurrent_weights", "bias"])
+def test_each_gate_alone(reset, gate, array):
+    """Beside a candidate that everything else acts on, a single array of a single gate is not zero."""
+    base = {
+        "recurrent_weights": np.zeros((3, 2, 2)),
+        "input_weights": np.zeros((3, 2, 1)),
+        "bias": np.array([[0.0, 0.0], [0.0, 0.0], [0.7, -0.4]]),
+    }
+    base["recurrent_weights"][N] = [[0.9, -0.3], [0.2, 1.1]]
+    changed = {name: values.copy() for name, values in base.items()}
+    changed[array][gate] += np.random.default_rng(1).normal(size=changed[array][gate].shape)
+    x = np.array([[[0.5], [-1.5], [2.0], [0.1]]])
+    models = [FloatModel((zero_gru(reset=reset, **arrays),), last_step=False) for arrays in (base, changed)]
+    found = [model.run(x)[0] for model in models]
+    for model, h in zip(models, found, strict=True):
+        np.testing.assert_allclose(h, run_by_formula(model, x[0].tolist()), rtol=0, atol=TOLERANCE)
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("seed", range(3))
+def test_random_layers(reset, seed):
+    rng = np.random.default_rng(seed)
+    model = FloatModel((random_gru(rng, 3, 5, reset),), last_step=False)
+    x = rng.normal(size=(2, 20, 3))
+    for found, sequence in zip(model.run(x), x.tolist(), strict=True):
+        np.testing.assert_allclose(found, run_by_formula(model, sequence), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_dense_activations(activation):
+    gru = random_gru(np.random.default_rng(2), 1, 2)
+    model = FloatModel((gru, dense([[3, -2], [-1, 4], [0, 0]], [0.1, -0.2, -5], activation)), last_step=False)
+    x = np.array([[[1.0], [-2.0], [0.5]]])
+    np.testing.assert_allclose(model.run(x)[0], run_by_formula(model, x[0].tolist()), rtol=0, atol=TOLERANCE)
+
+
+def test_stacked_layers_with_a_head():
+    model = two_layer_model(last_step=False)
+    x = np.random.default_rng(3).normal(size=(4, 9, 3))
+    for found, sequence in zip(model.run(x), x.tolist(), strict=True):
+        np.testing.assert_allclose(found, run_by_formula(model, sequence), rtol=0, atol=TOLERANCE)
+
+
+def test_states_are_those_of_each_layer():
+    model = two_layer_model(last_step=True)
+    x = np.random.default_rng(4).normal(size=(2, 5, 3))
+    found = states(model, as_sequences(x))
+    assert [h.shape for h in found] == [(2, 5, 4), (2, 5, 2)]
+    for n_layers, h in enumerate(found, start=1):
+        part = FloatModel(model.layers[:n_layers], last_step=False)
+        np.testing.assert_allclose(h[1], run_by_formula(part, x[1].tolist()), rtol=0, atol=TOLERANCE)
+
+
+def test_extreme_weights_do_not_overflow():
+    """All warnings are errors here."""
+    gru = zero_gru(input_weights=np.full((3, 2, 1), 1e300), recurrent_weights=np.full((3, 2, 2), -1e300))
+    assert np.isfinite(FloatModel((gru,), last_step=False).run(np.array([[[1.0], [-1.0], [0.0]]]))).all()
+
+
+# ---- shapes, lengths -----------------------------------------------------------------------------------------------
+
+
+def test_shapes_are_those_of_the_api():
+    x = np.zeros((3, 7, 3))
+    assert two_layer_model(last_step=False).run(x).shape == (3, 7, 2)
+    assert two_layer_model(last_step=True).run(x).shape == (3, 2)
+    as_list = two_layer_model(last_step=False).run([x[0], x[1, :2]])
+    assert [y.shape for y in as_list] == [(7, 2), (2, 2)]
+    assert two_layer_model(last_step=True).run([x[0], x[1, :2]]).shape == (2, 2)
+
+
+def test_outputs_are_float64():
+    assert two_layer_model(last_step=True).run(np.ones((1, 2, 3), np.float32)).dtype == np.float64
+    assert two_layer_model(last_step=True).run(np.ones((1, 2, 3), np.int8)).dtype == np.float64
+
+
+def test_a_sequence_does_not_depend_on_its_neighbours():
+    rng = np.random.default_rng(5)
+    x = [rng.normal(size=(steps, 3)) for steps in (4, 1, 9)]
+    every_step = two_layer_model(last_step=False)
+    for found, sequence in zip(every_step.run(x), x, strict=True):
+        np.testing.assert_allclose(found, run_by_formula(every_step, sequence.tolist()), rtol=0, atol=TOLERANCE)
+
+
+def test_last_step_is_that_of_each_sequence():
+    rng = np.random.default_rng(6)
+    x = [rng.normal(size=(steps, 3)) for steps in (4, 1, 9)]
+    model = two_layer_model(last_step=True)
+    expected = [run_by_formula(model, sequence.tolist())[-1] for sequence in x]
+    np.testing.assert_allclose(model.run(x), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_padding_gives_zeros(tmp_path):
+    x = np.random.default_rng(7).normal(size=(2, 4, 3))
+    np.savez(tmp_path / "x.npz", x=x, lengths=[4, 2])
+    y = two_layer_model(last_step=False).run(load_npz(tmp_path / "x.npz")[0])
+    assert y.shape == (2, 4, 2)
+    assert (y[1, 2:] == 0).all()
+    np.testing.assert_array_equal(y[1, :2], two_layer_model(last_step=False).run([x[1, :2]])[0])
+
+
+@pytest.mark.parametrize("x", [np.zeros((1, 2, 4)), [np.zeros((2, 2))]])
+def test_wrong_number_of_features(x):
+    with pytest.raises(DataError, match=r"^input: \d features, the model has 3 inputs$"):
+        two_layer_model(last_step=True).run(x)
+
+
+# ---- arrays are copied, checked, and cannot be changed ----------------------------------------------------------------
+
+
+def test_arrays_are_read_only_copies():
+    given = {
+        "input_weights": np.ones((3, 2, 1)),
+        "recurrent_weights": np.ones((3, 2, 2)),
+        "bias": np.ones((3, 2)),
+        "recurrent_bias": np.ones(2),
+    }
+    gru = zero_gru(**given)
+    weights, bias = np.ones((1, 2)), np.ones(1)
+    head = Dense("dense", weights, bias)
+    for layer, arrays in ((gru, given), (head, {"weights": weights, "bias": bias})):
+        for name, array in arrays.items():
+            array[:] = 7
+            own = getattr(layer, name)
+            assert (own == 1).all(), name
+            with pytest.raises(ValueError, match="read-only"):
+                own[...] = 2
+
+
+def test_other_types_of_numbers_become_float64():
+    assert dense([[1, 2]], [3]).weights.dtype == np.float64
+    gru = zero_gru(input_weights=np.ones((3, 2, 1), np.float32), bias=[[1, 2], [3, 4], [5, 6]])
+    assert (gru.input_weights.dtype, gru.bias.dtype) == (np.float64, np.float64)
+
+
+def test_sizes_and_parts():
+    model = two_layer_model(last_step=True)
+    assert (model.n_inputs, model.n_outputs) == (3, 2)
+    assert [gru.name for gru in model.grus] == ["first", "second"]
+    assert [layer.name for layer in model.head] == ["hidden", "out"]
+    assert [(layer.n_inputs, layer.n_outputs) for layer in model.head] == [(2, 5), (5, 2)]
+    assert FloatModel(model.grus, last_step=True).n_outputs == 2
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+def with_value(shape, position, value):
+    array = np.zeros(shape)
+    array[position] = value
+    return array
+
+
+GRU_REFUSALS = {
+    "reset": (dict(reset="none"), "reset 'none', allowed are 'after' and 'before'"),
+    "gate": (dict(gate="hard_sigmoid"), "gates 'hard_sigmoid' and candidate 'tanh', supported are 'sigmoid' and"),
+    "candidate": (dict(candidate="relu"), "gates 'sigmoid' and candidate 'relu', supported are"),
+    "W of two axes": (dict(input_weights=np.zeros((6, 1))), "input weights (6, 1), expected (3, units, inputs)"),
+    "W of two gates": (dict(input_weights=np.zeros((2, 2, 1))), "input weights (2, 2, 1), expected (3, units, inputs)"),
+    "no units": (dict(input_weights=np.zeros((3, 0, 1))), "input weights (3, 0, 1), expected (3, units, inputs)"),
+    "no inputs": (dict(input_weights=np.zeros((3, 2, 0))), "input weights (3, 2, 0), expected (3, units, inputs)"),
+    "U": (dict(recurrent_weights=np.zeros((3, 2, 3))), "recurrent_weights (3, 2, 3), expected (3, 2, 2)"),
+    "b": (dict(bias=np.zeros(6)), "bias (6,), expected (3, 2)"),
+    "c": (dict(recurrent_bias=np.zeros((3, 2))), "recurrent_bias (3, 2), expected (2,)"),
+    "c in reset before": (
+        dict(reset="before", recurrent_bias=[0, 1]),
+        "reset before the product has no recurrent bias; add it to the bias of n",
+    ),
+    "NaN in W": (
+        dict(input_weights=with_value((3, 2, 1), (1, 0, 0), np.nan)),
+        "input_weights holds nan at [1, 0, 0]; all weights must be finite",
+    ),
+    "infinity in U": (
+        dict(recurrent_weights=with_value((3, 2, 2), (2, 1, 0), -np.inf)),
+        "recurrent_weights holds -inf at [2, 1, 0]; all weights must be finite",
+    ),
+    "NaN in c": (dict(recurrent_bias=[0, np.nan]), "recurrent_bias holds nan at [1]; all weights must be finite"),
+    "complex": (dict(bias=np.zeros((3, 2), complex)), "bias is of type complex128, expected real numbers"),
+    "text": (dict(bias=[["a"] * 2] * 3), "bias is of type <U1, expected real numbers"),
+    "objects": (dict(bias=[[None] * 2] * 3), "bias is of type object, expected real numbers"),
+    "unequal rows": (dict(input_weights=[[1], [2, 3]]), "input_weights has rows of unequal lengths"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), GRU_REFUSALS.values(), ids=GRU_REFUSALS)
+def test_gru_refusals(arguments, message):
+    with pytest.raises(ModelError) as caught:
+        zero_gru(name="gru_1", **arguments)
+    assert str(caught.value).startswith(f"GRU layer 'gru_1': {message}")
+
+
+DENSE_REFUSALS = {
+    "activation": ((np.zeros((1, 2)), np.zeros(1), "softmax"), "activation 'softmax', supported are linear, relu,"),
+    "weights": ((np.zeros(2), np.zeros(1)), "weights (2,), expected (outputs, inputs)"),
+    "no outputs": ((np.zeros((0, 2)), np.zeros(0)), "weights (0, 2), expected (outputs, inputs)"),
+    "bias": ((np.zeros((2, 3)), np.zeros(3)), "bias (3,), expected (2,)"),
+    "NaN": ((with_value((2, 3), (1, 2), np.nan), np.zeros(2)), "weights holds nan at [1, 2]; all weights must be"),
+    "infinity": ((np.zeros((2, 3)), [0, np.inf]), "bias holds inf at [1]; all weights must be finite"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), DENSE_REFUSALS.values(), ids=DENSE_REFUSALS)
+def test_dense_refusals(arguments, message):
+    with pytest.raises(ModelError) as caught:
+        Dense("out", *arguments)
+    assert str(caught.value).startswith(f"dense layer 'out': {message}")
+
+
+MODEL_REFUSALS = {
+    "no layer": ((), "model 'm': no GRU layer; supported are GRU layers, then dense layers"),
+    "no GRU": ((dense([[1]], [0]),), "model 'm': no GRU layer; supported are GRU layers, then dense layers"),
+    "dense first": (
+        (dense([[1]], [0]), zero_gru()),
+        "model 'm': a dense layer before a GRU layer; supported are dense",
+    ),
+    "dense between": (
+        (zero_gru(), dense([[1, 1]], [0]), zero_gru()),
+        "model 'm': a dense layer before a GRU layer; supported are dense layers at the end",
+    ),
+    "GRU widths": ((zero_gru(), zero_gru(name="g2")), "layer 'g2': 1 inputs, but the layer before it gives 2 values"),
+    "dense width": ((zero_gru(), dense([[1]], [0])), "layer 'dense': 1 inputs, but the layer before it gives 2 values"),
+}
+
+
+@pytest.mark.parametrize(("layers", "message"), MODEL_REFUSALS.values(), ids=MODEL_REFUSALS)
+def test_model_refusals(layers, message):
+    with pytest.raises(ModelError) as caught:
+        FloatModel(layers, last_step=True, name="m")
+    assert str(caught.value).startswith(message)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last_step", [False, True])
+def test_files_keep_everything(tmp_path, last_step):
+    model, path = two_layer_model(last_step), tmp_path / "model.qgf"
+    model.save(path)
+    found = load(path)
+    assert (found.name, found.last_step, found.notes) == ("stacked", last_step, ("a note", "another"))
+    for mine, read in zip(model.layers, found.layers, strict=True):
+        assert type(read) is type(mine)
+        for field, value in vars(mine).items():
+            np.testing.assert_array_equal(getattr(read, field), value, err_msg=f"{mine.name}.{field}")
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        two_layer_model(last_step=True).save(tmp_path / name)
+    load(tmp_path / "a").save(tmp_path / "c")
+    assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
+
+
+def test_paths_may_be_text(tmp_path):
+    two_layer_model(last_step=True).save(str(tmp_path / "model.qgf"))
+    assert load(str(tmp_path / "model.qgf")).name == "stacked"
+
+
+@pytest.fixture
+def small_file(tmp_path):
+    path = tmp_path / "model.qgf"
+    FloatModel((zero_gru(), dense([[1, 2]], [3])), last_step=True).save(path)
+    return path
+
+
+def refusal(path):
+    """The message with which the file is refused, which is one line and names the file; None if it is read."""
+    try:
+        load(path)
+    except ModelError as error:
+        assert "\n" not in str(error)
+        assert str(error).startswith(f"float model {path}: ")
+        return str(error).removeprefix(f"float model {path}: ")
+    return None
+
+
+def test_truncated_files(small_file):
+    content = small_file.read_bytes()
+    for length in range(len(content)):
+        small_file.write_bytes(content[:length])
+        assert refusal(small_file).startswith("truncated, or not a quantgru file ("), length
+
+
+def test_files_with_a_flipped_bit_are_refused_or_read(small_file):
+    """Whatever the bit: no other error, no traceback. (Weights have no check sum: some flips are simply read.)"""
+    content = small_file.read_bytes()
+    header = int.from_bytes(content[:8], "little") + 8
+    refused = 0
+    for i in range(header):
+        for bit in (0, 2, 5, 7):
+            flipped = bytearray(content)
+            flipped[i] ^= 1 << bit
+            small_file.write_bytes(flipped)
+            refused += refusal(small_file) is not None
+    assert refused > header
+
+
+def test_missing_and_foreign_files(tmp_path):
+    path = tmp_path / "model.qgf"
+    assert refusal(path) == "no such file"
+    assert refusal(tmp_path) == "no such file"
+    np.savez(path, x=np.zeros(3))
+    path.with_suffix(".qgf.npz").rename(path)
+    assert refusal(path).startswith("truncated, or not a quantgru file (")
+    safetensors.numpy.save_file({"weights": np.zeros(3)}, path)
+    assert refusal(path).startswith("a safetensors file that quantgru did not write")
+
+
+def test_an_integer_model_is_no_float_model(tmp_path):
+    container.save(tmp_path / "model.qgru", {"kind": "integer model"}, {})
+    assert refusal(tmp_path / "model.qgru") == "holds 'integer model', expected a float model"
+
+
+GRU_ENTRY = {"kind": "gru", "name": "gru", "reset": "after"}
+HEADER = {"kind": "float model", "format": 1, "name": "m", "last_step": True, "notes": [], "layers": [GRU_ENTRY]}
+ARRAYS = {
+    "layers.0.input_weights": np.zeros((3, 2, 1)),
+    "layers.0.recurrent_weights": np.zeros((3, 2, 2)),
+    "layers.0.bias": np.zeros((3, 2)),
+    "layers.0.recurrent_bias": np.zeros(2),
+}
+
+
+def changed_entry(**fields):
+    return {"layers": [GRU_ENTRY | fields]}
+
+
+DAMAGES = {
+    "newer format": ({"format": 2}, {}, "format 2, this version reads 1; update quantgru"),
+    "layer kind": (
+        changed_entry(kind="lstm"),
+        {},
+        "layer 0: kind 'lstm', this version reads 'gru' and 'dense'; update",
+    ),
+    "reset": (changed_entry(reset="never"), {}, "GRU layer 'gru': reset 'never', allowed are 'after' and 'before'"),
+    "reset's type": (changed_entry(reset=[]), {}, "a field has the wrong type (reset is []); the file is damaged"),
+    "last_step's type": (
+        {"last_step": "false"},
+        {},
+        "a field has the wrong type (last_step is 'false'); the file is damaged",
+    ),
+    "name's type": ({"name": 3}, {}, "a field has the wrong type (name is 3); the file is damaged"),
+    "notes' type": ({"notes": None}, {}, "a field has the wrong type ("),
+    "layers' type": ({"layers": 3}, {}, "a field has the wrong type ("),
+    "entries' type": ({"layers": [3]}, {}, "a field has the wrong type ("),
+    "no layers": ({"layers": []}, {}, "model 'm': no GRU layer"),
+    "shape": ({}, {"layers.0.bias": np.zeros((3, 3))}, "GRU layer 'gru': bias (3, 3), expected (3, 2)"),
+    "NaN": ({}, {"layers.0.bias": np.full((3, 2), np.nan)}, "GRU layer 'gru': bias holds nan at [0, 0]"),
+}
+
+
+@pytest.mark.parametrize(("header", "arrays", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_files(tmp_path, header, arrays, message):
+    path = tmp_path / "model.qgf"
+    container.save(path, HEADER | header, ARRAYS | arrays)
+    assert refusal(path).startswith(message)
+
+
+def test_the_undamaged_file_is_read(tmp_path):
+    container.save(tmp_path / "model.qgf", HEADER, ARRAYS)
+    assert refusal(tmp_path / "model.qgf") is None
+
+
+@pytest.mark.parametrize("field", ["name", "last_step", "notes", "layers"])
+def test_missing_fields(tmp_path, field):
+    path = tmp_path / "model.qgf"
+    container.save(path, {name: value for name, value in HEADER.items() if name != field}, ARRAYS)
+    assert refusal(path) == f"field or array '{field}' is missing; the file is damaged"
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_missing_arrays(tmp_path, name):
+    path = tmp_path / "model.qgf"
+    container.save(path, HEADER, {other: array for other, array in ARRAYS.items() if other != name})
+    assert refusal(path) == f"field or array '{name}' is missing; the file is damaged"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "[" * 100_000])
+def test_headers_that_are_no_json_object(tmp_path, text):
+    path = tmp_path / "model.qgf"
+    safetensors.numpy.save_file({"a": np.zeros(1)}, path, metadata={"quantgru": text})
+    assert refusal(path) == "the header is not a JSON object; the file is damaged"
+
+
+def test_the_header_is_json(small_file):
+    with safetensors.safe_open(small_file, framework="numpy") as file:
+        header = json.loads(file.metadata()["quantgru"])
+    assert header["kind"] == "float model"
+    assert [layer["kind"] for layer in header["layers"]] == ["gru", "dense"]
+
+
+# ---- files are whole or absent ---------------------------------------------------------------------------------------
+
+
+class HalfWritten:
+    """A file that fails in the middle of a write."""
+
+    def __init__(self, handle, failure):
+        self.file, self.failure = os.fdopen(handle, "wb"), failure
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def write(self, content):
+        self.file.write(content[: len(content) // 2])
+        raise self.failure
+
+
+class FailingOs:
+    """The module os, with a write that fails."""
+
+    def __init__(self, failure):
+        self.failure = failure
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def fdopen(self, handle, _mode):
+        return HalfWritten(handle, self.failure)
+
+
+FAILURES = {
+    "disk full": (OSError(errno.ENOSPC, "No space left on device"), ModelError),
+    "without a reason": (OSError("broken"), ModelError),
+    "interrupted": (KeyboardInterrupt(), KeyboardInterrupt),
+}
+
+
+@pytest.mark.parametrize("before", [None, b"the older file"])
+@pytest.mark.parametrize(("failure", "error"), FAILURES.values(), ids=FAILURES)
+def test_a_failing_write_changes_nothing(tmp_path, monkeypatch, before, failure, error):
+    path = tmp_path / "model.qgf"
+    if before is not None:
+        path.write_bytes(before)
+    monkeypatch.setattr(container, "os", FailingOs(failure))
+    with pytest.raises(error) as caught:
+        two_layer_model(last_step=True).save(path)
+    if error is ModelError:
+        reason = failure.strerror or str(failure)
+        assert str(caught.value) == f"{path}: cannot be written ({reason}); choose another path"
+    left = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert left == ({} if before is None else {"model.qgf": before})
+
+
+def test_paths_that_cannot_be_written(tmp_path):
+    for path, reason in ((tmp_path / "absent" / "m.qgf", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(ModelError, match=rf"cannot be written \({reason}\); choose another path$"):
+            two_layer_model(last_step=True).save(path)
+    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.parent.iterdir() if file.name.startswith(f".{tmp_path.name}.")] == []

@@ -1,0 +1,449 @@
+"""Live PyTorch modules against their imports: expected values are PyTorch's own, in float64."""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+
+import numpy as np
+import pytest
+
+import quantgru as qg
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install quantgru[torch]")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+TOLERANCE = 1e-6  # of the largest value; measured: 4e-15
+
+
+class Net(nn.Module):
+    """GRU, then an ending given as a function of (self, out, h_n), which may use `fc`."""
+
+    def __init__(self, ending, n_layers=1, batch_first=True, bias=True, dropout=0.0):
+        super().__init__()
+        self.gru = nn.GRU(3, 5, n_layers, batch_first=batch_first, bias=bias, dropout=dropout)
+        self.fc = nn.Linear(5, 4, bias=bias)
+        self.out = nn.Linear(4, 2)
+        self.drop = nn.Dropout(0.3)
+        self.norm = nn.BatchNorm1d(5)
+        self.ending = ending
+
+    def forward(self, x):
+        out, h_n = self.gru(x)
+        return self.ending(self, out, h_n)
+
+
+class Custom(Net):
+    """Another forward(self, x) altogether."""
+
+    def forward(self, x):
+        return self.ending(self, x)
+
+
+def seeded(module: nn.Module, scale: float = 0.8) -> nn.Module:
+    """In float64 with normal weights, larger than those that training starts from."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    return module.double().eval()
+
+
+def assert_equal(module: nn.Module, model: qg.FloatModel, time_axis: int = 1, after=lambda y: y) -> None:
+    """The module's output on random input [4, 11, inputs] is the import's. `time_axis` is that of the module."""
+    x = np.random.default_rng(3).standard_normal((4, 11, model.n_inputs))
+    with torch.no_grad():
+        y = module(torch.from_numpy(x.swapaxes(1, time_axis).copy()))
+    y = (y[0] if isinstance(y, tuple) else y).numpy()
+    expected = y if model.last_step else y.swapaxes(1, time_axis)
+    found = after(model.run(x))
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_bare_gru(n_layers, batch_first, bias):
+    module = seeded(nn.GRU(3, 6, n_layers, batch_first=batch_first, bias=bias))
+    model = qg.load(module)
+    assert [layer.name for layer in model.layers] == (
+        ["gru"] if n_layers == 1 else [f"gru.{k}" for k in range(n_layers)]
+    )
+    assert not model.last_step
+    assert_equal(module, model, 1 if batch_first else 0)
+
+
+LAST_STEP = {
+    "out[:, -1]": lambda self, out, h: self.fc(out[:, -1]),
+    "out[:, -1, :]": lambda self, out, h: self.fc(out[:, -1, :]),
+    "out[..., -1, :]": lambda self, out, h: self.fc(out[..., -1, :]),
+    "out.select": lambda self, out, h: self.fc(out.select(1, -1)),
+    "torch.select": lambda self, out, h: self.fc(torch.select(out, dim=1, index=-1)),
+    "h_n[-1]": lambda self, out, h: self.fc(h[-1]),
+    "h_n[-1, :, :]": lambda self, out, h: self.fc(h[-1, :, :]),
+    "after fc": lambda self, out, h: self.fc(out)[:, -1],
+}
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+@pytest.mark.parametrize("ending", LAST_STEP)
+def test_last_step(ending, n_layers):
+    module = seeded(Net(LAST_STEP[ending], n_layers))
+    model = qg.load(module)
+    assert model.last_step
+    assert_equal(module, model)
+
+
+@pytest.mark.parametrize("ending", [lambda self, out, h: self.fc(h.squeeze(0)), lambda self, out, h: self.fc(h[0])])
+def test_final_state_of_a_single_layer(ending):
+    module = seeded(Net(ending))
+    assert_equal(module, qg.load(module))
+
+
+@pytest.mark.parametrize("ending", [lambda self, out, h: self.fc(out[-1]), lambda self, out, h: self.fc(out[-1, :, :])])
+def test_last_step_of_steps_first(ending):
+    module = seeded(Net(ending, batch_first=False))
+    model = qg.load(module)
+    assert model.last_step
+    assert_equal(module, model, time_axis=0)
+
+
+HEADS = {
+    "none": lambda self, y: y,
+    "linear": lambda self, y: self.fc(y),
+    "relu module": lambda self, y: (
+        nn.ReLU()(self.fc(y)) if not isinstance(y, torch.fx.Proxy) else torch.relu(self.fc(y))
+    ),
+    "functional.relu": lambda self, y: self.out(functional.relu(self.fc(y))),
+    "torch.tanh": lambda self, y: self.out(torch.tanh(self.fc(y))),
+    "method sigmoid": lambda self, y: self.fc(y).sigmoid(),
+    "dropout": lambda self, y: self.out(self.drop(self.fc(self.drop(y)).relu())),
+    "functional.dropout": lambda self, y: self.fc(functional.dropout(y, 0.5, training=self.training)),
+    "three": lambda self, y: torch.sigmoid(self.out(torch.tanh(self.fc(y)))),
+}
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("head", HEADS)
+def test_head(head, bias, last):
+    module = seeded(Net(lambda self, out, h: HEADS[head](self, out[:, -1] if last else out), bias=bias))
+    model = qg.load(module)
+    assert model.last_step == last
+    assert_equal(module, model)
+
+
+def test_sequential_with_activation_modules_keeps_paths_as_names():
+    class Last(nn.Module):
+        def forward(self, result):
+            return result[0][:, -1]
+
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Identity(), nn.GRU(3, 6, 2, batch_first=True, dropout=0.5), Last())
+            self.head = nn.Sequential(
+                nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1), nn.Sigmoid()
+            )
+
+        def forward(self, x):
+            return self.head(self.encoder(x))
+
+    module = seeded(Classifier())
+    model = qg.load(module)
+    assert [layer.name for layer in model.layers] == ["encoder.1.0", "encoder.1.1", "head.0", "head.2", "head.4"]
+    assert [layer.activation for layer in model.head] == ["relu", "tanh", "sigmoid"]
+    assert model.name == "classifier"
+    assert qg.load(module, name="kws").name == "kws"
+    assert_equal(module, model)
+
+
+class Stack(nn.Module):
+    """Several nn.GRU, steps and batch exchanged on the way."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.GRU(3, 5, batch_first=True)
+        self.b = nn.GRU(5, 4, 2)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x, hidden=None, scale=1):
+        out, _ = self.a(x, hidden)
+        out, _ = self.b(out.transpose(0, 1).contiguous())
+        return self.fc(out.permute(1, 0, 2))
+
+
+def test_stack_of_modules_with_exchanged_axes():
+    module = seeded(Stack())
+    model = qg.load(module)
+    assert [layer.name for layer in model.layers] == ["a", "b.0", "b.1", "fc"]
+    assert_equal(module, model)
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        lambda x: x.transpose(0, 1),
+        lambda x: x.transpose(dim0=-2, dim1=0),
+        lambda x: torch.transpose(x, 1, 0),
+        lambda x: x.swapaxes(0, 1),
+        lambda x: x.permute((1, 0, 2)),
+        lambda x: torch.permute(x, dims=(1, 0, -1)),
+    ],
+)
+def test_exchange_of_steps_and_batch(exchange):
+    module = seeded(Custom(lambda self, x: self.fc(self.gru(exchange(x))[0][-1]), batch_first=False))
+    assert_equal(module, qg.load(module))
+
+
+@pytest.mark.parametrize("place", range(12))
+def test_each_gate_alone(place):
+    """Only one block of one parameter is not zero, with a bias on n so that the state moves."""
+    module = seeded(nn.GRU(3, 4, batch_first=True))
+    parameter, block = divmod(place, 3)
+    with torch.no_grad():
+        kept = list(module.parameters())[parameter][4 * block : 4 * block + 4].clone()
+        for values in module.parameters():
+            values.zero_()
+        module.bias_ih_l0[8:] = 0.7
+        module.weight_ih_l0[8:] = 0.3
+        list(module.parameters())[parameter][4 * block : 4 * block + 4] = kept
+    assert_equal(module, qg.load(module))
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        (lambda self, out, h: torch.softmax(self.fc(h[-1]), dim=-1), "softmax"),
+        (lambda self, out, h: functional.log_softmax(self.fc(h[-1]), dim=1), "log_softmax"),
+        (lambda self, out, h: self.fc(out).softmax(-1)[:, -1], "softmax"),
+    ],
+)
+def test_softmax_is_refused_or_left_out(ending, kind):
+    module = seeded(Net(ending))
+    with pytest.raises(qg.ModelError, match=r"softmax; .*load\(\.\.\., softmax='logits'\)"):
+        qg.load(module)
+    model = qg.load(module, softmax="logits")
+    assert model.notes[-1] == f"{kind} at the end left out: outputs are logits"
+
+    def after(y):
+        shares = np.exp(y) / np.exp(y).sum(axis=-1, keepdims=True)
+        return shares if kind == "softmax" else np.log(shares)
+
+    assert_equal(module, model, after=after)
+
+
+def test_weights_through_parametrizations():
+    module = Net(lambda self, out, h: self.fc(out))
+    nn.utils.parametrizations.weight_norm(module.gru, "weight_hh_l0")
+    nn.utils.parametrizations.weight_norm(module.fc, "weight")
+    module = seeded(module)
+    assert_equal(module, qg.load(module))
+
+
+def test_float32_module_and_the_remainder_by_hand():
+    module = Net(lambda self, out, h: self.norm(out[:, -1])).eval()
+    with pytest.raises(qg.ModelError, match=r"module 'norm' \(BatchNorm1d\): this module is not supported"):
+        qg.load(module)
+    head = qg.Dense("fc", module.fc.weight.detach().numpy(), module.fc.bias.detach().numpy())
+    model = qg.FloatModel((*qg.load(module.gru).layers, head), last_step=True)
+    x = np.random.default_rng(0).standard_normal((2, 6, 3))
+    with torch.no_grad():
+        expected = module.fc(module.gru(torch.from_numpy(x).float())[1][-1]).numpy()
+    np.testing.assert_allclose(model.run(x), expected, atol=1e-6)
+
+
+def test_large_weights_in_float32_are_not_refused_for_their_rounding():
+    module = seeded(nn.GRU(20, 64, batch_first=True), scale=6.0).float()
+    assert_equal(copy.deepcopy(module).double(), qg.load(module))
+
+
+def refused(forward):
+    return Custom(forward).eval()
+
+
+class Wrong(nn.GRU):
+    """A GRU by type that is another cell by its forward()."""
+
+    def forward(self, x, hx=None):
+        out, h = super().forward(x, hx)
+        return 1.1 * out, h
+
+
+def with_module(module, ending=lambda self, out, h: out):
+    net = Net(ending)
+    net.gru = module
+    return net
+
+
+REFUSALS = {
+    "bidirectional": (
+        lambda: with_module(nn.GRU(3, 5, bidirectional=True)),
+        r"module 'gru' \(GRU\): bidirectional=True; supported are .*a device sees no future",
+    ),
+    "lstm": (lambda: with_module(nn.LSTM(3, 5)), r"module 'gru' \(LSTM\): this module is not supported; supported are"),
+    "conv": (lambda: with_module(nn.Conv1d(3, 5, 1)), r"module 'gru' \(Conv1d\): this module is not supported"),
+    "activation on the state": (
+        lambda: Net(lambda s, out, h: torch.relu(out)),
+        r"function 'relu' after module 'gru' \(GRU\): activation 'relu' without a dense layer before it",
+    ),
+    "leaky relu": (
+        lambda: Net(lambda s, out, h: functional.leaky_relu(s.fc(out))),
+        r"function 'leaky_relu' after module 'fc'",
+    ),
+    "activation twice": (lambda: Net(lambda s, out, h: s.fc(out).relu().tanh()), r"activation 'tanh' on top of 'relu'"),
+    "branch": (
+        lambda: Net(lambda s, out, h: s.fc(out[:, -1] + h[-1])),
+        r"\(GRU\): its result is used 2 times, by index \[0\] and index \[1\]",
+    ),
+    "residual": (lambda: refused(lambda s, x: s.gru(x)[0] + x), "input 'x': its result is used 2 times"),
+    "scaled": (lambda: Net(lambda s, out, h: 2 * s.fc(out)), r"function 'mul' after module 'fc' \(Linear\)"),
+    "mean over steps": (lambda: Net(lambda s, out, h: s.fc(out.mean(1))), "method 'mean'.*not supported"),
+    "control flow": (
+        lambda: refused(lambda s, x: s.gru(x)[0] if x.sum() > 0 else x),
+        r"module Custom: torch.fx cannot trace its forward\(\) \(TraceError.*FloatModel\(\(\*qg.load\(gru\)",
+    ),
+    "initial state": (
+        lambda: refused(lambda s, x: s.gru(x, torch.zeros(1, x.size(0), 5))[0]),
+        "an initial state; .*starts at zero",
+    ),
+    "constant state": (lambda: refused(lambda s, x: s.gru(x, s.fc.weight)[0]), "an initial state; .*starts at zero"),
+    "dense first": (
+        lambda: refused(lambda s, x: s.gru(s.fc(x))[0]),
+        "module 'fc' .*a dense layer before the first GRU",
+    ),
+    "no gru": (lambda: refused(lambda s, x: x), "no GRU layer"),
+    "two outputs": (lambda: Net(lambda s, out, h: (s.fc(out), h)), "its result is used 2 times"),
+    "pair out": (lambda: refused(lambda s, x: s.gru(x)), "output of Custom: several tensors; .*return one tensor"),
+    "final states": (lambda: Net(lambda s, out, h: s.fc(h)), r"gets the final states of all layers; .*h_n\[-1\]"),
+    "states out": (lambda: Net(lambda s, out, h: h), r"output of Net: the final states of all layers; .*h_n\[-1\]"),
+    "wrong layer": (
+        lambda: Net(lambda s, out, h: h[0], n_layers=2),
+        r"index \[0\] after module 'gru' \(GRU\): does not take the last step",
+    ),
+    "first step": (lambda: Net(lambda s, out, h: out[:, 0]), r"index \[:, 0\] after .*: does not take the last step"),
+    "batch for steps": (lambda: Net(lambda s, out, h: out[-1]), r"index \[-1\] after .*: does not take the last step"),
+    "moved features": (
+        lambda: Net(lambda s, out, h: out.transpose(1, 2)),
+        r"method 'transpose' after .*: moves the features; .*transpose\(0, 1\)",
+    ),
+    "rest of the pair": (
+        lambda: refused(lambda s, x: s.gru(x)[1:]),
+        r"index \[1:\] after module 'gru' \(GRU\): does not",
+    ),
+    "batch as steps": (
+        lambda: refused(lambda s, x: s.gru(s.gru(x)[0].transpose(0, 1))[0]),
+        "batch_first=True takes the batch for the steps; .*transpose before it",
+    ),
+    "window": (lambda: Net(lambda s, out, h: out[:, -3:]), r"index \[:, -3:\] after .*: does not take the last step"),
+    "gru after last": (lambda: Net(lambda s, out, h: s.gru(out[:, -1])[0]), "a GRU layer after the last step"),
+    "gru twice": (lambda: refused(lambda s, x: s.gru(s.gru(x)[0])[0]), r"module 'gru' \(GRU\): called twice"),
+    "softmax over steps": (lambda: Net(lambda s, out, h: torch.softmax(s.fc(out), 1)), "softmax over axis 1"),
+    "active dropout": (
+        lambda: Net(lambda s, out, h: functional.dropout(out)),
+        "function 'dropout'.*not supported here",
+    ),
+    "two inputs": (lambda: nn.Bilinear(2, 2, 2), r"forward\(\) needs the inputs input1, input2"),
+    "no forward": (lambda: nn.Module(), r"PyTorch module Module: forward\(\) needs"),
+    "wrong meaning": (lambda: with_module(Wrong(3, 5)), r"module 'gru' \(Wrong\): its import differs by 9.1e-02"),
+    "integer weights": (
+        lambda: nn.ParameterList([nn.Parameter(torch.zeros(2, dtype=torch.int8), requires_grad=False)]),
+        "parameter '0' is torch.int8",
+    ),
+    "no data": (lambda: nn.GRU(3, 4, device="meta"), "PyTorch module GRU: cannot be copied to the CPU"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals_say_what_where_and_what_is_supported(case):
+    make, message = REFUSALS[case]
+    with pytest.raises(qg.ModelError) as caught:
+        qg.load(make())
+    text = str(caught.value)
+    assert re.search(message, text), text
+    assert "\n" not in text
+    assert len(text) < 600
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(value):
+    module = Net(lambda self, out, h: self.fc(out))
+    with torch.no_grad():
+        module.gru.weight_hh_l0[2, 1] = value
+    with pytest.raises(
+        qg.ModelError, match=r"module 'gru' \(GRU\): parameter 'weight_hh_l0' holds (nan|inf) at \[2, 1\]"
+    ):
+        qg.load(module)
+
+
+def test_hidden_in_place_change_is_found():
+    def ending(self, out, h):
+        result = self.fc(out)
+        result.add_(1.0)
+        return result
+
+    with pytest.raises(qg.ModelError, match=r"its result is used 2 times, by method 'add_' and output of Net|differs"):
+        qg.load(Net(ending))
+
+
+def test_anything_else_is_refused_by_its_type():
+    with pytest.raises(qg.ModelError, match=r"model of type list: supported are \.keras and \.qgf files"):
+        qg.load([1, 2])
+    with pytest.raises(qg.ModelError, match=r"model of type torch\.Tensor"):
+        qg.load(torch.zeros(3))
+    with pytest.raises(qg.ConfigError, match="softmax='drop', allowed are"):
+        qg.load(nn.GRU(2, 2), softmax="drop")
+
+
+class Noisy(Net):
+    """Draws random numbers and counts its calls in forward()."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        torch.rand(3), np.random.rand(3), random.random()
+        out, h_n = self.gru(x)
+        return self.ending(self, out, h_n)
+
+
+@pytest.mark.parametrize(
+    "ending", [lambda s, out, h: s.fc(out), lambda s, out, h: s.norm(out)], ids=["good", "refused"]
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_module_and_random_states_are_unchanged(ending, training):
+    module = Noisy(ending).train(training)
+    module.gru.weight_ih_l0.requires_grad_(False)
+    module.fc.train(not training)
+    before = {name: values.clone() for name, values in module.state_dict().items()}
+    modes = [part.training for part in module.modules()]
+    gradients = [(p.requires_grad, p.device, p.dtype, p.data_ptr()) for p in module.parameters()]
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    grad_mode = torch.is_grad_enabled()
+    try:
+        qg.load(module)
+    except qg.ModelError as error:
+        assert "BatchNorm1d" in str(error)  # noqa: PT017
+    assert all(torch.equal(values, before[name]) for name, values in module.state_dict().items())
+    assert [part.training for part in module.modules()] == modes
+    assert [(p.requires_grad, p.device, p.dtype, p.data_ptr()) for p in module.parameters()] == gradients
+    assert module.calls == 0
+    assert torch.is_grad_enabled() == grad_mode
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state[1])
+    assert np.random.get_state()[2:] == numpy_state[2:]
+    assert random.getstate() == python_state
+
+
+def test_import_owns_its_arrays():
+    module = nn.GRU(3, 4)
+    model = qg.load(module)
+    before = model.layers[0].input_weights.copy()
+    with torch.no_grad():
+        module.weight_ih_l0.zero_()
+    assert np.array_equal(model.layers[0].input_weights, before)
+    assert not model.layers[0].input_weights.flags.writeable

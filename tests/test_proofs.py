@@ -1,0 +1,146 @@
+"""Proofs, for all arguments, of what SPEC.md claims of R1, R4, R5, R11b, R12 and P2: exact, and within 32 bits.
+
+z3 looks for a counterexample and finds none. Products of two variables are hard for it, so that each proof has two
+halves: lemmas that bound a product by its factors, and then the rule itself in linear arithmetic over that product as
+an unknown with these bounds. The rules are written here as in SPEC.md and the C source; test_c_library.py holds the
+compiled functions to them.
+"""
+
+import pytest
+
+z3 = pytest.importorskip("z3", reason="z3 is missing; install with: pip install z3-solver")
+
+S32_MIN, S32_MAX = -(2**31), 2**31 - 1
+
+
+def proves(claim, *assumptions):
+    """Whether `claim` follows from `assumptions`. A search of more than 20 s fails."""
+    solver = z3.Solver()
+    solver.set("timeout", 20_000)
+    solver.add(*assumptions, z3.Not(claim))
+    answer = solver.check()
+    assert answer != z3.unknown, "not decided in time"
+    return answer == z3.unsat
+
+
+def floor_shift(v, s):
+    """v >> s. z3's division by a positive number rounds down."""
+    return v / 2**s
+
+
+def round_half_up(numerator, bits):
+    """numerator / 2^bits to nearest, ties up: what R1, R4 and R5 are said to equal."""
+    return floor_shift(numerator + 2 ** (bits - 1), bits)
+
+
+def s32(v):
+    """v fits an s32."""
+    return z3.And(v >= S32_MIN, v <= S32_MAX)
+
+
+def between(low, v, high):
+    return z3.And(low <= v, v <= high)
+
+
+a, b, m, r, u, hi, lo, high, low, product, bound = z3.Ints("a b m r u hi lo high low product bound")
+
+# a = hi * 2^16 + lo as R3 splits it; high = hi * m and low = lo * m as unknowns with the bounds of the lemmas below.
+R3_SPLIT = (between(-(2**15), hi, 2**15 - 1), between(0, lo, 2**16 - 1), between(0, m, 2**15 - 1))
+R3_PRODUCTS = (between(-(2**15) * (2**15 - 1), high, (2**15 - 1) ** 2), between(0, low, (2**16 - 1) * (2**15 - 1)))
+
+
+def test_a_false_claim_is_not_proved():
+    assert not proves(round_half_up(a, 2) == floor_shift(a, 2))
+    assert not proves(s32(a * 2), s32(a))
+
+
+# ---- R3 and R4 ----------------------------------------------------------------------------------------------------
+
+
+def test_r3_products_fit_their_types():
+    assert proves(z3.And(*R3_PRODUCTS), *R3_SPLIT, high == hi * m, low == lo * m)
+    assert proves(z3.And(s32(high), between(0, low, 2**31)), *R3_PRODUCTS)
+
+
+def test_r3_is_the_floor_of_the_quotient():
+    """With high = hi m and low = lo m: a m = high 2^16 + low."""
+    assert proves(high + floor_shift(low, 16) == floor_shift(high * 2**16 + low, 16))
+
+
+@pytest.mark.parametrize("s", range(1, 31))
+def test_r4_rounds_the_exact_quotient_within_32_bits(s):
+    """product = acc 2^k m, any integer for the first claim: the floor of R3 loses nothing that R1 would have seen."""
+    shifted = floor_shift(product, 16)
+    assert proves(round_half_up(shifted, s) == round_half_up(product, 16 + s))
+    # The sum of R3 and the half of R1 fit, for every s32 that is multiplied.
+    sum_r3 = high + floor_shift(low, 16)
+    assert proves(z3.And(s32(sum_r3), s32(sum_r3 + 2 ** (s - 1))), *R3_PRODUCTS)
+
+
+@pytest.mark.parametrize("k", range(16))
+def test_r4_left_shift_as_unsigned_is_exact_under_p1(k):
+    acc = z3.BitVec("acc", 32)
+    wide = z3.SignExt(32, acc)
+    p1 = z3.And(wide * 2**k <= S32_MAX, wide * 2**k >= -S32_MAX)
+    assert proves(z3.SignExt(32, acc << k) == wide * 2**k, p1)
+
+
+@pytest.mark.parametrize("s", range(1, 31))
+def test_p2_bounds_what_r4_returns(s):
+    """product = acc 2^k m, and A 2^k m = bound."""
+    q = floor_shift(floor_shift(bound, 16), s) + 1
+    result = round_half_up(product, 16 + s)
+    assert proves(between(-q, result, q), between(-bound, product, bound))
+
+
+# ---- R5 -----------------------------------------------------------------------------------------------------------
+
+# b = hi * 2^15 + lo as R5 splits it; high = hi * r and low = lo * r.
+R5_SPLIT = (between(-(2**16), hi, 2**16 - 1), between(0, lo, 2**15 - 1), between(0, r, 2**15))
+R5_PRODUCTS = (between(-(2**16) * r, high, (2**16 - 1) * r), between(0, low, (2**15 - 1) * r), between(0, r, 2**15))
+
+
+def test_r5_products_are_bounded_by_their_factors():
+    assert proves(z3.And(*R5_PRODUCTS), *R5_SPLIT, high == hi * r, low == lo * r)
+
+
+def test_r5_rounds_the_exact_quotient_within_32_bits():
+    low_part = floor_shift(low + 2**14, 15)
+    assert proves(high + low_part == round_half_up(high * 2**15 + low, 15))
+    assert proves(z3.And(s32(high), s32(low + 2**14), s32(high + low_part)), *R5_PRODUCTS)
+
+
+def test_r5_is_no_larger_than_its_argument():
+    """What P2 needs, to bound the candidate by |U_n(h) + c|."""
+    facts = (0 <= r, r <= 2**15, z3.Implies(b >= 0, between(0, product, b * 2**15)))
+    assert proves(between(0, b * r, b * 2**15), b >= 0, 0 <= r, r <= 2**15)
+    assert proves(between(b * 2**15, b * r, 0), b <= 0, 0 <= r, r <= 2**15)
+    assert proves(between(0, round_half_up(product, 15), b), *facts, b >= 0)
+    assert proves(between(b, round_half_up(product, 15), 0), b <= 0, between(b * 2**15, product, 0))
+
+
+# ---- R11b and R12 -------------------------------------------------------------------------------------------------
+
+
+def test_r11b_product_of_state_and_reset_gate_is_an_s16():
+    h = z3.Int("h")
+    s16_h = between(-(2**15), h, 2**15 - 1)
+    bounds = between(-(2**15) * r, product, (2**15 - 1) * r)
+    assert proves(bounds, s16_h, between(0, r, 2**15), product == h * r)
+    p = round_half_up(product, 15)
+    assert proves(z3.And(s32(product + 2**14), between(-(2**15), p, 2**15 - 1)), bounds, between(0, r, 2**15))
+
+
+def test_r12_fits_and_stays_between_state_and_candidate():
+    h, n, e = z3.Ints("h n e")
+    d = n - h
+    operands = (between(-(2**15), h, 2**15 - 1), between(-(2**15), n, 2**15 - 1), between(0, e, 2**15 - 1))
+    for sign in (d >= 0, d <= 0):
+        bounds = z3.If(d >= 0, between(0, product, 2**15 * d), between(2**15 * d, product, 0))
+        assert proves(bounds, sign, between(0, u, 2**15), product == u * d)
+        acc = product + e
+        new_h = h + floor_shift(acc, 15)
+        assert proves(z3.And(s32(product), s32(acc), acc > S32_MIN), bounds, sign, *operands)
+        assert proves(z3.If(d >= 0, between(h, new_h, n), between(n, new_h, h)), bounds, sign, *operands)
+        assert proves(between(0, acc % 2**15, 2**15 - 1), bounds, sign, *operands)
+        assert proves(floor_shift(acc, 15) * 2**15 + acc % 2**15 == acc)

@@ -1,0 +1,727 @@
+"""The quantizer: formats, codes and scales against their definitions in exact fractions, and the error budget."""
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import oracle
+import pytest
+import strategies
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import quantgru as qg
+from quantgru.errors import DataError, ModelError
+from quantgru.int_model import IntModel
+from quantgru.model import Dense, FloatModel, Gru
+from quantgru.model.run import states
+from quantgru.quantizer import dequantize, fold_standardisation
+from quantgru.quantizer.formats import input_fraction_bits, largest_fraction_bits, output_fraction_bits
+from quantgru.quantizer.weights import quantize_bias, quantize_rows
+from quantgru.report.accuracy import compare, sqnr_db
+from quantgru.sequences import as_sequences, load_npz
+from quantgru.simulator import run
+
+S32_MAX = 2**31 - 1
+
+
+def half_up(v):
+    """The nearest integer of a Fraction, ties up."""
+    return math.floor(v + Fraction(1, 2))
+
+
+def random_gru(rng, n_inputs, n_units, reset="after", name="gru"):
+    """Weights as in trained layers: pre-activations of a few units."""
+    bound = 2 / np.sqrt(n_units)
+    return Gru(
+        name,
+        reset,
+        rng.uniform(-bound, bound, (3, n_units, n_inputs)),
+        rng.uniform(-bound, bound, (3, n_units, n_units)),
+        rng.uniform(-bound, bound, (3, n_units)),
+        rng.uniform(-bound, bound, n_units) if reset == "after" else np.zeros(n_units),
+    )
+
+
+def random_dense(rng, n_inputs, n_outputs, activation="linear", name="dense"):
+    return Dense(name, rng.normal(size=(n_outputs, n_inputs)), rng.normal(size=n_outputs), activation)
+
+
+def small_model(n_inputs=2, head=(), last_step=False, seed=0):
+    return FloatModel((random_gru(np.random.default_rng(seed), n_inputs, 4), *head), last_step, "small")
+
+
+def scaled(model, **factors):
+    """`model` with arrays of its first layer multiplied."""
+    first = model.layers[0]
+    arrays = {name: getattr(first, name) * factor for name, factor in factors.items()}
+    return replace(model, layers=(replace(first, **arrays), *model.layers[1:]))
+
+
+def random_x(*shape, seed=1):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+# ---- formats -----------------------------------------------------------------------------------------------------------
+
+
+def fits(value, fraction_bits):
+    """Whether a real value is an s16 after rounding [R15]."""
+    return -32768 <= half_up(Fraction(value) * Fraction(2) ** fraction_bits) <= 32767
+
+
+def most_fraction_bits(low, high):
+    """By the definition: the largest of -31 ... 31 with which neither end clips."""
+    return max(f for f in range(-31, 32) if fits(low, f) and fits(high, f))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 0.0, 31),
+        (-1.0, 0.5, 15),  # -2^15 is an s16
+        (-0.5, 1.0, 14),  # 2^15 is not
+        (0.0, 32767.0, 0),
+        (0.0, 32767.25, 0),
+        (0.0, 32767.5, -1),  # the tie goes up, out of range
+        (-32768.5, 0.0, 0),  # the tie goes up, into range
+        (-32768.75, 0.0, -1),
+        (0.0, 32767.0 * 2**31, -31),
+        (0.0, 1e-30, 31),
+    ],
+)
+def test_largest_fraction_bits(low, high, expected):
+    assert most_fraction_bits(low, high) == expected
+    assert int(largest_fraction_bits(low, high)) == expected
+
+
+ranges = st.floats(-7e13, 7e13) | st.floats(-4, 4) | st.integers(-70000, 70000).map(lambda v: v / 2)
+
+
+@given(st.lists(st.tuples(ranges, ranges), min_size=1, max_size=5))
+def test_largest_fraction_bits_is_its_definition(pairs):
+    low, high = np.sort(np.array(pairs), axis=1).T
+    expected = [most_fraction_bits(*pair) for pair in zip(low.tolist(), high.tolist(), strict=True)]
+    assert largest_fraction_bits(low, high).tolist() == expected
+
+
+@pytest.mark.parametrize(("peak", "expected"), [(1.0, 13), (0.5, 14), (16384.0, -1), (16383.5, 0), (3.5e13, -31)])
+def test_outputs_have_room_for_twice_the_peak(peak, expected):
+    assert output_fraction_bits(peak) == expected
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1e13, 1e13), st.floats(-1e-3, 1e3)), min_size=1, max_size=6),
+    st.integers(0, 2**32),
+)
+def test_no_input_clips_on_what_was_seen(pairs, seed):
+    low, high = np.sort(np.array(pairs), axis=1).T
+    rms = np.sqrt((low**2 + high**2) / 2)
+    bits = input_fraction_bits(low, high, rms, random_x(6, len(pairs), seed=seed))
+    for f, *ends in zip(bits.tolist(), low.tolist(), high.tolist(), strict=True):
+        assert all(fits(end, f) for end in ends)
+
+
+def formats_of(rms, peak_factor=4.0, weights=None):
+    """Fraction bits of features that reach `peak_factor` times their rms on both sides."""
+    peaks = np.asarray(rms) * peak_factor
+    weights = random_x(24, len(rms)) / np.where(np.asarray(rms) > 0, rms, 1) if weights is None else weights
+    return input_fraction_bits(-peaks, peaks, np.asarray(rms), weights)
+
+
+@pytest.mark.parametrize("spread", [1, 10, 100, 1000])
+def test_raw_rms_values_are_equal(spread):
+    """As equal as powers of two can make them: each within a factor of sqrt(2) of a common level."""
+    rms = np.geomspace(1, spread, 7)
+    raw = rms * 2.0 ** formats_of(rms)
+    assert raw.max() / raw.min() <= 2 * (1 + 1e-9)
+    assert 100 < raw.min()
+
+
+def test_a_feature_with_a_rare_peak_has_what_its_peak_allows():
+    rms = np.ones(4)
+    peaks = np.array([4.0, 4.0, 4.0, 4000.0])
+    bits = input_fraction_bits(-peaks, peaks, rms, random_x(24, 4))
+    assert bits[3] == most_fraction_bits(-4000.0, 4000.0) == 3
+    assert len(set(bits[:3].tolist())) == 1
+    assert bits[0] > 3
+
+
+def test_dead_features_leave_the_others_alone():
+    weights = random_x(24, 3)
+    alone = formats_of([1.0, 2.0], weights=weights[:, :2])
+    assert formats_of([1.0, 2.0, 0.0], weights=weights)[:2].tolist() == alone.tolist()
+    assert formats_of([1.0, 2.0, 0.0], weights=weights)[2] in range(-31, 32)
+
+
+def test_the_size_of_the_weights_does_not_choose_the_format():
+    weights = random_x(24, 3)
+    expected = formats_of([1.0, 2.0, 9.0], weights=weights).tolist()
+    for factor in (0.0, 1e-290, 2.0**-40, 2.0**40, 1e290):
+        found = formats_of([1.0, 2.0, 9.0], weights=weights * factor).tolist()
+        assert found == expected or factor == 0.0
+
+
+# ---- weights -----------------------------------------------------------------------------------------------------------
+
+
+def row_scale(matrix, row, fraction_bits):
+    """The real value of one code times one raw operand, as the device computes it [R4]."""
+    exponent = matrix.left_shift - 16 - int(matrix.shift[row]) - fraction_bits
+    return int(matrix.multiplier[row]) * Fraction(2) ** exponent
+
+
+def check_rows(weights, fraction_bits, matrix):
+    """Codes are nearest for the device's scale, every sum is proved, no scale is larger than it must be."""
+    k = matrix.left_shift
+    assert k == 0 or min(matrix.shift.tolist()) == 1
+    for row, (codes, values) in enumerate(zip(matrix.codes.tolist(), weights.tolist(), strict=True)):
+        scale = row_scale(matrix, row, fraction_bits)
+        for code, value in zip(codes, values, strict=True):
+            assert abs(Fraction(value) / scale - code) <= Fraction(1, 2) + Fraction(1, 2**40)
+        assert oracle.accumulator_bound(codes) << k <= S32_MAX
+        largest_step = max(Fraction(max(values)) / 127, -Fraction(min(values)) / 128)
+        nearly_dead = int(matrix.shift[row]) == 30 and int(matrix.multiplier[row]) == 2**14
+        full_sum = sum(abs(Fraction(value)) for value in values) / largest_step if largest_step else 0
+        bounded = (full_sum + Fraction(len(values), 2)) * 2 ** (15 + k) > 2**31
+        if not (nearly_dead or bounded):
+            assert max(codes) == 127 or min(codes) == -128, "the range of the codes is not used"
+
+
+@st.composite
+def weight_matrices(draw):
+    """Rows of very different scales, some of zeros, some of few values."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows, columns = draw(st.integers(1, 6)), draw(st.sampled_from([1, 2, 3, 8, 40, 600]))
+    exponents = draw(st.lists(st.integers(-60, -14), min_size=rows, max_size=rows))
+    kind = draw(st.sampled_from(["normal", "positive", "negative", "equal", "sparse"]))
+    values = rng.normal(size=(rows, columns))
+    if kind in ("positive", "negative"):
+        values = np.abs(values) * (1 if kind == "positive" else -1)
+    elif kind == "equal":
+        values = np.sign(values)
+    elif kind == "sparse":
+        values *= rng.random((rows, columns)) < 0.2
+    return np.ldexp(values, np.array(exponents)[:, None])
+
+
+@given(weight_matrices(), st.sampled_from([14, 15, 3, 20, -2]))
+@example(np.zeros((2, 3)), 14)
+@example(np.array([[80.0, 3.0], [1.4e-11, 0.7e-11]]) * [[2.0**-12], [1.0]], 14)  # k > 0, and a row that needs s > 30
+@example(np.full((2, 1366), 1e-6), 14)  # codes of 46.5 round up all together
+@example(np.full((1, 5000), -1e-6), 14)
+@example(np.array([[5e-324, -5e-324], [1e-5, 2e-5]]), 14)
+def test_rows_are_their_nearest_codes(weights, fraction_bits):
+    try:
+        matrix = quantize_rows(weights, fraction_bits, "W")
+    except ModelError:  # only what is out of reach
+        assert np.abs(weights).sum(axis=1).max() > 2.0 ** (28 - 15 - fraction_bits) * 0.98
+        return
+    check_rows(weights, fraction_bits, matrix)
+
+
+def test_zero_rows():
+    matrix = quantize_rows(np.zeros((2, 3)), 14, "W")
+    assert (matrix.codes.tolist(), matrix.left_shift) == ([[0] * 3] * 2, 0)
+
+
+def test_the_negative_end_is_used():
+    """-1 is code -128, where 0.9 would have been 115 with a symmetric range of 127."""
+    matrix = quantize_rows(np.array([[-1.0, 0.9]]) * 2.0**-15, 14, "W")
+    assert matrix.codes.tolist() == [[-128, 115]]
+    assert row_scale(matrix, 0, 14) == Fraction(1, 128 * 2**15)
+    assert quantize_rows(np.array([[1.0, -0.9]]) * 2.0**-15, 14, "W").codes.tolist() == [[127, -114]]
+
+
+def test_rows_of_very_different_scales():
+    weights = np.array([[100.0, -30.0], [1e-3, 2e-3], [1e-6, -1e-7]]) * 2.0**-15
+    matrix = quantize_rows(weights, 14, "W")
+    assert matrix.left_shift > 0
+    assert matrix.codes[:, 0].tolist() == [127, 64, 127]
+    check_rows(weights, 14, matrix)
+
+
+@pytest.mark.parametrize("n_columns", [516, 517, 700, 1366, 1395, 20_000])
+def test_long_rows_at_full_scale_have_larger_scales(n_columns):
+    """516 codes of 127 fit (R4, P1); beyond, the sum decides. No more than 2 % of it is given away."""
+    weights = np.tile([1e-6, -1e-6], n_columns)[None, :n_columns]
+    matrix = quantize_rows(weights, 14, "W")
+    bound = oracle.accumulator_bound(matrix.codes[0].tolist())
+    assert bound <= S32_MAX
+    check_rows(weights, 14, matrix)
+    if n_columns <= 516:
+        assert matrix.codes.max() == 127
+    elif n_columns < 2000:
+        assert bound > 0.97 * 2**31
+
+
+def test_one_bounded_row_does_not_coarsen_the_others():
+    weights = np.stack([np.full(700, 1e-6), np.linspace(-1e-6, 1e-7, 700)])
+    matrix = quantize_rows(weights, 14, "W")
+    assert matrix.codes[0].max() == 93  # 65535 / 700 = 93.6
+    assert matrix.codes[1].min() == -128
+
+
+@pytest.mark.parametrize("factor", [1.01, 1e6, 1e300])
+def test_weights_that_are_too_large_name_their_row(factor):
+    """A sum of 32768 is where a 32-bit accumulator ends, with 14 fraction bits."""
+    weights = np.full((3, 4), 1e-6)
+    weights[1] = 2.0**-15 * 32768 / 4 * factor
+    with pytest.raises(ModelError, match=r"^W, row 1: the sum reaches .* accumulator holds up to 32768; lower the"):
+        quantize_rows(weights, 14, "W")
+
+
+def test_the_largest_weights_that_fit():
+    weights = np.full((1, 4), 2.0**-15 * 32768 / 4 * 0.98)
+    check_rows(weights, 14, quantize_rows(weights, 14, "W"))
+
+
+@pytest.mark.parametrize(
+    ("bias", "expected"),
+    [
+        (0.0, 0),
+        (1.0, 16384),
+        (0.5 / 16384, 1),  # ties go up
+        (-0.5 / 16384, 0),
+        (-1.5 / 16384, -1),
+        (0.49999 / 16384, 0),
+        (131072 - 1 / 16384, S32_MAX),
+        (-131072 + 1 / 16384, -S32_MAX),
+        (-131072.00001 + 1 / 16384, -S32_MAX),
+    ],
+)
+def test_biases(bias, expected):
+    raw = quantize_bias(np.array([bias]), 14, "gru")
+    assert (raw.tolist(), raw.dtype) == ([expected], np.int32)
+
+
+@pytest.mark.parametrize("bias", [131072.0, -131072.0, 131072 - 0.5 / 16384, 1e300, -1e308])
+def test_biases_that_do_not_fit(bias):
+    with pytest.raises(ModelError, match=r"^GRU layer 'g', bias 1: .* does not fit s32f14; check the model's weights$"):
+        quantize_bias(np.array([0.0, bias]), 14, "GRU layer 'g'")
+
+
+# ---- standardisation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reset", ["after", "before"])
+@pytest.mark.parametrize(
+    ("mean", "scale"),
+    [
+        ([1.0, -20.0, 300.0], [0.1, 5.0, 70.0]),
+        ([1.0, -20.0, 300.0], None),
+        (None, [0.1, 5.0, -70.0]),
+        (3.0, 2.0),
+        ([3.0], [2.0]),
+        (None, None),
+    ],
+)
+def test_folding_is_standardising_first(reset, mean, scale):
+    rng = np.random.default_rng(3)
+    model = FloatModel((random_gru(rng, 3, 5, reset), random_dense(rng, 5, 2)), last_step=False)
+    x = rng.normal(size=(2, 10, 3)) * [0.1, 5, 70] + [1, -20, 300]
+    standardised = (x - (0 if mean is None else np.array(mean))) / (1 if scale is None else np.array(scale))
+    found = fold_standardisation(model, mean, scale).run(x)
+    np.testing.assert_allclose(found, model.run(standardised), rtol=0, atol=1e-12)
+
+
+def test_folding_leaves_the_model_alone():
+    model = small_model()
+    before = model.grus[0].input_weights.copy()
+    folded = fold_standardisation(model, [1, 2], [3, 4])
+    np.testing.assert_array_equal(model.grus[0].input_weights, before)
+    assert (folded.name, folded.last_step, folded.notes) == (model.name, model.last_step, model.notes)
+    assert fold_standardisation(model, None, None) is model
+
+
+STANDARDISATION_REFUSALS = {
+    "too few": (dict(mean=[1, 2, 3]), "mean: shape (3,), expected (2,): one value for each input of the model"),
+    "two axes": (dict(scale=[[1, 2]]), "scale: shape (1, 2), expected (2,): one value for each input of the model"),
+    "zero": (dict(scale=[1, 0]), "scale: 0 at feature 1; a constant feature has scale 1"),
+    "zero for all": (dict(scale=0.0), "scale: 0 at feature 0; a constant feature has scale 1"),
+    "NaN": (dict(mean=[np.nan, 1]), "mean: nan, all values must be finite"),
+    "infinity": (dict(scale=[1, np.inf]), "scale: inf, all values must be finite"),
+    "text": (dict(mean="mean.npz"), "mean: expected 2 real numbers, one for each input of the model"),
+    "unequal rows": (dict(mean=[[1], [2, 3]]), "mean: expected 2 real numbers, one for each input of the model"),
+    "complex": (dict(scale=[1j, 1]), "scale: expected 2 real numbers, one for each input of the model"),
+    "next to nothing": (dict(scale=[1, 1e-310]), "scale: 1e-310 is too small for the weights of the model"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), STANDARDISATION_REFUSALS.values(), ids=STANDARDISATION_REFUSALS)
+def test_standardisation_refusals(arguments, message):
+    with pytest.raises(DataError) as caught:
+        qg.quantize(small_model(), random_x(2, 3, 2), **arguments)
+    assert str(caught.value) == message
+
+
+def test_a_standardised_model_runs_on_raw_units():
+    """The same states as those of the model that is quantized on standardised data, to within the budget."""
+    model = small_model(n_inputs=3)
+    x = random_x(20, 30, 3)
+    mean, scale = np.array([1.0, -20.0, 3000.0]), np.array([0.1, 5.0, 70.0])
+    int_model = qg.quantize(model, x * scale + mean, mean=mean, scale=scale)
+    assert state_sqnr(model, x, int_model, x * scale + mean) > 40
+
+
+# ---- the real meaning of an integer model --------------------------------------------------------------------------------
+
+
+def exact_rows(weights, x_raw, operand_bits):
+    """Sums of real weights and real operands, as Fractions."""
+    real = [Fraction(x) * Fraction(2) ** -f for x, f in zip(x_raw, operand_bits, strict=True)]
+    return [sum(Fraction(w) * v for w, v in zip(row, real, strict=True)) for row in weights]
+
+
+def check_matrix(matrix, weights, operand_bits, result_bits, x_raw):
+    """The oracle's integer row is the exact real row of the dequantized weights, rounded."""
+    codes = matrix.codes.tolist()
+    for row, value in enumerate(exact_rows(weights.tolist(), x_raw, operand_bits)):
+        acc = sum(code * x for code, x in zip(codes[row], x_raw, strict=True))
+        m, s = int(matrix.multiplier[row]), int(matrix.shift[row])
+        assert half_up(value * 2**result_bits) == oracle.requantize(acc, matrix.left_shift, m, s)
+
+
+@given(strategies.int_models_with_inputs(max_steps=1))
+def test_dequantized_weights_are_exact(case):
+    """For inputs, states and outputs of a layer before: W, U and dense rows, and all biases."""
+    model, inputs = case
+    real = dequantize(model)
+    assert (real.last_step, real.name) == (model.last_step, model.name)
+    x_raw, operand_bits = inputs[0], model.input_fraction_bits.tolist()
+    for gru, meaning in zip(model.grus, real.grus, strict=True):
+        h = strategies.random_inputs("random", 1, gru.n_units, seed=gru.n_units)[0]
+        units = gru.n_units
+        check_matrix(gru.input, meaning.input_weights.reshape(3 * units, -1), operand_bits, 14, x_raw)
+        check_matrix(gru.recurrent, meaning.recurrent_weights.reshape(3 * units, -1), [15] * units, 14, h)
+        assert (meaning.bias.reshape(-1) * 2**14).tolist() == gru.bias.tolist()
+        assert (meaning.recurrent_bias * 2**14).tolist() == (gru.recurrent_bias.tolist() or [0] * units)
+        assert (meaning.reset, meaning.name) == (gru.reset, gru.name)
+        x_raw, operand_bits = h, [15] * units
+    for dense, meaning in zip(model.head, real.head, strict=True):
+        bits = 14 if dense.activation in ("sigmoid", "tanh") else dense.output_fraction_bits
+        check_matrix(dense.matrix, meaning.weights, operand_bits, bits, x_raw)
+        assert (meaning.bias * 2.0**bits).tolist() == dense.bias.tolist()
+        assert (meaning.activation, meaning.name) == (dense.activation, dense.name)
+        x_raw = strategies.random_inputs("random", 1, dense.n_outputs, seed=1)[0]
+        operand_bits = [dense.output_fraction_bits] * dense.n_outputs
+
+
+def test_dequantized_weights_are_near_the_given_ones():
+    """Half a step of each row's scale, for the formats of every kind of layer."""
+    rng = np.random.default_rng(5)
+    model = FloatModel(
+        (
+            random_gru(rng, 3, 6),
+            random_gru(rng, 6, 4, "before"),
+            random_dense(rng, 4, 5, "relu"),
+            random_dense(rng, 5, 2),
+        ),
+        last_step=True,
+    )
+    real = dequantize(qg.quantize(model, random_x(5, 20, 3) * [1, 100, 0.01]))
+    for mine, found in zip(model.layers, real.layers, strict=True):
+        for name in ("input_weights", "recurrent_weights", "weights"):
+            if hasattr(mine, name):
+                given_rows, rows = getattr(mine, name), getattr(found, name)
+                assert np.abs(rows - given_rows).max() <= np.abs(given_rows).max() / 126
+
+
+# ---- the whole model -------------------------------------------------------------------------------------------------------
+
+
+def state_sqnr(reference, x, int_model, int_x=None):
+    """dB of the last layer's states, on all steps that are not padding."""
+    sequences = as_sequences(x)
+    exact = states(reference, sequences)[-1][sequences.valid]
+    raw = run(int_model, x if int_x is None else int_x).states_raw[-1][sequences.valid]
+    return sqnr_db(exact, raw / 2**15)
+
+
+def saved_bytes(model, tmp_path):
+    model.save(tmp_path / "model.qgru")
+    return (tmp_path / "model.qgru").read_bytes()
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path, digits):
+    first, second = (qg.quantize(digits.model, digits.calibration) for _ in range(2))
+    assert first.digest == second.digest
+    assert saved_bytes(first, tmp_path) == saved_bytes(second, tmp_path)
+    read = IntModel.load(tmp_path / "model.qgru")
+    assert saved_bytes(read, tmp_path) == saved_bytes(first, tmp_path)
+
+
+def test_names_shapes_and_formats():
+    rng = np.random.default_rng(6)
+    head = (random_dense(rng, 4, 3, "relu", "hidden"), random_dense(rng, 3, 2, "tanh", "out"))
+    model = small_model(n_inputs=2, head=head, last_step=True)
+    found = qg.quantize(model, random_x(3, 5, 2))
+    assert (found.name, found.last_step, found.n_inputs, found.n_outputs) == ("small", True, 2, 2)
+    assert [layer.name for layer in found.layers] == ["gru", "hidden", "out"]
+    assert found.output_fraction_bits == 15
+    assert qg.quantize(model, random_x(3, 5, 2), name="other").name == "other"
+    assert qg.quantize(model, random_x(3, 5, 2), name="other").digest == found.digest
+
+
+@pytest.mark.parametrize("x", [random_x(1, 1, 2), random_x(3, 4, 2), [random_x(3, 2), random_x(12, 2)]])
+def test_the_self_test_is_that_of_the_oracle(x):
+    """Up to eight steps of the first sequence."""
+    model = qg.quantize(small_model(head=(random_dense(np.random.default_rng(7), 4, 2),)), x)
+    inputs = model.selftest.inputs.tolist()
+    expected = [
+        [oracle.convert_input(value, f) for value, f in zip(row, model.input_fraction_bits.tolist(), strict=True)]
+        for row in np.asarray(x[0]).tolist()[:8]
+    ]
+    assert inputs == expected
+    assert oracle.run(strategies.to_oracle(model), inputs)[-1].check == model.selftest.check
+
+
+def test_nothing_clips_on_the_calibration_data():
+    x = random_x(20, 10, 3) * [1, 1000, 0.001]
+    x[0, 0] = x[0].max(axis=0) * 50  # a rare peak
+    assert run(qg.quantize(small_model(n_inputs=3), x), x).clipped_inputs.tolist() == [0, 0, 0]
+
+
+def test_notes_report_the_ranges():
+    x = np.array([[[1.0, -3.0], [2.0, 1.0]], [[-2.0, 0.0], [1.0, 2.0]]])
+    head = (Dense("out", np.zeros((1, 4)), np.array([-2.5])),)
+    model = qg.quantize(small_model(head=head), x)
+    notes = model.notes
+    assert notes["calibration"] == {"sequences": 2, "steps": 4}
+    assert [entry["min"] for entry in notes["inputs"]] == [-2.0, -3.0]
+    assert [entry["max"] for entry in notes["inputs"]] == [2.0, 2.0]
+    assert [entry["rms"] for entry in notes["inputs"]] == pytest.approx([math.sqrt(10 / 4), math.sqrt(14 / 4)])
+    for entry, f in zip(notes["inputs"], model.input_fraction_bits.tolist(), strict=True):
+        assert (entry["clips_below"], entry["clips_above"]) == (-32768 / 2**f, 32767 / 2**f)
+    assert notes["outputs"] == [{"layer": "out", "peak": 2.5}]
+    assert notes["warnings"] == []
+
+
+# ---- warnings ----------------------------------------------------------------------------------------------------------------
+
+
+def test_dead_inputs_are_named():
+    x = random_x(3, 5, 12)
+    x[:, :, [1, 4]] = 0
+    warnings = qg.quantize(small_model(n_inputs=12), x).notes["warnings"]
+    assert warnings == ["input 1, 4: always 0 in the calibration data; the format is a guess"]
+    x[:, :, 1:] = 0
+    warnings = qg.quantize(small_model(n_inputs=12), x).notes["warnings"]
+    assert warnings[0].startswith("input 1, 2, 3, 4, 5, 6, 7, 8 and 3 more: always 0")
+
+
+def test_inputs_below_the_finest_step_are_named():
+    x = random_x(3, 5, 3) * [1, 1e-9, 1]
+    warnings = qg.quantize(small_model(n_inputs=3), x).notes["warnings"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("input 1: never above ")
+    assert warnings[0].endswith(" in the calibration data, and the finest input format has steps of 2^-31; scale it up")
+
+
+@pytest.mark.parametrize(("u_raw", "warned"), [(15.9, True), (16.1, False)])
+def test_slow_units_are_named(u_raw, warned):
+    """Units 1 and 3 have a constant u of u_raw / 2^15."""
+    bias = np.zeros((3, 4))
+    bias[0, [1, 3]] = math.log(2**15 / u_raw - 1)  # z = 1 - u
+    gru = Gru("slow", "after", np.zeros((3, 4, 2)), np.zeros((3, 4, 4)), bias, np.zeros(4))
+    warnings = qg.quantize(FloatModel((gru,), last_step=False), random_x(2, 3, 2)).notes["warnings"]
+    assert len(warnings) == warned
+    if warned:
+        assert warnings[0].startswith("GRU layer 'slow', unit 1, 3: u = 1 - z stays below 16 / 2^15")
+
+
+def test_the_largest_update_decides_not_the_padding():
+    """In the padding x is 0, and u would be 1/2; where steps are real, u is next to nothing."""
+    weights = np.zeros((3, 1, 1))
+    weights[0] = 20.0
+    gru = Gru("g", "after", weights, np.zeros((3, 1, 1)), np.zeros((3, 1)), np.zeros(1))
+    model = FloatModel((gru,), last_step=False)
+    assert qg.quantize(model, [np.ones((3, 1)), np.ones((9, 1))]).notes["warnings"] != []
+    assert qg.quantize(model, [np.ones((3, 1)), np.zeros((9, 1))]).notes["warnings"] == []
+
+
+def test_an_output_that_is_always_0_is_named_and_does_not_saturate():
+    """The calibration data never reaches what a relu lets through; other data does."""
+    gru = Gru("g", "after", np.full((3, 1, 1), 1.0), np.zeros((3, 1, 1)), np.zeros((3, 1)), np.zeros(1))
+    head = Dense("out", np.array([[3.0]]), np.array([0.0]), "relu")
+    model = FloatModel((gru, head), last_step=False)
+    int_model = qg.quantize(model, -np.ones((1, 5, 1)))
+    expected = ["dense layer 'out': always 0 on the calibration data; the format of its output is a guess"]
+    assert int_model.notes["warnings"] == expected
+    x = np.full((1, 50, 1), 0.9)
+    np.testing.assert_allclose(qg.simulate(int_model, x), model.run(x), atol=0.02)
+
+
+# ---- calibration data ------------------------------------------------------------------------------------------------------------
+
+
+def test_one_sequence_of_one_step():
+    model = qg.quantize(small_model(), np.array([[[0.5, -0.25]]]))
+    assert model.notes["calibration"] == {"sequences": 1, "steps": 1}
+    assert model.selftest.inputs.shape == (1, 2)
+
+
+def test_padding_does_not_influence_anything(tmp_path):
+    x = random_x(3, 9, 2)
+    lengths = [4, 9, 1]
+    as_list = [row[:length] for row, length in zip(x, lengths, strict=True)]
+    for i, length in enumerate(lengths):
+        x[i, length:] = [np.nan, 1e6]
+    np.savez(tmp_path / "x.npz", x=x, lengths=lengths)
+    padded, _ = load_npz(tmp_path / "x.npz")
+    model = small_model(head=(random_dense(np.random.default_rng(8), 4, 2, "relu"),))
+    assert saved_bytes(qg.quantize(model, padded), tmp_path) == saved_bytes(qg.quantize(model, as_list), tmp_path)
+
+
+def test_constant_features():
+    x = np.broadcast_to([100.0, -1.0], (2, 4, 2))
+    model = qg.quantize(small_model(), x)
+    assert model.notes["warnings"] == []
+    assert run(model, x).clipped_inputs.tolist() == [0, 0]
+
+
+DATA_REFUSALS = {
+    "nothing but 0": (np.zeros((2, 3, 2)), "no value is larger than 0, which says nothing about the ranges of the"),
+    "next to nothing": (np.full((2, 3, 2), 1e-30), "no value is larger than 1e-30, which says nothing about the"),
+    "less than any float's square": (np.full((2, 3, 2), 1e-200), "no value is larger than 1e-200, which says"),
+    "too large": (np.full((2, 3, 2), [1, -1e30]), "feature 1 reaches 1e+30, a 16-bit input at most 7.04e+13; scale"),
+    "too large to square": (np.full((2, 3, 2), [1, 1e200]), "feature 1 reaches 1e+200, a 16-bit input at most"),
+    "just too large": (np.full((2, 3, 2), 2.0**46), "feature 0 reaches 7.04e+13, a 16-bit input at most 7.04e+13"),
+    "empty": ([], "shape (0,), expected [sequences, steps, features]"),
+    "no steps": (np.zeros((2, 0, 2)), "shape (2, 0, 2) holds no steps; give at least one sequence of one step"),
+    "NaN": (np.full((1, 1, 2), np.nan), "nan at sequence 0, step 0, feature 0 (2 such values); all values must be"),
+    "features": (np.ones((1, 1, 3)), "3 features, the model has 2 inputs"),
+    "one sequence": (
+        np.ones((5, 2)),
+        "shape (5, 2), expected [sequences, steps, features]; one sequence x is given as",
+    ),
+}
+
+
+@pytest.mark.parametrize(("x", "message"), DATA_REFUSALS.values(), ids=DATA_REFUSALS)
+def test_unusable_calibration_data(x, message):
+    """All warnings are errors here."""
+    with pytest.raises(DataError) as caught:
+        qg.quantize(small_model(), x)
+    assert str(caught.value).startswith(f"calibration data: {message}")
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 1e5, 1e12])
+def test_inputs_of_any_size_cost_the_same(size):
+    """Features in odd units, weights to match."""
+    model, x = small_model(n_inputs=3, seed=9), random_x(20, 30, 3)
+    found = state_sqnr(model, x, qg.quantize(scaled(model, input_weights=1 / size), x * size), x * size)
+    assert found > 40
+
+
+# ---- models that cannot be done -------------------------------------------------------------------------------------------------
+
+
+MODEL_REFUSALS = {
+    "W": (scaled(small_model(), input_weights=1e200), r"GRU layer 'gru', W, row \d+: the sum reaches .*e\+200 where"),
+    "U": (scaled(small_model(), recurrent_weights=1e5), r"GRU layer 'gru', U, row \d+: the sum reaches .* up to 32768"),
+    "b": (scaled(small_model(), bias=1e6), r"GRU layer 'gru', bias \d+: .* does not fit s32f14; check the model's"),
+    "c": (scaled(small_model(), recurrent_bias=1e306), r"GRU layer 'gru', bias \d+: .* does not fit s32f14; check the"),
+    "dense": (
+        small_model(head=(Dense("out", np.full((1, 4), 1e300), np.zeros(1)),)),
+        r"dense layer 'out': outputs up to .*e\+\d+, allowed are 3.52e\+13: what a 16-bit output holds",
+    ),
+    "dense, by its bias": (
+        small_model(head=(Dense("out", np.zeros((1, 4)), np.full(1, 1e14)),)),
+        r"dense layer 'out': outputs up to 1e\+14, allowed are 3.52e\+13: what a 16-bit output holds",
+    ),
+    "dense sigmoid": (
+        small_model(head=(Dense("out", np.full((1, 4), 1e300), np.zeros(1), "sigmoid"),)),
+        r"dense layer 'out', row 0: the sum reaches 4e\+300 where all operands are at the end",
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "message"), MODEL_REFUSALS.values(), ids=MODEL_REFUSALS)
+def test_models_that_no_accumulator_can_hold(model, message):
+    """All warnings are errors here."""
+    with pytest.raises(ModelError, match=f"^{message}"):
+        qg.quantize(model, random_x(2, 5, 2))
+
+
+def test_weights_and_biases_that_fit_alone_but_not_together():
+    model = scaled(small_model(), input_weights=0)
+    bias = np.zeros((3, 4))
+    bias[1, 2] = 131071.9
+    model = replace(model, layers=(replace(model.grus[0], bias=bias),))
+    with pytest.raises(
+        ModelError, match=r"^layer 'gru', pre-activation: row 6 can reach \d+, allowed is 2\^31 - 1; lower"
+    ):
+        qg.quantize(model, random_x(2, 5, 2))
+
+
+@pytest.mark.parametrize("model", [None, "model.keras", np.zeros(3)])
+def test_what_is_no_float_model(model):
+    with pytest.raises(
+        ModelError, match=r"^quantize: a model of type \w+, expected a FloatModel; qg\.load\(model\) makes"
+    ):
+        qg.quantize(model, random_x(2, 5, 2))
+
+
+# ---- the error budget --------------------------------------------------------------------------------------------------------------
+
+
+def test_budget_of_the_digits(digits):
+    """The demo's figures: accuracy within 0.2 points, labels 99.5 % the float model's, 40 dB."""
+    int_model = qg.quantize(digits.model, digits.calibration)
+    result = run(int_model, digits.x)
+    found = compare(
+        states(digits.model, as_sequences(digits.x))[-1].reshape(-1, 32),
+        result.states_raw[-1].reshape(-1, 32) / 2**15,
+        digits.model.run(digits.x),
+        result.outputs,
+        digits.labels,
+    )
+    assert found.float_accuracy - found.int_accuracy <= 0.002
+    assert found.float_accuracy > 0.95
+    assert found.label_agreement >= 0.995
+    assert found.state_sqnr_db >= 40
+
+
+@pytest.mark.parametrize("resets", [("after",), ("before",), ("after", "before"), ("before", "after")])
+def test_budget_of_any_layers(resets):
+    rng = np.random.default_rng(10)
+    grus = [random_gru(rng, 6 if i == 0 else 24, 24, reset, f"gru_{i}") for i, reset in enumerate(resets)]
+    model = FloatModel(tuple(grus), last_step=False)
+    x = rng.normal(size=(20, 50, 6))
+    assert state_sqnr(model, x, qg.quantize(model, x)) >= 40
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "sigmoid", "tanh"])
+def test_budget_of_dense_layers(activation):
+    rng = np.random.default_rng(11)
+    head = (random_dense(rng, 24, 16, activation), random_dense(rng, 16, 4))
+    model = FloatModel((random_gru(rng, 6, 24), *head), last_step=False)
+    x = rng.normal(size=(20, 50, 6))
+    assert sqnr_db(model.run(x), qg.simulate(qg.quantize(model, x), x)) >= 38
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_budget_of_features_that_spread_by_100(seed):
+    """At most 3 dB are lost against the same model on features of one size."""
+    rng = np.random.default_rng(seed)
+    model, x = FloatModel((random_gru(rng, 8, 32),), last_step=False), rng.normal(size=(50, 50, 8))
+    factors = rng.permutation(np.geomspace(0.1, 10, 8))
+    plain = state_sqnr(model, x, qg.quantize(model, x))
+    spread = qg.quantize(scaled(model, input_weights=1 / factors), x * factors)
+    assert plain - state_sqnr(model, x, spread, x * factors) <= 3
+
+
+def test_budget_of_a_slow_model():
+    """Time constants of 100 to 1,000 steps over 5,000 steps: 44 dB for the arithmetic alone."""
+    rng = np.random.default_rng(0)
+    units, inputs = 64, 4
+    bias = np.zeros((3, units))
+    bias[0] = np.log(np.geomspace(100, 1000, units) - 1)  # z = 1 - 1 / time constant
+    weights = rng.normal(size=(3, units, inputs)) * np.array([0.1, 0.5, 1.0])[:, None, None] / np.sqrt(inputs)
+    recurrent = rng.normal(size=(3, units, units)) * np.array([0.1, 0.5, 0.5])[:, None, None] / np.sqrt(units)
+    model = FloatModel((Gru("slow", "after", weights, recurrent, bias, np.zeros(units)),), last_step=False)
+    x = rng.normal(size=(2, 5000, inputs))
+    int_model = qg.quantize(model, x)
+    assert state_sqnr(dequantize(int_model), x, int_model) >= 44

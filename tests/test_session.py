@@ -1,0 +1,448 @@
+"""Sessions with the real host firmware over a line that fails: no wrong verdict, no hang, no step twice."""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import pytest
+from hil_boards import PATIENCE, build_edited, build_model, replace_in, running
+from hil_faults import FAULTS, Clock, FaultyLine, double, drop, flip_bit
+from hil_models import Case, make_case
+from strategies import Plan
+
+from quantgru.errors import DataError, DeviceError
+from quantgru.hil.compare import Expected, compare
+from quantgru.hil.frames import Frame, FrameReader, encode
+from quantgru.hil.session import Patience, Session
+from quantgru.hil.transport import SerialTransport
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return make_case(lengths=(5, 1, 3))
+
+
+@pytest.fixture
+def line(case: Case) -> Iterator[SerialTransport]:
+    with running(build_model(case.model)) as transport:
+        yield transport
+
+
+class SmallFrames(Session):
+    """A session that sends one step a frame, so that a run has more exchanges."""
+
+    def open(self, model):
+        description = super().open(model)
+        room = 4 + 14 + max(2 * description.n_inputs, 8 + 2 * description.n_outputs)
+        self._board = type(description)(**vars(description) | {"receive_bytes": room, "transmit_bytes": room})
+        return self._board
+
+
+def run(case: Case, line: object, clock: Clock | None = None):
+    session = SmallFrames(line, PATIENCE, clock or time.monotonic)
+    session.open(case.model)
+    return session, compare(session, case.model, case.inputs, case.expected)
+
+
+def n_steps(case: Case) -> int:
+    return sum(len(x) for x in case.inputs)
+
+
+# ---- what goes well ------------------------------------------------------------------------------------------------
+
+
+def test_all_steps_are_equal(case, line):
+    session, found = run(case, line)
+    assert found.equal
+    assert found.steps == found.ticks.size == n_steps(case)
+    assert session.repeats == session.damaged_frames == 0
+
+
+def test_many_steps_go_into_one_frame(line, case):
+    session = Session(line, PATIENCE)
+    board = session.open(case.model)
+    assert (board.target, board.credit, board.digest) == ("host", 1, case.model.digest)
+    assert board.steps_per_frame == (2048 - 14 - 4) // (8 + 2 * case.model.n_outputs)
+    assert compare(session, case.model, case.inputs, case.expected).equal
+    assert session._sequence == 1 + 2 * len(case.inputs)
+
+
+def test_a_new_session_starts_anew(line, case):
+    for _ in range(3):
+        assert run(case, line)[1].equal
+
+
+def test_the_last_step_is_read_as_it_was_computed(line, case):
+    session = Session(line, PATIENCE)
+    session.open(case.model)
+    assert all(not values.any() for values in session.read().values())  # after reset
+    session.step(case.inputs[0][:3])
+    trace = case.expected.trace(0, 2)
+    for name, values in session.read().items():
+        np.testing.assert_array_equal(values, getattr(trace, name), err_msg=name)
+
+
+def test_small_buffers(case):
+    """96 bytes hold six steps, and the arrays of 150 units in four parts."""
+    wide = make_case(Plan(3, (150,), (0,), ((2, 0),)), lengths=(7,))
+
+    def shrink(firmware, export):
+        replace_in(firmware / "ports" / "host" / "port_config.h", "PORT_BUFFER_BYTES 2048", "PORT_BUFFER_BYTES 96")
+
+    with running(build_edited(wide.model, shrink)) as line:
+        session = Session(line, PATIENCE)
+        board = session.open(wide.model)
+        assert (board.receive_bytes, board.transmit_bytes, board.steps_per_frame) == (96, 96, 6)
+        assert compare(session, wide.model, wide.inputs, wide.expected).equal
+        trace = wide.expected.trace(0, 6)
+        for name, values in session.read().items():
+            np.testing.assert_array_equal(values, getattr(trace, name), err_msg=name)
+
+
+# ---- a line with faults --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("direction", ["requests", "replies"])
+def test_one_fault_anywhere_is_recovered(case, line, fault, direction):
+    n_requests = 1 + len(case.inputs) + n_steps(case)
+    for number in range(n_requests):
+        clock = Clock()
+        session, found = run(case, FaultyLine(line, clock, **{direction: {number: fault}}), clock)
+        assert found.equal
+        assert found.steps == n_steps(case)
+        assert session.repeats <= 2
+        assert clock.now <= 2 * PATIENCE.reply_s
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_late_reply_is_not_taken_for_the_next_one(case, line, number):
+    clock = Clock()
+    session, found = run(case, FaultyLine(line, clock, stalls=frozenset([number])), clock)
+    assert found.equal
+    assert session.repeats == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_faults_in_one_frame_of_five_both_ways(case, line, seed):
+    rng = random.Random(seed)
+    requests, replies = ({i: rng.choice(FAULTS) for i in range(200) if rng.random() < 0.2} for _ in range(2))
+    clock = Clock()
+    session, found = run(case, FaultyLine(line, clock, requests, replies), clock)
+    assert found.equal
+    assert found.steps == n_steps(case)
+    assert session.repeats > 0
+
+
+def test_a_lost_reply_does_not_step_twice(case, line):
+    """Told by the check values: a step that runs twice gives another one."""
+    clock = Clock()
+    session = SmallFrames(FaultyLine(line, clock, replies={2: drop, 3: drop, 4: flip_bit, 5: double}), PATIENCE, clock)
+    session.open(case.model)
+    session.reset()
+    for t in range(3):
+        answered = session.step(case.inputs[0][t : t + 1])
+        assert answered.checks[0] == case.expected.checks[0][t]
+    assert session.repeats == 3
+
+
+def test_a_wrong_board_is_wrong_through_faults_too(case, line):
+    rng = random.Random(5)
+    wrong = [outputs.copy() for outputs in case.expected.outputs]
+    wrong[2][1, 0] ^= 1
+    expected = Expected(wrong, case.expected.checks, case.expected.trace)
+    for _ in range(5):
+        clock = Clock()
+        requests, replies = ({i: rng.choice(FAULTS) for i in range(200) if rng.random() < 0.2} for _ in range(2))
+        session = SmallFrames(FaultyLine(line, clock, requests, replies), PATIENCE, clock)
+        session.open(case.model)
+        found = compare(session, case.model, case.inputs, expected)
+        assert not found.equal
+        assert (found.first_difference.sequence, found.first_difference.step, found.steps) == (2, 1, 8)
+        assert found.first_difference.gate == "check value"  # the board is right when it is asked again
+
+
+# ---- a board that goes away ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+def test_a_reset_of_the_board_is_noticed(case, line, number):
+    with running(build_model(case.model)) as after_reset:
+        clock = Clock()
+        faulty = FaultyLine(line, clock)
+
+        def reset_board(request: int) -> None:
+            if request == number:
+                faulty.inner = after_reset
+
+        faulty.before_request = reset_board
+        with pytest.raises(DeviceError, match=r"reset in mid-run.*; check power"):
+            run(case, faulty, clock)
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_a_board_that_falls_silent_is_given_up(case, line, number):
+    clock = Clock()
+    faulty = FaultyLine(line, clock, requests=dict.fromkeys(range(number, 200), drop))
+    with pytest.raises(DeviceError, match="silent" if number == 0 else "stopped answering in mid-run"):
+        run(case, faulty, clock)
+    assert clock.now <= 10 * 0.3 + 0.01
+    assert faulty.n_requests == number + 10
+
+
+def test_damaged_frames_for_ever_are_given_up(case, line):
+    clock = Clock()
+    with pytest.raises(DeviceError, match=r"stopped answering in mid-run.*damaged frames only"):
+        run(case, FaultyLine(line, clock, replies=dict.fromkeys(range(3, 200), flip_bit)), clock)
+
+
+def test_another_host_is_noticed(case, line):
+    first = Session(line, PATIENCE)
+    first.open(case.model)
+    Session(line, PATIENCE).open(case.model)
+    with pytest.raises(DeviceError, match="another program has opened a session"):
+        first.reset()
+
+
+def test_the_limit_for_everything_together(case, line):
+    clock = Clock()
+    faulty = FaultyLine(line, clock, requests=dict.fromkeys(range(0, 400, 2), drop))
+    session = SmallFrames(faulty, Patience(hello_s=0.3, reply_s=0.3, total_s=1.0), clock)
+    session.open(case.model)
+    with pytest.raises(DeviceError, match="not done within 1 s"):
+        compare(session, case.model, case.inputs, case.expected)
+    assert clock.now <= 1.01
+
+
+def test_a_killed_board(case):
+    with ExitStack() as stack:
+        transport = stack.enter_context(running(build_model(case.model)))
+        session = Session(transport, Patience(reply_s=0.2, attempts=3))
+        session.open(case.model)
+        stack.pop_all().close()  # ends the process
+        with pytest.raises(DeviceError):
+            session.step(case.inputs[0])
+
+
+# ---- something else on the line ------------------------------------------------------------------------------------
+
+
+class ScriptedLine:
+    """Answers each request with what `answer` makes of it."""
+
+    name = "scripted"
+    byte_s = 0.0
+
+    def __init__(self, answer, clock: Clock) -> None:
+        self._answer, self._clock, self._out = answer, clock, b""
+        self._reader = FrameReader()
+
+    def write(self, data: bytes) -> None:
+        for frame in self._reader.feed(data):
+            self._out += self._answer(frame)
+
+    def read(self, timeout_s: float) -> bytes:
+        out, self._out = self._out, b""
+        self._clock.now += 0.001 if out else timeout_s
+        return out
+
+
+def refuse_to_open(case: Case, answer, message: str) -> None:
+    clock = Clock()
+    with pytest.raises(DeviceError, match=message) as caught:
+        Session(ScriptedLine(answer, clock), clock=clock).open(case.model)
+    assert "\n" not in str(caught.value)
+    assert clock.now <= 4.1
+
+
+def test_a_silent_port_is_found_within_a_few_seconds(case):
+    refuse_to_open(case, lambda frame: b"", r"the board is silent \(8 attempts in 4.0 s\); check port")
+
+
+def test_an_echo_is_no_board(case):
+    refuse_to_open(case, encode, "bytes came in, but no answer.*check the baud rate")
+
+
+def test_garbage_is_no_board(case):
+    rng = random.Random(4)
+    refuse_to_open(case, lambda frame: rng.randbytes(300), "bytes came in, but no answer")
+
+
+def test_answers_to_others_are_no_answer(case):
+    answer = lambda frame: encode(Frame(0x81, frame.session ^ 1, frame.sequence, bytes(76)))  # noqa: E731
+    refuse_to_open(case, answer, "bytes came in, but no answer")
+
+
+@pytest.mark.parametrize("payload", [b"", bytes(76), bytes([255]) * 76, bytes(77)], ids=["empty", "0", "255", "long"])
+def test_a_description_that_makes_no_sense(case, payload):
+    answer = lambda frame: encode(Frame(0x81, frame.session, frame.sequence, payload))  # noqa: E731
+    refuse_to_open(case, answer, "the reply to HELLO is not what PROTOCOL.md says")
+
+
+def test_another_protocol_version(case):
+    payload = bytes([1, 1, 0, 0, 9, 0, 0, 0])
+    answer = lambda frame: encode(Frame(0xFF, frame.session, frame.sequence, payload, version=9))  # noqa: E731
+    refuse_to_open(case, answer, "the board speaks protocol 9, this program 1")
+
+
+def test_another_model_shows_both_digests(case, line):
+    other = make_case(seed=4).model
+    with pytest.raises(DeviceError) as caught:
+        Session(line, PATIENCE).open(other)
+    for part in (case.model.digest.hex(), other.digest.hex(), "SPEC 1.0", "another model"):
+        assert part in str(caught.value)
+
+
+def test_a_boot_banner_does_not_matter(case, line):
+    clock = Clock()
+    banner = b"\r\nbooting\0 from flash \0\0 ok\r\n\x00\x07"
+    assert run(case, FaultyLine(line, clock, replies={0: lambda frame: banner + frame}), clock)[1].equal
+
+
+@contextmanager
+def pty_that_says(chunk: bytes) -> Iterator[str]:
+    """A port that repeats `chunk` for ever, or is silent."""
+    master, slave = os.openpty()
+    os.set_blocking(master, False)
+    over = threading.Event()
+
+    def talk() -> None:
+        while not over.wait(0.01):
+            try:
+                os.write(master, chunk)
+            except BlockingIOError:
+                continue
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        yield os.ttyname(slave)
+    finally:
+        over.set()
+        thread.join()
+        os.close(master)
+        os.close(slave)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "message"),
+    [(b"", "silent"), (b"\x13garbage\0", "no answer"), (b"no end", "no answer")],
+    ids=["silent", "garbage", "endless"],
+)
+def test_ports_with_something_else(case, chunk, message):
+    start = time.monotonic()
+    patience = Patience(hello_s=0.1, hello_attempts=5)
+    with pty_that_says(chunk) as path, SerialTransport(path) as transport, pytest.raises(DeviceError, match=message):
+        Session(transport, patience).open(case.model)
+    assert time.monotonic() - start < 3
+
+
+# ---- ports ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["/dev/no_such_port", "socket://127.0.0.1:9", "nonsense://x", "socket://", ""])
+def test_a_port_that_cannot_be_opened(url):
+    with pytest.raises(DeviceError, match="cannot be opened") as caught:
+        SerialTransport(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_port_that_is_taken(line):
+    with pytest.raises(DeviceError, match="no other program has the port"):
+        SerialTransport(line.name)
+
+
+def test_a_board_survives_that_its_port_is_closed(case):
+    with running(build_model(case.model)) as first:
+        assert run(case, first)[1].equal
+        first.close()
+        with SerialTransport(first.name) as second:
+            assert run(case, second)[1].equal
+
+
+# ---- verdicts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inputs", [[], [np.zeros((0, 3), np.int16)]], ids=["no sequences", "no steps"])
+def test_nothing_compared_is_no_pass(case, line, inputs):
+    session = Session(line, PATIENCE)
+    session.open(case.model)
+    empty = Expected([np.zeros((0, 2), np.int16)] * len(inputs), [np.zeros(0, np.uint32)] * len(inputs), None)
+    with pytest.raises(DataError, match="no steps to compare"):
+        compare(session, case.model, inputs, empty)
+
+
+def test_shapes_that_do_not_fit(case, line):
+    session = Session(line, PATIENCE)
+    session.open(case.model)
+    for inputs in ([x[:, :2] for x in case.inputs], [x.astype(np.int32) for x in case.inputs], case.inputs[:2]):
+        with pytest.raises(DataError):
+            compare(session, case.model, inputs, case.expected)
+
+
+FAULTY_STEP = """
+#include "model.h"
+static unsigned steps_done;
+static void faulty_step(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual, const qg_gates *gates,
+                        int16_t *product)
+{
+    qg_gru_reset_%(reset)s(gru, x, h, residual, gates, product);
+    if (++steps_done == %(count)d) {
+        %(fault)s
+        h[0] ^= 4; /* the consequence, which the check value sees */
+    }
+}
+"""
+
+
+def faulty_image(case: Case, layer: int, step: int, fault: str):
+    """Firmware whose `layer` does `fault` at a step after the reset, with the digest of the right model."""
+    reset = case.model.grus[layer].reset
+
+    def edit(firmware, export):
+        values = {"reset": reset, "count": step + 1, "fault": fault}
+        replace_in(export / "model.c", '#include "model.h"\n', FAULTY_STEP % values)
+        replace_in(export / "model.c", f"{{qg_gru_reset_{reset},", "{faulty_step,")
+        replace_in(export / "model.c", "    qg_reset(", "    steps_done = 0;\n    qg_reset(")
+
+    return build_edited(case.model, edit)
+
+
+@pytest.mark.parametrize(
+    ("layer", "fault", "gate", "unit"),
+    [
+        (0, "gates->u[8] ^= 0x40;", "u", 8),
+        (1, "gates->r[4] ^= 1;", "r", 4),
+        (1, "gates->n[0] ^= 1; gates->n[3] ^= 1;", "n", 0),
+        (0, "h[5] ^= 1;", "h", 0),
+        (1, "residual[2] ^= 1; h[0] ^= 4;", "residual", 2),
+    ],
+)
+def test_a_wrong_answer_is_found_where_it_arose(case, layer, fault, gate, unit):
+    with running(faulty_image(case, layer, 3, fault)) as line:
+        found = run(case, line)[1]
+    difference = found.first_difference
+    assert not found.equal
+    where = (difference.sequence, difference.step, difference.layer, difference.gate, difference.unit)
+    assert where == (0, 3, f"gru_{layer}", gate, unit)
+    assert found.steps == 4
+    trace = getattr(case.expected.trace(0, 3), gate)
+    assert difference.simulator == trace[unit + 9 * layer]
+    assert difference.board != difference.simulator
+    assert difference.format == {"n": "s16f15", "h": "s16f15", "residual": "u16f30"}.get(gate, "u16f15")
+    assert f"{gate} of unit {unit}" in str(difference)
+
+
+def test_a_wrong_output_is_found(case):
+    def edit(firmware, export):
+        replace_in(export / "model.c", "&arrays, outputs);", "&arrays, outputs);\n    outputs[1] ^= 1;")
+
+    with running(build_edited(case.model, edit)) as line:
+        difference = run(case, line)[1].first_difference
+    assert (difference.sequence, difference.step, difference.layer) == (0, 0, "dense_1")
+    assert (difference.gate, difference.unit, difference.format) == ("output", 1, "s16f15")
+    assert difference.board == difference.simulator ^ 1
