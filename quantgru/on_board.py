@@ -1,4 +1,4 @@
-"""A model on a board, held against the simulator: export, build, run, compare. Joins parts that do not know each other."""
+"""A model on a board, held against the simulator: the parts for it, which know nothing of each other, joined."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def run_on_board(
         raise ConfigError("run on a board: give either a board, by name, or a port")
     sequences = as_sequences(x, n_features=model.n_inputs)
     inputs, expected = _expectation(model, sequences)
-    with _running(model, board) if board is not None else _connected(port) as (url, image, timer):
-        with SerialTransport(url) as transport:
-            session = Session(transport)
-            description = session.open(model)
-            comparison = compare(session, model, inputs, expected, progress)
+    place = _running(model, board) if board is not None else _connected(port)
+    with place as (url, image, timer), SerialTransport(url) as transport:
+        session = Session(transport)
+        description = session.open(model)
+        comparison = compare(session, model, inputs, expected, progress)
     return _result(description.target, comparison, sequences, image, timer or board_timer(description))
 
 

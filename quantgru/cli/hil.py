@@ -13,7 +13,7 @@ DIFFERENT = 1
 @click.argument("model", metavar="M.qgru")
 @click.option("--input", "input_path", required=True, metavar="X.npz", help="Input sequences.")
 @click.option("--board", metavar="NAME", help="Build and start this board here; `quantgru boards` lists them.")
-@click.option("--port", metavar="URL", help="A board with the test firmware: /dev/ttyACM0, COM5, socket://host:port ...")
+@click.option("--port", metavar="URL", help="A board with the test firmware: /dev/ttyACM0, COM5, socket://...")
 @click.option("--json", "json_path", metavar="FILE", help="Also write the result as JSON.")
 def hil(model: str, input_path: str, board: str | None, port: str | None, json_path: str | None) -> None:
     """Run sequences on a board (hardware in the loop) and compare every step with the simulator.
@@ -35,9 +35,7 @@ def hil(model: str, input_path: str, board: str | None, port: str | None, json_p
         write_json(json_path, result.to_json())
     click.echo(f"{result.target}: {result.steps:,} of {result.total_steps:,} steps compared")
     if (cost := result.step_cost) is not None:
-        click.echo(
-            f"{cost.unit} a step: {cost.minimum:,.0f} ... {cost.maximum:,.0f}, median {cost.median:,.0f}"
-        )
+        click.echo(f"{cost.unit} a step: {cost.minimum:,.0f} ... {cost.maximum:,.0f}, median {cost.median:,.0f}")
     if result.flash_bytes is not None:
         click.echo(f"test firmware: {result.flash_bytes:,} bytes of flash, {result.ram_bytes:,} of RAM")
     if result.equal:
