@@ -242,7 +242,7 @@ def test_wrong_number_of_features(x):
         two_layer_model(last_step=True).run(x)
 
 
-# ---- arrays are copied, checked, and cannot be changed ----------------------------------------------------------------
+# ---- arrays are copied, checked, and cannot be changed -------------------------------------------------------------
 
 
 def test_arrays_are_read_only_copies():
@@ -279,7 +279,7 @@ def test_sizes_and_parts():
     assert FloatModel(model.grus, last_step=True).n_outputs == 2
 
 
-# ---- refusals --------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------------------------
 
 
 def with_value(shape, position, value):
@@ -289,33 +289,33 @@ def with_value(shape, position, value):
 
 
 GRU_REFUSALS = {
-    "reset": (dict(reset="none"), "reset 'none', allowed are 'after' and 'before'"),
-    "gate": (dict(gate="hard_sigmoid"), "gates 'hard_sigmoid' and candidate 'tanh', supported are 'sigmoid' and"),
-    "candidate": (dict(candidate="relu"), "gates 'sigmoid' and candidate 'relu', supported are"),
-    "W of two axes": (dict(input_weights=np.zeros((6, 1))), "input weights (6, 1), expected (3, units, inputs)"),
-    "W of two gates": (dict(input_weights=np.zeros((2, 2, 1))), "input weights (2, 2, 1), expected (3, units, inputs)"),
-    "no units": (dict(input_weights=np.zeros((3, 0, 1))), "input weights (3, 0, 1), expected (3, units, inputs)"),
-    "no inputs": (dict(input_weights=np.zeros((3, 2, 0))), "input weights (3, 2, 0), expected (3, units, inputs)"),
-    "U": (dict(recurrent_weights=np.zeros((3, 2, 3))), "recurrent_weights (3, 2, 3), expected (3, 2, 2)"),
-    "b": (dict(bias=np.zeros(6)), "bias (6,), expected (3, 2)"),
-    "c": (dict(recurrent_bias=np.zeros((3, 2))), "recurrent_bias (3, 2), expected (2,)"),
+    "reset": ({"reset": "none"}, "reset 'none', allowed are 'after' and 'before'"),
+    "gate": ({"gate": "hard_sigmoid"}, "gates 'hard_sigmoid' and candidate 'tanh', supported are 'sigmoid' and"),
+    "candidate": ({"candidate": "relu"}, "gates 'sigmoid' and candidate 'relu', supported are"),
+    "W of two axes": ({"input_weights": np.zeros((6, 1))}, "input weights (6, 1), expected (3, units, inputs)"),
+    "W of two gates": ({"input_weights": np.zeros((2, 2, 1))}, "input weights (2, 2, 1), expected (3, units, inputs)"),
+    "no units": ({"input_weights": np.zeros((3, 0, 1))}, "input weights (3, 0, 1), expected (3, units, inputs)"),
+    "no inputs": ({"input_weights": np.zeros((3, 2, 0))}, "input weights (3, 2, 0), expected (3, units, inputs)"),
+    "U": ({"recurrent_weights": np.zeros((3, 2, 3))}, "recurrent_weights (3, 2, 3), expected (3, 2, 2)"),
+    "b": ({"bias": np.zeros(6)}, "bias (6,), expected (3, 2)"),
+    "c": ({"recurrent_bias": np.zeros((3, 2))}, "recurrent_bias (3, 2), expected (2,)"),
     "c in reset before": (
-        dict(reset="before", recurrent_bias=[0, 1]),
+        {"reset": "before", "recurrent_bias": [0, 1]},
         "reset before the product has no recurrent bias; add it to the bias of n",
     ),
     "NaN in W": (
-        dict(input_weights=with_value((3, 2, 1), (1, 0, 0), np.nan)),
+        {"input_weights": with_value((3, 2, 1), (1, 0, 0), np.nan)},
         "input_weights holds nan at [1, 0, 0]; all weights must be finite",
     ),
     "infinity in U": (
-        dict(recurrent_weights=with_value((3, 2, 2), (2, 1, 0), -np.inf)),
+        {"recurrent_weights": with_value((3, 2, 2), (2, 1, 0), -np.inf)},
         "recurrent_weights holds -inf at [2, 1, 0]; all weights must be finite",
     ),
-    "NaN in c": (dict(recurrent_bias=[0, np.nan]), "recurrent_bias holds nan at [1]; all weights must be finite"),
-    "complex": (dict(bias=np.zeros((3, 2), complex)), "bias is of type complex128, expected real numbers"),
-    "text": (dict(bias=[["a"] * 2] * 3), "bias is of type <U1, expected real numbers"),
-    "objects": (dict(bias=[[None] * 2] * 3), "bias is of type object, expected real numbers"),
-    "unequal rows": (dict(input_weights=[[1], [2, 3]]), "input_weights has rows of unequal lengths"),
+    "NaN in c": ({"recurrent_bias": [0, np.nan]}, "recurrent_bias holds nan at [1]; all weights must be finite"),
+    "complex": ({"bias": np.zeros((3, 2), complex)}, "bias is of type complex128, expected real numbers"),
+    "text": ({"bias": [["a"] * 2] * 3}, "bias is of type <U1, expected real numbers"),
+    "objects": ({"bias": [[None] * 2] * 3}, "bias is of type object, expected real numbers"),
+    "unequal rows": ({"input_weights": [[1], [2, 3]]}, "input_weights has rows of unequal lengths"),
 }
 
 
@@ -366,7 +366,7 @@ def test_model_refusals(layers, message):
     assert str(caught.value).startswith(message)
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("last_step", [False, True])
@@ -405,10 +405,13 @@ def refusal(path):
     try:
         load(path)
     except ModelError as error:
-        assert "\n" not in str(error)
-        assert str(error).startswith(f"float model {path}: ")
-        return str(error).removeprefix(f"float model {path}: ")
-    return None
+        message = str(error)
+    else:
+        return None
+    where = f"float model {path}: "
+    assert message.startswith(where)
+    assert "\n" not in message
+    return message.removeprefix(where)
 
 
 def test_truncated_files(small_file):
@@ -526,7 +529,7 @@ def test_the_header_is_json(small_file):
     assert [layer["kind"] for layer in header["layers"]] == ["gru", "dense"]
 
 
-# ---- files are whole or absent ---------------------------------------------------------------------------------------
+# ---- files are whole or absent -------------------------------------------------------------------------------------
 
 
 class HalfWritten:

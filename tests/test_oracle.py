@@ -5,6 +5,7 @@ import zlib
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
+from itertools import takewhile
 
 import numpy as np
 import oracle
@@ -17,7 +18,7 @@ TEXT = oracle.SPEC.read_text(encoding="utf-8")
 def worked_rows(heading: str) -> list[tuple[str, ...]]:
     """The rows of the first table that begins with the line `heading`."""
     lines = TEXT.split(f"\n{heading}\n")[1].splitlines()[1:]
-    table = lines[: next(i for i, line in enumerate(lines) if not line.startswith("|"))]
+    table = takewhile(lambda line: line.startswith("|"), lines)
     return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table]
 
 
@@ -69,6 +70,34 @@ def test_worked_numbers_of_input_conversion(cells):
     assert oracle.convert_input(Fraction(cells[0]), int(cells[1])) == number(cells[2])
 
 
+def worked_layer(reset: int) -> oracle.Gru:
+    """The layer of chapter 8."""
+    w = oracle.Matrix(((100, -50), (20, 30), (-128, 127)), (16384, 24576, 32767), (3, 2, 4), 0)
+    u = oracle.Matrix(((64,), (-64,), (127,)), (20000, 16384, 30000), (5, 3, 4), 1)
+    return oracle.Gru(reset, w, u, (1000, -2000, 300), (-150,) if reset == oracle.RESET_AFTER else ())
+
+
+@pytest.mark.parametrize("reset", [oracle.RESET_AFTER, oracle.RESET_BEFORE])
+def test_worked_numbers_of_a_step(reset):
+    rows = worked_rows("| value | rule | reset after | reset before | |")
+    said = {cells[0]: int(cells[2 + reset]) for cells in rows if cells[2 + reset] != "-"}
+    layer, x, h = worked_layer(reset), (1000, -2000), (5000,)
+    (new_h,), (new_e,), (u,), (r,), (n,) = oracle.gru_step(layer, x, h, (123,))
+    head = oracle.Matrix(((100,), (-100,)), (16384,) * 2, (4,) * 2, 0)
+    outputs = oracle.dense(oracle.Dense(oracle.RELU, 15, head, (7, 7)), (new_h,))
+    found = {f"W_{gate}(x)": oracle.row(layer.w, i, x) for i, gate in enumerate("zrn")}
+    found |= {"U_z(h)": oracle.row(layer.u, 0, h), "U_r(h)": oracle.row(layer.u, 1, h)}
+    found |= {"a_z": oracle.gate_row(layer, 0, x, h), "a_r": oracle.gate_row(layer, 1, x, h)}
+    found |= {"u": u, "r": r, "n": n, "h'": new_h, "e'": new_e, "output 0": outputs[0], "output 1": outputs[1]}
+    if reset == oracle.RESET_AFTER:
+        from_h = oracle.row(layer.u, 2, h)
+        found |= {"U_n(h)": from_h, "reset_product": oracle.reset_product(from_h - 150, r)}
+    else:
+        p = oracle.round_shift(h[0] * r, 15)
+        found |= {"p": p, "U_n(p)": oracle.row(layer.u, 2, (p,))}
+    assert found == said
+
+
 def test_worked_numbers_inside_the_text():
     rows = re.findall(r"(-?\d+) → (-?\d+)", TEXT.split("**R2 ")[1].split("**R3 ")[0])
     assert rows == [("32768", "32767"), ("-32769", "-32768")]
@@ -85,6 +114,7 @@ def test_no_table_of_worked_numbers_is_left_out():
     headings = {line for line, rule in zip(TEXT.splitlines(), TEXT.splitlines()[1:], strict=False) if "|---" in rule}
     formats = {"| quantity | format |", "| activation | format of a and b | output |"}
     checked = {*WORKED, "| a | real | sigmoid | tanh |", "| u | n | h | e | acc | h' | e' |", "| x | f | raw |"}
+    checked.add("| value | rule | reset after | reset before | |")
     assert headings == formats | checked
 
 

@@ -63,7 +63,7 @@ def random_x(*shape, seed=1):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-# ---- formats -----------------------------------------------------------------------------------------------------------
+# ---- formats -------------------------------------------------------------------------------------------------------
 
 
 def fits(value, fraction_bits):
@@ -163,7 +163,7 @@ def test_the_size_of_the_weights_does_not_choose_the_format():
         assert found == expected or factor == 0.0
 
 
-# ---- weights -----------------------------------------------------------------------------------------------------------
+# ---- weights -------------------------------------------------------------------------------------------------------
 
 
 def row_scale(matrix, row, fraction_bits):
@@ -235,10 +235,10 @@ def test_the_negative_end_is_used():
 
 
 def test_rows_of_very_different_scales():
-    weights = np.array([[100.0, -30.0], [1e-3, 2e-3], [1e-6, -1e-7]]) * 2.0**-15
+    weights = np.array([[100.0, -30.0], [0.9e-3, 2e-3], [1e-6, -1e-7]]) * 2.0**-15
     matrix = quantize_rows(weights, 14, "W")
     assert matrix.left_shift > 0
-    assert matrix.codes[:, 0].tolist() == [127, 64, 127]
+    assert matrix.codes[:, 0].tolist() == [127, 57, 127]
     check_rows(weights, 14, matrix)
 
 
@@ -302,7 +302,7 @@ def test_biases_that_do_not_fit(bias):
         quantize_bias(np.array([0.0, bias]), 14, "GRU layer 'g'")
 
 
-# ---- standardisation -----------------------------------------------------------------------------------------------------
+# ---- standardisation -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reset", ["after", "before"])
@@ -336,16 +336,16 @@ def test_folding_leaves_the_model_alone():
 
 
 STANDARDISATION_REFUSALS = {
-    "too few": (dict(mean=[1, 2, 3]), "mean: shape (3,), expected (2,): one value for each input of the model"),
-    "two axes": (dict(scale=[[1, 2]]), "scale: shape (1, 2), expected (2,): one value for each input of the model"),
-    "zero": (dict(scale=[1, 0]), "scale: 0 at feature 1; a constant feature has scale 1"),
-    "zero for all": (dict(scale=0.0), "scale: 0 at feature 0; a constant feature has scale 1"),
-    "NaN": (dict(mean=[np.nan, 1]), "mean: nan, all values must be finite"),
-    "infinity": (dict(scale=[1, np.inf]), "scale: inf, all values must be finite"),
-    "text": (dict(mean="mean.npz"), "mean: expected 2 real numbers, one for each input of the model"),
-    "unequal rows": (dict(mean=[[1], [2, 3]]), "mean: expected 2 real numbers, one for each input of the model"),
-    "complex": (dict(scale=[1j, 1]), "scale: expected 2 real numbers, one for each input of the model"),
-    "next to nothing": (dict(scale=[1, 1e-310]), "scale: 1e-310 is too small for the weights of the model"),
+    "too few": ({"mean": [1, 2, 3]}, "mean: shape (3,), expected (2,): one value for each input of the model"),
+    "two axes": ({"scale": [[1, 2]]}, "scale: shape (1, 2), expected (2,): one value for each input of the model"),
+    "zero": ({"scale": [1, 0]}, "scale: 0 at feature 1; a constant feature has scale 1"),
+    "zero for all": ({"scale": 0.0}, "scale: 0 at feature 0; a constant feature has scale 1"),
+    "NaN": ({"mean": [np.nan, 1]}, "mean: nan, all values must be finite"),
+    "infinity": ({"scale": [1, np.inf]}, "scale: inf, all values must be finite"),
+    "text": ({"mean": "mean.npz"}, "mean: expected 2 real numbers, one for each input of the model"),
+    "unequal rows": ({"mean": [[1], [2, 3]]}, "mean: expected 2 real numbers, one for each input of the model"),
+    "complex": ({"scale": [1j, 1]}, "scale: expected 2 real numbers, one for each input of the model"),
+    "next to nothing": ({"scale": [1, 1e-310]}, "scale: 1e-310 is too small for the weights of the model"),
 }
 
 
@@ -360,12 +360,12 @@ def test_a_standardised_model_runs_on_raw_units():
     """The same states as those of the model that is quantized on standardised data, to within the budget."""
     model = small_model(n_inputs=3)
     x = random_x(20, 30, 3)
-    mean, scale = np.array([1.0, -20.0, 3000.0]), np.array([0.1, 5.0, 70.0])
+    mean, scale = np.array([0.1, -5.0, 100.0]), np.array([0.1, 5.0, 70.0])
     int_model = qg.quantize(model, x * scale + mean, mean=mean, scale=scale)
     assert state_sqnr(model, x, int_model, x * scale + mean) > 40
 
 
-# ---- the real meaning of an integer model --------------------------------------------------------------------------------
+# ---- the real meaning of an integer model --------------------------------------------------------------------------
 
 
 def exact_rows(weights, x_raw, operand_bits):
@@ -420,7 +420,7 @@ def test_dequantized_weights_are_near_the_given_ones():
         ),
         last_step=True,
     )
-    real = dequantize(qg.quantize(model, random_x(5, 20, 3) * [1, 100, 0.01]))
+    real = dequantize(qg.quantize(model, random_x(5, 20, 3)))
     for mine, found in zip(model.layers, real.layers, strict=True):
         for name in ("input_weights", "recurrent_weights", "weights"):
             if hasattr(mine, name):
@@ -428,7 +428,7 @@ def test_dequantized_weights_are_near_the_given_ones():
                 assert np.abs(rows - given_rows).max() <= np.abs(given_rows).max() / 126
 
 
-# ---- the whole model -------------------------------------------------------------------------------------------------------
+# ---- the whole model -----------------------------------------------------------------------------------------------
 
 
 def state_sqnr(reference, x, int_model, int_x=None):
@@ -478,9 +478,11 @@ def test_the_self_test_is_that_of_the_oracle(x):
 
 
 def test_nothing_clips_on_the_calibration_data():
-    x = random_x(20, 10, 3) * [1, 1000, 0.001]
+    sizes = np.array([1, 1000, 0.001])
+    x = random_x(20, 10, 3) * sizes
     x[0, 0] = x[0].max(axis=0) * 50  # a rare peak
-    assert run(qg.quantize(small_model(n_inputs=3), x), x).clipped_inputs.tolist() == [0, 0, 0]
+    model = scaled(small_model(n_inputs=3), input_weights=1 / sizes)
+    assert run(qg.quantize(model, x), x).clipped_inputs.tolist() == [0, 0, 0]
 
 
 def test_notes_report_the_ranges():
@@ -498,7 +500,7 @@ def test_notes_report_the_ranges():
     assert notes["warnings"] == []
 
 
-# ---- warnings ----------------------------------------------------------------------------------------------------------------
+# ---- warnings ------------------------------------------------------------------------------------------------------
 
 
 def test_dead_inputs_are_named():
@@ -553,7 +555,7 @@ def test_an_output_that_is_always_0_is_named_and_does_not_saturate():
     np.testing.assert_allclose(qg.simulate(int_model, x), model.run(x), atol=0.02)
 
 
-# ---- calibration data ------------------------------------------------------------------------------------------------------------
+# ---- calibration data ----------------------------------------------------------------------------------------------
 
 
 def test_one_sequence_of_one_step():
@@ -576,7 +578,7 @@ def test_padding_does_not_influence_anything(tmp_path):
 
 def test_constant_features():
     x = np.broadcast_to([100.0, -1.0], (2, 4, 2))
-    model = qg.quantize(small_model(), x)
+    model = qg.quantize(scaled(small_model(), input_weights=[0.01, 1.0]), x)
     assert model.notes["warnings"] == []
     assert run(model, x).clipped_inputs.tolist() == [0, 0]
 
@@ -615,7 +617,7 @@ def test_inputs_of_any_size_cost_the_same(size):
     assert found > 40
 
 
-# ---- models that cannot be done -------------------------------------------------------------------------------------------------
+# ---- models that cannot be done ------------------------------------------------------------------------------------
 
 
 MODEL_REFUSALS = {
@@ -664,7 +666,7 @@ def test_what_is_no_float_model(model):
         qg.quantize(model, random_x(2, 5, 2))
 
 
-# ---- the error budget --------------------------------------------------------------------------------------------------------------
+# ---- the error budget ----------------------------------------------------------------------------------------------
 
 
 def test_budget_of_the_digits(digits):
