@@ -1,6 +1,6 @@
 """The table behind sigmoid and tanh on the device (SPEC.md R6), and the functions that it stands for.
 
-`tools/activation_table.py` derives the table and measures it.
+`tools/activation_table.py` derives the table, `tools/bench_table.py` measures it.
 """
 
 from __future__ import annotations
