@@ -78,7 +78,7 @@ def run_on_board(
 
     board     a name from `quantgru boards`: the test firmware is built and started here
     port      anything that pyserial opens, with a board that runs the test firmware with this model
-    progress  told how many steps have been compared
+    progress  called with the number of steps compared since its last call
 
     Every step's outputs are compared, and the CRC-32 of its whole state; where one differs, all gates of that step are
     read back. Raises DataError, ConfigError for an unknown board or a missing tool, DeviceError for a board that is

@@ -95,8 +95,8 @@ def compare(
 ) -> Comparison:
     """Runs all sequences of raw inputs, int16 [steps, inputs] each, up to the first difference.
 
-    The session is open. `progress` is told how many steps have been compared. Raises DataError if there is nothing to
-    compare, DeviceError if the board fails.
+    The session is open. `progress` is called with the number of steps compared since its last call. Raises DataError if
+    there is nothing to compare, DeviceError if the board fails.
     """
     _check_shapes(model, inputs, expected)
     ticks: list[Uint32Array] = []
@@ -107,7 +107,7 @@ def compare(
             n = answered.ticks.size if wrong is None else wrong + 1
             ticks.append(answered.ticks[:n])
             steps += n
-            progress(steps)
+            progress(n)
             if wrong is not None:
                 difference = _narrow_down(session, model, sequence_inputs, expected, (sequence, start + wrong))
                 if difference is None:
