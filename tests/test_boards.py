@@ -177,11 +177,9 @@ def test_a_board_ends_with_whoever_started_it(board, tmp_path):
     command = [sys.executable, "-c", program, board, str(image.path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as starter:
         assert starter.stdout.readline() == b"running\n"
+        wait_for(lambda: processes_of(image) and not processes_of(image, program="setpriv"))  # its guard is in place
         starter.kill()
-    deadline = time.monotonic() + 5
-    while processes_of(image) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not processes_of(image)
+    wait_for(lambda: not processes_of(image))
 
 
 def step_and_kill(case, image, board) -> None:
@@ -205,8 +203,16 @@ def test_what_the_process_said_is_in_the_message(tmp_path):
         pass
 
 
-def processes_of(image) -> list[int]:
-    """Those whose command line names the image."""
+def wait_for(condition) -> None:
+    """Returns as soon as the condition holds; fails after ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def processes_of(image, program: str = "") -> list[int]:
+    """Those whose command line names the image, and begins with `program`."""
     found = []
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -214,7 +220,7 @@ def processes_of(image) -> list[int]:
                 arguments = file.read().split(b"\0")
         except OSError:
             continue
-        if str(image.path).encode() in arguments:
+        if str(image.path).encode() in arguments and arguments[0].startswith(program.encode()):
             found.append(int(entry))
     return found
 
