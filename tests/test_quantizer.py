@@ -139,6 +139,13 @@ def test_raw_rms_values_are_equal(spread):
     assert 100 < raw.min()
 
 
+def test_a_feature_without_peaks_does_not_use_its_room():
+    """A square wave could have three bits more than its neighbours, and would spoil the scale of their weights."""
+    rms, peaks = np.ones(6), np.array([1.0, 8.0, 8.0, 8.0, 8.0, 8.0])
+    bits = input_fraction_bits(-peaks, peaks, rms, random_x(24, 6))
+    assert bits.tolist() == [most_fraction_bits(-8.0, 8.0)] * 6
+
+
 def test_a_feature_with_a_rare_peak_has_what_its_peak_allows():
     rms = np.ones(4)
     peaks = np.array([4.0, 4.0, 4.0, 4000.0])
@@ -184,8 +191,10 @@ def check_rows(weights, fraction_bits, matrix):
         largest_step = max(Fraction(max(values)) / 127, -Fraction(min(values)) / 128)
         nearly_dead = int(matrix.shift[row]) == 30 and int(matrix.multiplier[row]) == 2**14
         full_sum = sum(abs(Fraction(value)) for value in values) / largest_step if largest_step else 0
+        assert scale >= largest_step
         bounded = (full_sum + Fraction(len(values), 2)) * 2 ** (15 + k) > 2**31
         if not (nearly_dead or bounded):
+            assert scale <= largest_step * (1 + Fraction(1, 2**14)), "15 bits of multiplier come closer"
             assert max(codes) == 127 or min(codes) == -128, "the range of the codes is not used"
 
 
@@ -486,14 +495,14 @@ def test_nothing_clips_on_the_calibration_data():
 
 
 def test_notes_report_the_ranges():
-    x = np.array([[[1.0, -3.0], [2.0, 1.0]], [[-2.0, 0.0], [1.0, 2.0]]])
+    x = [np.array([[1.0, -3.0], [2.0, -1.0], [2.5, -4.0]]), np.array([[3.0, -2.0]])]
     head = (Dense("out", np.zeros((1, 4)), np.array([-2.5])),)
     model = qg.quantize(small_model(head=head), x)
     notes = model.notes
     assert notes["calibration"] == {"sequences": 2, "steps": 4}
-    assert [entry["min"] for entry in notes["inputs"]] == [-2.0, -3.0]
-    assert [entry["max"] for entry in notes["inputs"]] == [2.0, 2.0]
-    assert [entry["rms"] for entry in notes["inputs"]] == pytest.approx([math.sqrt(10 / 4), math.sqrt(14 / 4)])
+    assert [entry["min"] for entry in notes["inputs"]] == [1.0, -4.0]
+    assert [entry["max"] for entry in notes["inputs"]] == [3.0, -1.0]
+    assert [entry["rms"] for entry in notes["inputs"]] == pytest.approx([math.sqrt(20.25 / 4), math.sqrt(30 / 4)])
     for entry, f in zip(notes["inputs"], model.input_fraction_bits.tolist(), strict=True):
         assert (entry["clips_below"], entry["clips_above"]) == (-32768 / 2**f, 32767 / 2**f)
     assert notes["outputs"] == [{"layer": "out", "peak": 2.5}]
@@ -541,6 +550,15 @@ def test_the_largest_update_decides_not_the_padding():
     model = FloatModel((gru,), last_step=False)
     assert qg.quantize(model, [np.ones((3, 1)), np.ones((9, 1))]).notes["warnings"] != []
     assert qg.quantize(model, [np.ones((3, 1)), np.zeros((9, 1))]).notes["warnings"] == []
+
+
+def test_the_peak_of_an_output_is_not_that_of_padding():
+    """n = tanh(1 - 0.9 x): in the padding, x = 0, outputs would grow."""
+    bias = np.array([[0.0], [0.0], [1.0]])
+    gru = Gru("g", "after", np.array([[[0.0]], [[0.0]], [[-0.9]]]), np.zeros((3, 1, 1)), bias, np.zeros(1))
+    model = FloatModel((gru, Dense("out", np.ones((1, 1)), np.zeros(1))), last_step=False)
+    found = qg.quantize(model, [np.ones((1, 1)), np.ones((3, 1))]).notes["outputs"]
+    assert found == [{"layer": "out", "peak": pytest.approx(math.tanh(0.1) * 7 / 8)}]
 
 
 def test_an_output_that_is_always_0_is_named_and_does_not_saturate():

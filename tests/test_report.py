@@ -42,10 +42,10 @@ def compare_outputs(float_outputs, int_outputs, labels=None):
 
 
 def test_compare_with_labels():
-    found = compare_outputs(FLOAT_OUTPUTS, INT_OUTPUTS, np.array([1, 0, 2, 0]))
+    found = compare_outputs(FLOAT_OUTPUTS, INT_OUTPUTS, np.array([1, 1, 2, 1]))
     assert found.state_sqnr_db == pytest.approx(13.9794)
     assert found.largest_error == pytest.approx(0.25)
-    assert (found.label_agreement, found.float_accuracy, found.int_accuracy) == (0.5, 0.75, 0.75)
+    assert (found.label_agreement, found.float_accuracy, found.int_accuracy) == (0.5, 0.75, 0.25)
 
 
 def test_compare_without_labels():

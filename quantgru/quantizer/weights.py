@@ -45,9 +45,10 @@ def quantize_rows(weights: FloatArray, fraction_bits: int, where: str) -> Matrix
 def _too_large(weights: FloatArray, row: int, fraction_bits: int, where: str) -> ModelError:
     with np.errstate(over="ignore"):
         reached = np.ldexp(np.abs(weights[row]).sum(), 15)
+    largest = np.ldexp(1.0, 29 - fraction_bits)
     return ModelError(
-        f"{where}, row {row}: the sum reaches {reached:.4g} where all operands are at the end of their range, and a 32-bit "
-        f"accumulator holds up to {np.ldexp(1.0, 29 - fraction_bits):.6g}; lower the weights, or scale the inputs"
+        f"{where}, row {row}: the sum reaches {reached:.4g} where all operands are at the end of their range, and a "
+        f"32-bit accumulator holds up to {largest:.6g}; lower the weights, or scale the inputs"
     )
 
 

@@ -14,9 +14,8 @@ from quantgru.simulator.program import Int16Array, Program
 class Stream:
     """A device that runs one model: state, steps, outputs. Equal to a batch run of the same steps.
 
-    >>> import numpy as np, quantgru as qg                     # doctest: +SKIP
-    >>> stream = qg.Stream(qg.IntModel.load("gesture.qgru"))   # doctest: +SKIP
-    >>> y = stream.step(np.zeros(6))                           # doctest: +SKIP
+    stream = qg.Stream(qg.IntModel.load("gesture.qgru"))
+    outputs = stream.step(inputs)
     """
 
     def __init__(self, model: IntModel) -> None:
