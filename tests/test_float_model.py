@@ -233,7 +233,8 @@ def test_padding_gives_zeros(tmp_path):
     y = two_layer_model(last_step=False).run(load_npz(tmp_path / "x.npz")[0])
     assert y.shape == (2, 4, 2)
     assert (y[1, 2:] == 0).all()
-    np.testing.assert_array_equal(y[1, :2], two_layer_model(last_step=False).run([x[1, :2]])[0])
+    alone = two_layer_model(last_step=False).run([x[1, :2]])[0]
+    np.testing.assert_allclose(y[1, :2], alone, rtol=0, atol=1e-14)  # products of another shape add up in another order
 
 
 @pytest.mark.parametrize("x", [np.zeros((1, 2, 4)), [np.zeros((2, 2))]])

@@ -117,39 +117,40 @@ def test_outputs_have_room_for_twice_the_peak(peak, expected):
 )
 def test_no_input_clips_on_what_was_seen(pairs, seed):
     low, high = np.sort(np.array(pairs), axis=1).T
-    rms = np.sqrt((low**2 + high**2) / 2)
-    bits = input_fraction_bits(low, high, rms, random_x(6, len(pairs), seed=seed))
+    deviation = np.sqrt((low**2 + high**2) / 2)
+    bits = input_fraction_bits(low, high, deviation, random_x(6, len(pairs), seed=seed))
     for f, *ends in zip(bits.tolist(), low.tolist(), high.tolist(), strict=True):
         assert all(fits(end, f) for end in ends)
 
 
-def formats_of(rms, peak_factor=4.0, weights=None):
-    """Fraction bits of features that reach `peak_factor` times their rms on both sides."""
-    peaks = np.asarray(rms) * peak_factor
-    weights = random_x(24, len(rms)) / np.where(np.asarray(rms) > 0, rms, 1) if weights is None else weights
-    return input_fraction_bits(-peaks, peaks, np.asarray(rms), weights)
+def formats_of(deviation, peak_factor=4.0, weights=None):
+    """Fraction bits of features that reach `peak_factor` times their deviation on both sides."""
+    peaks = np.asarray(deviation) * peak_factor
+    if weights is None:
+        weights = random_x(24, len(deviation)) / np.where(np.asarray(deviation) > 0, deviation, 1)
+    return input_fraction_bits(-peaks, peaks, np.asarray(deviation), weights)
 
 
 @pytest.mark.parametrize("spread", [1, 10, 100, 1000])
-def test_raw_rms_values_are_equal(spread):
+def test_raw_deviations_are_equal(spread):
     """As equal as powers of two can make them: each within a factor of sqrt(2) of a common level."""
-    rms = np.geomspace(1, spread, 7)
-    raw = rms * 2.0 ** formats_of(rms)
+    deviation = np.geomspace(1, spread, 7)
+    raw = deviation * 2.0 ** formats_of(deviation)
     assert raw.max() / raw.min() <= 2 * (1 + 1e-9)
     assert 100 < raw.min()
 
 
 def test_a_feature_without_peaks_does_not_use_its_room():
     """A square wave could have three bits more than its neighbours, and would spoil the scale of their weights."""
-    rms, peaks = np.ones(6), np.array([1.0, 8.0, 8.0, 8.0, 8.0, 8.0])
-    bits = input_fraction_bits(-peaks, peaks, rms, random_x(24, 6))
+    deviation, peaks = np.ones(6), np.array([1.0, 8.0, 8.0, 8.0, 8.0, 8.0])
+    bits = input_fraction_bits(-peaks, peaks, deviation, random_x(24, 6))
     assert bits.tolist() == [most_fraction_bits(-8.0, 8.0)] * 6
 
 
 def test_a_feature_with_a_rare_peak_has_what_its_peak_allows():
-    rms = np.ones(4)
+    deviation = np.ones(4)
     peaks = np.array([4.0, 4.0, 4.0, 4000.0])
-    bits = input_fraction_bits(-peaks, peaks, rms, random_x(24, 4))
+    bits = input_fraction_bits(-peaks, peaks, deviation, random_x(24, 4))
     assert bits[3] == most_fraction_bits(-4000.0, 4000.0) == 3
     assert len(set(bits[:3].tolist())) == 1
     assert bits[0] > 3
@@ -369,9 +370,35 @@ def test_a_standardised_model_runs_on_raw_units():
     """The same states as those of the model that is quantized on standardised data, to within the budget."""
     model = small_model(n_inputs=3)
     x = random_x(20, 30, 3)
-    mean, scale = np.array([0.1, -5.0, 100.0]), np.array([0.1, 5.0, 70.0])
+    mean, scale = np.array([1.0, -20.0, 3000.0]), np.array([0.1, 5.0, 70.0])  # up to 40 deviations from zero
     int_model = qg.quantize(model, x * scale + mean, mean=mean, scale=scale)
     assert state_sqnr(model, x, int_model, x * scale + mean) > 40
+
+
+@pytest.mark.parametrize("reset", ["after", "before"])
+def test_biases_take_back_what_rounded_weights_do_to_means(reset):
+    """The mean of each pre-activation over the calibration data is that of the float model, within the biases' LSB."""
+    model = small_model(n_inputs=3)
+    if reset == "before":
+        first = model.grus[0]
+        model = replace(model, layers=(replace(first, reset=reset, recurrent_bias=np.zeros(first.n_units)),))
+    x = random_x(20, 30, 3) + np.array([1.0, -20.0, 300.0])
+    gru, meaning = model.grus[0], qg.quantizer.dequantize(qg.quantize(model, x)).grus[0]
+    h = states(model, as_sequences(x))[0]
+    before = np.concatenate([np.zeros_like(h[:, :1]), h[:, :-1]], axis=1).reshape(-1, gru.n_units)
+    rows = x.reshape(-1, 3)
+    for gate in (0, 1):  # W x + b, and with it the part of U, which has the same bias
+        exact = rows @ gru.input_weights[gate].T + before @ gru.recurrent_weights[gate].T + gru.bias[gate]
+        rounded = rows @ meaning.input_weights[gate].T + before @ meaning.recurrent_weights[gate].T + meaning.bias[gate]
+        assert np.abs((exact - rounded).mean(axis=0)).max() <= 0.5 / 2**14 + 1e-12
+    if reset == "after":
+        exact = before @ gru.recurrent_weights[2].T + gru.recurrent_bias
+        rounded = before @ meaning.recurrent_weights[2].T + meaning.recurrent_bias
+    else:
+        r = 1 / (1 + np.exp(-(rows @ gru.input_weights[1].T + before @ gru.recurrent_weights[1].T + gru.bias[1])))
+        exact = rows @ gru.input_weights[2].T + (r * before) @ gru.recurrent_weights[2].T + gru.bias[2]
+        rounded = rows @ meaning.input_weights[2].T + (r * before) @ meaning.recurrent_weights[2].T + meaning.bias[2]
+    assert np.abs((exact - rounded).mean(axis=0)).max() <= 0.5 / 2**14 + 1e-12
 
 
 # ---- the real meaning of an integer model --------------------------------------------------------------------------

@@ -9,34 +9,40 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.activations import DENSE_ACTIVATIONS, sigmoid
-from quantgru.model.layers import Dense, FloatModel, Gate, Gru
+from quantgru.model.layers import Dense, FloatModel, Gru
 from quantgru.sequences import Sequences
 
 FloatArray = npt.NDArray[np.float64]
 
-# Called after each step with its number and z, r and n [sequences, units].
-GateObserver = Callable[[int, FloatArray, FloatArray, FloatArray], None]
+# Called after each step with its number, the state before it, z, r and n, [sequences, units] each.
+GateObserver = Callable[[int, FloatArray, FloatArray, FloatArray, FloatArray], None]
 
 
 def gru_states(layer: Gru, x: FloatArray, observe: GateObserver | None = None) -> FloatArray:
     """h after every step, [sequences, steps, units], from zero; x [sequences, steps, inputs]."""
     n_sequences, n_steps, _ = x.shape
-    h = np.zeros((n_sequences, layer.n_units))
-    states = np.empty((n_sequences, n_steps, layer.n_units))
-    recurrent = layer.recurrent_weights
-    from_input = [x @ layer.input_weights[gate].T + layer.bias[gate] for gate in Gate]
+    units = layer.n_units
+    # Gates side by side: one product a step for all three.
+    input_weights = layer.input_weights.reshape(3 * units, -1).T
+    recurrent_weights = layer.recurrent_weights.reshape(3 * units, units).T
+    bias = layer.bias.reshape(-1)
+    h = np.zeros((n_sequences, units))
+    states = np.empty((n_sequences, n_steps, units))
     for t in range(n_steps):
-        z = sigmoid(from_input[Gate.Z][:, t] + h @ recurrent[Gate.Z].T)
-        r = sigmoid(from_input[Gate.R][:, t] + h @ recurrent[Gate.R].T)
+        from_x = x[:, t] @ input_weights + bias
+        from_h = h @ recurrent_weights
+        z = sigmoid(from_x[:, :units] + from_h[:, :units])
+        r = sigmoid(from_x[:, units : 2 * units] + from_h[:, units : 2 * units])
         if layer.reset == "after":
-            inner = r * (h @ recurrent[Gate.N].T + layer.recurrent_bias)
+            inner = r * (from_h[:, 2 * units :] + layer.recurrent_bias)
         else:
-            inner = (r * h) @ recurrent[Gate.N].T
-        n = np.tanh(from_input[Gate.N][:, t] + inner)
-        h = z * h + (1 - z) * n
-        states[:, t] = h
+            inner = (r * h) @ recurrent_weights[:, 2 * units :]
+        n = np.tanh(from_x[:, 2 * units :] + inner)
+        new_h = z * h + (1 - z) * n
         if observe is not None:
-            observe(t, z, r, n)
+            observe(t, h, z, r, n)
+        h = new_h
+        states[:, t] = h
     return states
 
 

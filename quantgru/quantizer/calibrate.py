@@ -1,4 +1,4 @@
-"""What the float model does on the user's data: the ranges that formats are chosen from."""
+"""What the float model does on the user's data: what formats and biases are chosen from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.model import FloatModel
+from quantgru.model import Dense, FloatModel, Gru
 from quantgru.model.run import dense_output, gru_states
 from quantgru.sequences import Sequences
 
@@ -15,12 +15,32 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
-    """Ranges seen on the calibration data, padding left out.
+class GruStatistics:
+    """Of one GRU layer.
 
-    input_min, input_max, input_rms  [inputs]
-    largest_update  largest u = 1 - z of each unit, of each GRU layer [units]
-    dense_peaks     largest |output| of each dense layer
+    input_mean       of what W multiplies [inputs]
+    recurrent_means  of what U multiplies, by gate [3, units]: h before the step; r * h for n with reset "before"
+    largest_update   largest u = 1 - z of each unit [units]
+    """
+
+    input_mean: FloatArray
+    recurrent_means: FloatArray
+    largest_update: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class DenseStatistics:
+    """Of one dense layer: mean of its inputs [inputs], and the largest |output|."""
+
+    input_mean: FloatArray
+    peak: float
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What was seen on the calibration data, padding left out.
+
+    input_min, input_max, input_rms, input_deviation  [inputs]; deviation is the standard deviation
     """
 
     n_sequences: int
@@ -28,35 +48,57 @@ class Calibration:
     input_min: FloatArray
     input_max: FloatArray
     input_rms: FloatArray
-    largest_update: tuple[FloatArray, ...]
-    dense_peaks: tuple[float, ...]
+    input_deviation: FloatArray
+    grus: tuple[GruStatistics, ...]
+    head: tuple[DenseStatistics, ...]
 
 
 def calibrate(model: FloatModel, sequences: Sequences) -> Calibration:
-    """Runs `model` on `sequences` and collects ranges."""
+    """Runs `model` on `sequences` and collects statistics."""
     rows = sequences.rows()
     x = sequences.values
-    updates = []
+    grus = []
     for layer in model.grus:
-        largest = np.zeros(layer.n_units)
-
-        def observe(t: int, z: FloatArray, r: FloatArray, n: FloatArray, largest: FloatArray = largest) -> None:
-            running = sequences.lengths > t
-            np.maximum(largest, (1 - z[running]).max(axis=0, initial=0.0), out=largest)
-
-        x = gru_states(layer, x, observe)
-        updates.append(largest)
-    peaks = []
+        observer = _GruObserver(layer, sequences)
+        input_mean = x[sequences.valid].mean(axis=0)
+        x = gru_states(layer, x, observer)
+        grus.append(observer.statistics(input_mean))
     y = x[sequences.valid]
+    head = []
     for dense in model.head:
+        head.append(_dense_statistics(dense, y))
         y = dense_output(dense, y)
-        peaks.append(float(np.abs(y).max()))
     return Calibration(
         sequences.n_sequences,
         sequences.n_steps,
         rows.min(axis=0),
         rows.max(axis=0),
         np.sqrt(np.mean(rows**2, axis=0)),
-        tuple(updates),
-        tuple(peaks),
+        rows.std(axis=0),
+        tuple(grus),
+        tuple(head),
     )
+
+
+class _GruObserver:
+    """Collects over the steps of a run, without keeping their gates."""
+
+    def __init__(self, layer: Gru, sequences: Sequences) -> None:
+        self._reset = layer.reset
+        self._lengths = sequences.lengths
+        self._n_steps = sequences.n_steps
+        self._largest_update = np.zeros(layer.n_units)
+        self._sums = np.zeros((3, layer.n_units))
+
+    def __call__(self, t: int, h: FloatArray, z: FloatArray, r: FloatArray, n: FloatArray) -> None:
+        running = self._lengths > t
+        np.maximum(self._largest_update, (1 - z[running]).max(axis=0, initial=0.0), out=self._largest_update)
+        self._sums[:2] += h[running].sum(axis=0)
+        self._sums[2] += (h if self._reset == "after" else r * h)[running].sum(axis=0)
+
+    def statistics(self, input_mean: FloatArray) -> GruStatistics:
+        return GruStatistics(input_mean, self._sums / self._n_steps, self._largest_update)
+
+
+def _dense_statistics(layer: Dense, x: FloatArray) -> DenseStatistics:
+    return DenseStatistics(x.mean(axis=0), float(np.abs(dense_output(layer, x)).max()))

@@ -28,7 +28,8 @@ def dequantize(model: IntModel) -> FloatModel:
     return FloatModel(tuple(layers), model.last_step, model.name)
 
 
-def _weights(matrix: Matrix, operand_bits: npt.NDArray[np.int64], result_bits: int) -> FloatArray:
+def real_weights(matrix: Matrix, operand_bits: npt.NDArray[np.int64], result_bits: int) -> FloatArray:
+    """Real weights [rows, columns] of a matrix on operands with `operand_bits`, whose sums have `result_bits`."""
     exponent = matrix.left_shift - 16 - matrix.shift.astype(np.int64) - result_bits
     scale = np.ldexp(matrix.multiplier.astype(np.float64), exponent)
     return np.asarray(np.ldexp(matrix.codes * scale[:, None], operand_bits))
@@ -44,8 +45,8 @@ def _gru(layer: IntGru, operand_bits: npt.NDArray[np.int64]) -> Gru:
     return Gru(
         layer.name,
         layer.reset,
-        _weights(layer.input, operand_bits, bits).reshape(3, units, -1),
-        _weights(layer.recurrent, state_bits, bits).reshape(3, units, units),
+        real_weights(layer.input, operand_bits, bits).reshape(3, units, -1),
+        real_weights(layer.recurrent, state_bits, bits).reshape(3, units, units),
         to_real(layer.bias, bits).reshape(3, units),
         recurrent_bias,
     )
@@ -53,4 +54,6 @@ def _gru(layer: IntGru, operand_bits: npt.NDArray[np.int64]) -> Gru:
 
 def _dense(layer: IntDense, operand_bits: npt.NDArray[np.int64]) -> Dense:
     bits = PRE_ACTIVATION.fraction_bits if layer.activation in ("sigmoid", "tanh") else layer.output_fraction_bits
-    return Dense(layer.name, _weights(layer.matrix, operand_bits, bits), to_real(layer.bias, bits), layer.activation)
+    return Dense(
+        layer.name, real_weights(layer.matrix, operand_bits, bits), to_real(layer.bias, bits), layer.activation
+    )

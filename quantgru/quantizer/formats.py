@@ -24,36 +24,36 @@ def largest_fraction_bits(low: npt.ArrayLike, high: npt.ArrayLike) -> IntArray:
     return np.asarray(candidates[fits.sum(axis=-1) - 1])
 
 
-def input_fraction_bits(low: FloatArray, high: FloatArray, rms: FloatArray, weights: FloatArray) -> IntArray:
-    """Fraction bits of each input feature [inputs]; none clips on low ... high.
+def input_fraction_bits(low: FloatArray, high: FloatArray, deviation: FloatArray, weights: FloatArray) -> IntArray:
+    """Fraction bits of each input feature [inputs]; none clips on low ... high. deviation is the standard deviation.
 
     Two errors reach a pre-activation: rounding the inputs, which fraction bits reduce, and rounding the weights, which
-    grows where raw values of one feature are larger than those of the others, since a row has a single scale. So raw
-    rms values are made equal at a common level as far as the features' peaks allow, and the level is the one with the
-    least error through `weights` [rows, inputs], 8-bit codes assumed.
+    grows where raw values of one feature vary more than those of the others, since a row has a single scale. (What it
+    does to a mean, the biases take back.) So raw deviations are made equal at a common level as far as the features'
+    peaks allow, and the level is the one with the least error through `weights` [rows, inputs], 8-bit codes assumed.
     """
     ceiling = largest_fraction_bits(low, high)
-    alive = rms > 0
+    alive = deviation > 0
     if not alive.any():
         return ceiling
     weights = weights / max(np.abs(weights).max(), np.finfo(np.float64).tiny)  # the error of large ones stays finite
     best: tuple[float, IntArray] | None = None
     for level in np.exp2(np.arange(0, 15.5, 0.5)):
-        wanted = np.round(np.log2(level / np.where(alive, rms, rms[alive].max())))
+        wanted = np.round(np.log2(level / np.where(alive, deviation, deviation[alive].max())))
         bits = np.clip(np.minimum(wanted, ceiling), -MAX_FRACTION_BITS, MAX_FRACTION_BITS).astype(np.int64)
-        error = _pre_activation_error(bits, rms, weights)
+        error = _pre_activation_error(bits, deviation, weights)
         if best is None or error < best[0]:
             best = error, bits
     assert best is not None
     return best[1]
 
 
-def _pre_activation_error(bits: IntArray, rms: FloatArray, weights: FloatArray) -> float:
+def _pre_activation_error(bits: IntArray, deviation: FloatArray, weights: FloatArray) -> float:
     """Mean square error of a pre-activation that rounding inputs and weights causes."""
     raw_weights = np.ldexp(weights, -bits)
     steps = np.abs(raw_weights).max(axis=1) / 127
     from_inputs = (raw_weights**2).sum(axis=1)
-    from_weights = steps**2 * (np.ldexp(rms, bits) ** 2).sum()
+    from_weights = steps**2 * (np.ldexp(deviation, bits) ** 2).sum()
     return float((from_inputs + from_weights).mean() / 12)
 
 

@@ -13,7 +13,8 @@ from quantgru.fixed import MAX_FRACTION_BITS, PRE_ACTIVATION, STATE
 from quantgru.int_model import IntDense, IntGru, IntLayer, IntModel, SelfTest
 from quantgru.int_model.types import Matrix
 from quantgru.model import Dense, FloatModel, Gru
-from quantgru.quantizer.calibrate import Calibration, calibrate
+from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics, calibrate
+from quantgru.quantizer.dequantize import real_weights
 from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits, output_fraction_bits
 from quantgru.quantizer.standardisation import fold_standardisation
 from quantgru.quantizer.weights import quantize_bias, quantize_rows
@@ -21,6 +22,7 @@ from quantgru.sequences import Sequences, SequencesLike, as_sequences
 from quantgru.simulator.batch import run, step_check
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 _SELFTEST_STEPS = 8
 _FAINTEST_PEAK = 2.0 ** (7 - MAX_FRACTION_BITS)  # below, an input has fewer than 8 bits even in the finest format
@@ -52,14 +54,14 @@ def quantize(
     seen = calibrate(folded, sequences)
     first = folded.grus[0]
     rows = first.input_weights.reshape(-1, first.n_inputs)
-    fraction_bits = input_fraction_bits(seen.input_min, seen.input_max, seen.input_rms, rows)
+    fraction_bits = input_fraction_bits(seen.input_min, seen.input_max, seen.input_deviation, rows)
     operand_bits = fraction_bits
     layers: list[IntLayer] = []
-    for gru in folded.grus:
-        layers.append(_gru(gru, operand_bits))
+    for gru, gru_seen in zip(folded.grus, seen.grus, strict=True):
+        layers.append(_gru(gru, operand_bits, gru_seen))
         operand_bits = np.full(gru.n_units, STATE.fraction_bits)
-    for dense, peak in zip(folded.head, seen.dense_peaks, strict=True):
-        layer = _dense(dense, operand_bits, peak)
+    for dense, dense_seen in zip(folded.head, seen.head, strict=True):
+        layer = _dense(dense, operand_bits, dense_seen)
         layers.append(layer)
         operand_bits = np.full(layer.n_outputs, layer.output_fraction_bits)
     int_model = IntModel(
@@ -89,36 +91,56 @@ def _check_range(sequences: Sequences) -> None:
         )
 
 
-def _rows(weights: FloatArray, operand_bits: npt.NDArray[np.int64], result_bits: int, where: str) -> Matrix:
-    return quantize_rows(np.ldexp(weights, -operand_bits), result_bits, where)
+def _rows(
+    weights: FloatArray, operand_bits: IntArray, result_bits: int, operand_means: FloatArray, where: str
+) -> tuple[Matrix, FloatArray]:
+    """Integer rows, and what their rounding takes from each row's mean [rows]: the bias must give it back.
+
+    Without that, a rounding error of a weight acts on the mean of its operand, too, which may be far larger than its
+    deviation: a temperature in kelvin. operand_means is [columns], or [rows, columns] where it depends on the row.
+    """
+    matrix = quantize_rows(np.ldexp(weights, -operand_bits), result_bits, where)
+    lost = weights - real_weights(matrix, operand_bits, result_bits)
+    return matrix, (lost * operand_means).sum(axis=1)
 
 
-def _gru(layer: Gru, operand_bits: npt.NDArray[np.int64]) -> IntGru:
+def _gru(layer: Gru, operand_bits: IntArray, seen: GruStatistics) -> IntGru:
     bits = PRE_ACTIVATION.fraction_bits
+    units = layer.n_units
     where = f"GRU layer {layer.name!r}"
-    state_bits = np.full(layer.n_units, STATE.fraction_bits)
-    recurrent_bias = layer.recurrent_bias if layer.reset == "after" else np.zeros(0)
+    weights = layer.input_weights.reshape(-1, layer.n_inputs)
+    w, from_x = _rows(weights, operand_bits, bits, seen.input_mean, f"{where}, W")
+    recurrent = layer.recurrent_weights.reshape(-1, units)
+    means = np.repeat(seen.recurrent_means, units, axis=0)
+    u, from_h = _rows(recurrent, np.full(units, STATE.fraction_bits), bits, means, f"{where}, U")
+    bias = layer.bias.reshape(-1) + from_x
+    recurrent_bias = np.zeros(0)
+    if layer.reset == "after":  # what U_n loses is inside the reset product, like c
+        recurrent_bias = layer.recurrent_bias + from_h[2 * units :]
+        from_h[2 * units :] = 0.0
     return IntGru(
         layer.name,
         layer.reset,
-        _rows(layer.input_weights.reshape(-1, layer.n_inputs), operand_bits, bits, f"{where}, W"),
-        _rows(layer.recurrent_weights.reshape(-1, layer.n_units), state_bits, bits, f"{where}, U"),
-        quantize_bias(layer.bias.reshape(-1), bits, where),
+        w,
+        u,
+        quantize_bias(bias + from_h, bits, where),
         quantize_bias(recurrent_bias, bits, where),
     )
 
 
-def _dense(layer: Dense, operand_bits: npt.NDArray[np.int64], peak: float) -> IntDense:
+def _dense(layer: Dense, operand_bits: IntArray, seen: DenseStatistics) -> IntDense:
     where = f"dense layer {layer.name!r}"
     output_bits = STATE.fraction_bits
     row_bits = PRE_ACTIVATION.fraction_bits
     if layer.activation in ("linear", "relu"):
-        output_bits = row_bits = _output_format(layer, operand_bits, peak)
-    matrix = _rows(layer.weights, operand_bits, row_bits, where)
-    return IntDense(layer.name, layer.activation, matrix, quantize_bias(layer.bias, row_bits, where), output_bits)
+        output_bits = row_bits = _output_format(layer, operand_bits, seen.peak)
+    matrix, lost = _rows(layer.weights, operand_bits, row_bits, seen.input_mean, where)
+    return IntDense(
+        layer.name, layer.activation, matrix, quantize_bias(layer.bias + lost, row_bits, where), output_bits
+    )
 
 
-def _output_format(layer: Dense, operand_bits: npt.NDArray[np.int64], peak: float) -> int:
+def _output_format(layer: Dense, operand_bits: IntArray, peak: float) -> int:
     if peak == 0:  # nothing to go by: room for all that the operands' range allows
         peak = float((np.ldexp(np.abs(layer.weights), 15 - operand_bits).sum(axis=1) + np.abs(layer.bias)).max()) / 2
     if not 2 * peak <= LARGEST_VALUE:
@@ -138,7 +160,7 @@ def _selftest(model: IntModel, x: FloatArray) -> SelfTest:
     return SelfTest(result.inputs_raw[0], check)
 
 
-def _notes(model: FloatModel, seen: Calibration, fraction_bits: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray) -> dict[str, Any]:
     """What reports say about the calibration; JSON values."""
     inputs = [
         {
@@ -150,7 +172,7 @@ def _notes(model: FloatModel, seen: Calibration, fraction_bits: npt.NDArray[np.i
         }
         for i, bits in enumerate(fraction_bits.tolist())
     ]
-    outputs = [{"layer": layer.name, "peak": peak} for layer, peak in zip(model.head, seen.dense_peaks, strict=True)]
+    outputs = [{"layer": layer.name, "peak": dense.peak} for layer, dense in zip(model.head, seen.head, strict=True)]
     return {
         "calibration": {"sequences": seen.n_sequences, "steps": seen.n_steps},
         "inputs": inputs,
@@ -176,8 +198,8 @@ def _input_warnings(seen: Calibration) -> list[str]:
 
 def _update_warnings(model: FloatModel, seen: Calibration) -> list[str]:
     warnings = []
-    for layer, largest in zip(model.grus, seen.largest_update, strict=True):
-        slow = np.flatnonzero(largest * 2**15 < _SLOWEST_UPDATE)
+    for layer, gru in zip(model.grus, seen.grus, strict=True):
+        slow = np.flatnonzero(gru.largest_update * 2**15 < _SLOWEST_UPDATE)
         if slow.size:
             warnings.append(
                 f"GRU layer {layer.name!r}, unit {_numbers(slow)}: u = 1 - z stays below {_SLOWEST_UPDATE} / 2^15; "
@@ -189,11 +211,11 @@ def _update_warnings(model: FloatModel, seen: Calibration) -> list[str]:
 def _output_warnings(model: FloatModel, seen: Calibration) -> list[str]:
     return [
         f"dense layer {layer.name!r}: always 0 on the calibration data; the format of its output is a guess"
-        for layer, peak in zip(model.head, seen.dense_peaks, strict=True)
-        if peak == 0
+        for layer, dense in zip(model.head, seen.head, strict=True)
+        if dense.peak == 0
     ]
 
 
-def _numbers(indices: npt.NDArray[np.int64]) -> str:
+def _numbers(indices: IntArray) -> str:
     shown = ", ".join(str(index) for index in indices[:8].tolist())
     return shown if indices.size <= 8 else f"{shown} and {indices.size - 8} more"

@@ -1,4 +1,4 @@
-/* gesture: constants and descriptors, exported by quantgru. Digest 439b63575a5500b1bb773407441df3593a1121d0e374b5f2532a558a626c23d3 */
+/* gesture: constants and descriptors, exported by quantgru. Digest a2ac069ce3377ad99672196cc3c0fba02807c41ac82624753fa46105edbb19e8 */
 #include "gesture.h"
 
 const int8_t gesture_input_fraction_bits[GESTURE_INPUTS] QG_CONSTANT = {
@@ -6,8 +6,8 @@ const int8_t gesture_input_fraction_bits[GESTURE_INPUTS] QG_CONSTANT = {
 };
 
 static const uint8_t digest[32] QG_CONSTANT = {
-    67, 155, 99, 87, 90, 85, 0, 177, 187, 119, 52, 7, 68, 29, 243, 89, 58, 17, 33, 208, 227, 116, 181, 242, 83, 42, 85,
-    138, 98, 108, 35, 211,
+    162, 172, 6, 156, 227, 55, 122, 217, 150, 114, 25, 108, 195, 192, 251, 160, 40, 7, 196, 26, 200, 38, 36, 117, 63,
+    164, 97, 5, 237, 187, 25, 232,
 };
 
 /* GRU motion: 3 inputs, 9 units, reset after */
@@ -50,12 +50,12 @@ static const uint8_t gru0_recurrent_shifts[27] QG_CONSTANT = {
 };
 
 static const int32_t gru0_bias[27] QG_CONSTANT = {
-    5228, -20430, -18136, 20966, -14835, 17717, 24975, 4249, 9067, 31986, -3223, -9716, -22171, 683, 24234, 15722,
-    -15435, -14014, -8260, 4789, -3364, 3514, 4862, -4895, -658, 3385, -1376,
+    5215, -20425, -18128, 20802, -14873, 17764, 24940, 4271, 8968, 31934, -3253, -9752, -22141, 661, 24231, 15715,
+    -15478, -14150, -8261, 4790, -3365, 3513, 4862, -4895, -659, 3384, -1375,
 };
 
 static const int32_t gru0_recurrent_bias[9] QG_CONSTANT = {
-    20, 4895, -4491, -14591, -7449, -16247, 985, 21958, -8064,
+    51, 4855, -4420, -14567, -7425, -16345, 934, 21996, -8035,
 };
 
 /* GRU context: 9 inputs, 5 units, reset before */
@@ -92,7 +92,7 @@ static const uint8_t gru1_recurrent_shifts[15] QG_CONSTANT = {
 };
 
 static const int32_t gru1_bias[15] QG_CONSTANT = {
-    -25521, 15443, -2413, -41493, 6180, -24448, -21241, -10403, 20850, -6076, 4440, 28639, 26117, -1693, -3957,
+    -25331, 15512, -2242, -41411, 6097, -24594, -21187, -10345, 20915, -6013, 4433, 28560, 26176, -1607, -3994,
 };
 
 /* Dense hidden: 5 inputs, 6 outputs, relu */
@@ -110,7 +110,7 @@ static const uint8_t dense0_shifts[6] QG_CONSTANT = {
 };
 
 static const int32_t dense0_bias[6] QG_CONSTANT = {
-    -5653, -255, 1112, 1397, 3483, 2325,
+    -5652, -251, 1119, 1390, 3476, 2323,
 };
 
 /* Dense class: 6 inputs, 4 outputs, linear */
@@ -127,7 +127,7 @@ static const uint8_t dense1_shifts[4] QG_CONSTANT = {
 };
 
 static const int32_t dense1_bias[4] QG_CONSTANT = {
-    1012, 1010, -974, 2107,
+    1022, 1004, -972, 2104,
 };
 
 static const qg_gru grus[] = {

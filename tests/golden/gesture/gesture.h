@@ -1,7 +1,7 @@
 /* gesture: a recurrent network in fixed point, exported by quantgru.
  *
  * 3 inputs, GRU of 9, GRU of 5, dense of 6, dense of 4.
- * Digest 439b63575a5500b1bb773407441df3593a1121d0e374b5f2532a558a626c23d3
+ * Digest a2ac069ce3377ad99672196cc3c0fba02807c41ac82624753fa46105edbb19e8
  *
  *     static gesture_state state;
  *     static gesture_scratch scratch;

@@ -8,7 +8,7 @@ static const int16_t selftest_inputs[24] QG_CONSTANT = {
 
 int8_t gesture_selftest(gesture_state *state, gesture_scratch *scratch)
 {
-    static const qg_selftest_vector vector = {selftest_inputs, 0xfd4ed789u, 8};
+    static const qg_selftest_vector vector = {selftest_inputs, 0x1b824491u, 8};
     const qg_scratch arrays = gesture_scratch_arrays(scratch);
     int16_t inputs[GESTURE_INPUTS];
     int16_t outputs[GESTURE_OUTPUTS];
