@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from quantgru.errors import ConfigError
+from quantgru.errors import ConfigError, ModelError
 from quantgru.exporter import export
 from quantgru.hil.boards import Image, build, find_board, launch
 from quantgru.hil.compare import Comparison, Difference, Expected, StepTrace, compare
@@ -71,7 +72,7 @@ def run_on_board(
     x: SequencesLike | Sequences,
     *,
     board: str | None = None,
-    port: str | None = None,
+    port: str | os.PathLike[str] | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> BoardResult:
     """Runs x [sequences, steps, inputs] on a board and compares every step with the simulator.
@@ -81,19 +82,30 @@ def run_on_board(
     progress  called with the number of steps compared since its last call
 
     Every step's outputs are compared, and the CRC-32 of its whole state; where one differs, all gates of that step are
-    read back. Raises DataError, ConfigError for an unknown board or a missing tool, DeviceError for a board that is
-    silent, answers garbage, holds another model or dies.
+    read back. Raises DataError, ModelError for what is not an IntModel, ConfigError for an unknown board or a missing
+    tool, DeviceError for a board that is silent, answers garbage, holds another model or dies.
     """
-    if (board is None) == (port is None):
-        raise ConfigError("run on a board: give either a board, by name, or a port")
+    _check_arguments(model, board, port)
     sequences = as_sequences(x, n_features=model.n_inputs)
     inputs, expected = _expectation(model, sequences)
-    place = _running(model, board) if board is not None else _connected(port)
+    place = _running(model, board) if board is not None else _connected(os.fspath(port or ""))
     with place as (url, image, timer), SerialTransport(url) as transport:
         session = Session(transport)
         description = session.open(model)
         comparison = compare(session, model, inputs, expected, progress)
     return _result(description.target, comparison, sequences, image, timer or board_timer(description))
+
+
+def _check_arguments(model: object, board: object, port: object) -> None:
+    if not isinstance(model, IntModel):
+        raise ModelError(
+            f"run on a board: a model of type {type(model).__name__}, expected an IntModel; "
+            "qg.quantize or qg.IntModel.load gives one"
+        )
+    if (board is None) == (port is None):
+        raise ConfigError("run on a board: give either a board, by name, or a port")
+    if port is not None and not isinstance(port, (str, os.PathLike)):
+        raise ConfigError(f"run on a board: port {port!r}, expected a path or a URL, as pyserial opens it")
 
 
 @contextmanager
@@ -110,8 +122,7 @@ def _running(model: IntModel, board: str) -> Iterator[tuple[str, Image | None, T
 
 
 @contextmanager
-def _connected(port: str | None) -> Iterator[tuple[str, Image | None, Timer | None]]:
-    assert port is not None
+def _connected(port: str) -> Iterator[tuple[str, Image | None, Timer | None]]:
     yield port, None, None
 
 

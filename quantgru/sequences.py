@@ -206,6 +206,9 @@ def _check(sequences: Sequences, what: str, n_features: int | None) -> None:
         raise DataError(f"{what}: shape {values.shape} holds no steps; give at least one sequence of one step")
     if n_features is not None and values.shape[2] != n_features:
         raise DataError(f"{what}: {values.shape[2]} features, the model has {n_features} inputs")
+    lengths = sequences.lengths
+    if lengths.shape != values.shape[:1] or lengths.min() < 1 or lengths.max() > values.shape[1]:
+        raise DataError(f"{what}: lengths {lengths.tolist()[:8]}, expected {len(values)} of 1 ... {values.shape[1]}")
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         i, t, c = (int(index) for index in bad[0])

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from quantgru.errors import DataError
 from quantgru.report.accuracy import Comparison, compare, sqnr_db
 
 
@@ -73,3 +74,9 @@ def test_comparisons_are_plain_numbers():
     """They go into JSON."""
     found = compare_outputs(FLOAT_OUTPUTS, INT_OUTPUTS, np.array([1, 0, 2, 0]))
     assert {type(value) for value in vars(found).values()} == {float}
+
+
+def test_labels_that_are_not_one_for_each_output_are_refused():
+    outputs = np.eye(3)
+    with pytest.raises(DataError, match="labels: 2, expected one for each of the 3 outputs"):
+        compare(np.ones((3, 1)), np.ones((3, 1)), outputs, outputs, labels=np.array([0, 1]))

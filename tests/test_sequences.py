@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from quantgru.errors import DataError
-from quantgru.sequences import as_sequences, load_npz, load_vectors
+from quantgru.sequences import Sequences, as_sequences, load_npz, load_vectors
 
 X = np.arange(24, dtype=float).reshape(2, 4, 3)
 
@@ -295,3 +295,9 @@ def test_vectors(npz):
     assert str(caught.value) == expected
     with pytest.raises(DataError, match=r"array 'mean': type <U1, expected real numbers"):
         load_vectors(npz(mean=["a"]), ["mean"], "standardisation")
+
+
+@pytest.mark.parametrize("lengths", [[1], [0, 2], [1, 3], [[1, 2]]])
+def test_lengths_given_by_hand_are_checked(lengths):
+    with pytest.raises(DataError, match=r"lengths .*, expected 2 of 1 \.\.\. 2"):
+        as_sequences(Sequences(np.zeros((2, 2, 3)), np.array(lengths)))

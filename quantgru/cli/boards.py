@@ -13,9 +13,12 @@ def boards() -> None:
     from quantgru.cli.console import console
     from quantgru.hil.boards import find_boards
 
+    found = find_boards()
     table = Table("board", "what it is", "here")
-    for name, board in find_boards().items():
-        here = f"no: {board.install_line()}" if board.missing() else "yes"
-        table.add_row(name, board.description, here)
+    for name, board in found.items():
+        table.add_row(name, board.description, "no" if board.missing() else "yes")
     console().print(table)
+    for name, board in found.items():
+        if missing := board.missing():
+            click.echo(f"{name}: {', '.join(missing)} not found; install it: {board.install_line()}")
     click.echo("Any other board that runs the test firmware: quantgru hil M.qgru --input X.npz --port PORT")

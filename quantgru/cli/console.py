@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ def console() -> Console:
     """A console on stdout; 120 columns where stdout is no terminal, so that tables in logs stay whole."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 120)
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    # Names come from files: [brackets] and :colons: in them mean nothing.
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=False, width=None if on_terminal else 120)
 
 
 @contextmanager
@@ -38,10 +41,37 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
         yield lambda n: bar.advance(task, n)
 
 
-def write_json(path: str | Path, content: object) -> None:
-    """Writes JSON beside, then renames. Raises OSError."""
+def require_writable(path: str) -> None:
+    """Raises ConfigError where a file cannot be written: said before the work, not after it."""
+    from quantgru.errors import ConfigError
+
+    target = Path(path)
+    if target.is_dir():
+        problem = "is a folder"
+    elif target.exists() and not target.is_file():
+        problem = "is not a regular file"
+    elif not target.parent.is_dir():
+        problem = f"there is no folder {target.parent}"
+    elif not os.access(target.parent, os.W_OK | os.X_OK):
+        problem = f"folder {target.parent} is read-only"
+    else:
+        return
+    raise ConfigError(f"output {path!r}: {problem}; choose another path")
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Writes beside, then renames. Raises ConfigError."""
+    from quantgru.container import write_atomically
+    from quantgru.errors import ConfigError
+
+    try:
+        write_atomically(path, content)
+    except OSError as error:  # its filename is that of the file beside
+        raise ConfigError(f"output {path!r}: {error.strerror or error}; choose another path") from None
+
+
+def write_json(path: str, content: object) -> None:
+    """Writes JSON beside, then renames. Raises ConfigError."""
     import json
 
-    from quantgru.container import write_atomically
-
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_file(path, (json.dumps(content, indent=2) + "\n").encode())

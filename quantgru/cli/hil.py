@@ -20,13 +20,15 @@ def hil(model: str, input_path: str, board: str | None, port: str | None, json_p
 
     Exit code 0 if every step was equal, 1 if one differed, 2 if the comparison could not be made.
     """
-    from quantgru.cli.console import progress, write_json
+    from quantgru.cli.console import progress, require_writable, write_json
     from quantgru.int_model import IntModel
     from quantgru.on_board import run_on_board
     from quantgru.sequences import load_npz
 
     if (board is None) == (port is None):
         raise click.UsageError("give either --board NAME or --port URL")
+    if json_path is not None:
+        require_writable(json_path)
     int_model = IntModel.load(model)
     sequences, _ = load_npz(input_path)
     with progress(f"comparing on {board or port}", sequences.n_steps, "steps") as advance:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+import traceback
 
 import click
 
@@ -16,7 +19,9 @@ from quantgru.cli.quantize import quantize
 from quantgru.cli.simulate import simulate
 from quantgru.errors import QuantgruError
 
-WRONG_INPUT = 2
+WRONG_INPUT = 2  # and whatever else went wrong: 1 says that a step differed
+INTERRUPTED = 130  # as the shell says it: 128 + SIGINT
+NO_READER = 141  # 128 + SIGPIPE
 
 
 class _Commands(click.Group):
@@ -24,6 +29,13 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+            ctx.exit(NO_READER)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,22 +61,34 @@ for command in (demo, quantize, inspect, simulate, export, hil, boards):
 
 def main() -> None:
     """Runs the command line. Wrong input ends with one line on stderr and exit code 2."""
-    debug = "--debug" in sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the name of a file may be in no code page
+            stream.reconfigure(errors="backslashreplace")
     try:
-        cli(standalone_mode=True)
-    except QuantgruError as error:
-        if debug:
-            raise
-        _fail(" ".join(str(error).split()))
-    except OSError as error:
-        if debug:
-            raise
-        _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
+        sys.exit(cli(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        _fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        if "--debug" in sys.argv[1:] or not isinstance(error, (QuantgruError, OSError, MemoryError)):
+            traceback.print_exc()
+            sys.exit(WRONG_INPUT)
+        _fail(_one_line(error))
 
 
-def _fail(message: str) -> None:
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or 'file system'}: {error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error}); give fewer sequences at a time"
+    return " ".join(str(error).split())
+
+
+def _fail(message: str, exit_code: int = WRONG_INPUT) -> None:
     click.echo(f"quantgru: {message}", err=True)
-    sys.exit(WRONG_INPUT)
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -26,23 +26,24 @@ def quantize(
     model: str, calibration: str, output: str, standardisation: str | None, softmax: str, name: str | None
 ) -> None:
     """Choose formats on calibration data and quantize MODEL (.keras, or .qgf from FloatModel.save)."""
-    import re
     from pathlib import Path
     from typing import Literal, cast
 
-    from quantgru.cli.console import console
+    from quantgru.cli.console import console, require_writable
+    from quantgru.exporter.names import c_name, nearest_c_name
     from quantgru.importers import load
     from quantgru.quantizer import quantize as to_integers
     from quantgru.report.inspection import print_inspection
     from quantgru.sequences import load_npz, load_vectors
 
+    require_writable(output)
+    name = nearest_c_name(Path(output).stem) if name is None else c_name(name)
     float_model = load(model, softmax=cast(Literal["refuse", "logits"], softmax))
     sequences, _ = load_npz(calibration, "calibration data")
     mean = scale = None
     if standardisation is not None:
         mean, scale = load_vectors(standardisation, ["mean", "scale"], "standardisation")
-    default_name = re.sub(r"\W", "_", Path(output).stem, flags=re.ASCII)
-    int_model = to_integers(float_model, sequences, mean=mean, scale=scale, name=name or default_name)
+    int_model = to_integers(float_model, sequences, mean=mean, scale=scale, name=name)
     int_model.save(output)
     print_inspection(int_model, console())
     click.echo(f"wrote {output}")

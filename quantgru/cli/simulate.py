@@ -22,19 +22,19 @@ def simulate(model: str, input_path: str, output: str, trace: bool, raw: bool) -
 
     import numpy as np
 
-    from quantgru.cli.console import progress
-    from quantgru.container import write_atomically
+    from quantgru.cli.console import progress, require_writable, write_file
     from quantgru.int_model import IntModel
     from quantgru.sequences import load_npz
     from quantgru.simulator import run
 
+    require_writable(output)
     int_model = IntModel.load(model)
     sequences, labels = load_npz(input_path)
     with progress("simulating", sequences.n_sequences, "sequences") as advance:
         result = run(int_model, sequences, raw_input=raw, trace=trace, progress=advance)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **_arrays(result, raw))
-    write_atomically(output, buffer.getvalue())
+    write_file(output, buffer.getvalue())
     _report(result, labels)
     click.echo(f"wrote {output}")
 

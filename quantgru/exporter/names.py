@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 
 from quantgru.errors import ConfigError
@@ -25,12 +26,34 @@ _KEYWORDS: Final = frozenset(
 
 def c_name(name: str) -> str:
     """Returns `name` if it can start C identifiers and file names. Raises ConfigError."""
-    if not _IDENTIFIER.fullmatch(name) or name in _KEYWORDS or name.lower().startswith(("qg_", "quantgru")):
+    if not _is_c_name(name):
         raise ConfigError(
             f"model name {name!r}: cannot be used in C; allowed are up to 31 letters, digits and _, starting with a "
             "letter, no keyword, not beginning with 'qg_' or 'quantgru'; choose another with name= or --name"
         )
     return name
+
+
+def nearest_c_name(text: str) -> str:
+    """A name that `c_name` takes: `text` itself if it can be, else one that is close to it.
+
+    >>> [nearest_c_name(text) for text in ("kws_2", "2fast-model", "modèle", "int", "")]
+    ['kws_2', 'model_2fast_model', 'modele', 'model_int', 'model']
+    """
+    if _is_c_name(text):
+        return text
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")[:31].rstrip("_")
+    return words if _is_c_name(words) else f"model_{words}"[:31].rstrip("_")
+
+
+def _is_c_name(name: object) -> bool:
+    return (
+        isinstance(name, str)
+        and _IDENTIFIER.fullmatch(name) is not None
+        and name not in _KEYWORDS
+        and not name.lower().startswith(("qg_", "quantgru"))
+    )
 
 
 def comment_text(text: str) -> str:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from quantgru.container import write_atomically
-from quantgru.errors import ConfigError
+from quantgru.errors import ConfigError, ModelError
 from quantgru.exporter.files import export_files
 from quantgru.int_model import IntModel
 
@@ -18,8 +18,13 @@ def export(model: IntModel, directory: str | Path, name: str | None = None) -> l
 
     `name` starts all identifiers and file names; the model's own name if None. Files of an earlier export are replaced,
     each as a whole; other files are left alone. Raises ConfigError for a name that is no C identifier, or a folder that
-    cannot be written.
+    cannot be written; ModelError for what is not an IntModel.
     """
+    if not isinstance(model, IntModel):
+        raise ModelError(
+            f"export: a model of type {type(model).__name__}, expected an IntModel; "
+            "qg.quantize or qg.IntModel.load gives one"
+        )
     files = export_files(model, model.name if name is None else name)
     directory = Path(directory)
     try:
@@ -30,7 +35,8 @@ def export(model: IntModel, directory: str | Path, name: str | None = None) -> l
         else:
             _write_new(directory, files)
     except OSError as error:
-        raise ConfigError(f"{error.filename or directory}: cannot be written ({error.strerror})") from None
+        reason = "is no folder" if directory.exists() and not directory.is_dir() else error.strerror
+        raise ConfigError(f"folder {directory}: cannot be written ({reason}); choose another") from None
     return [directory / path for path in files]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.errors import DataError
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -49,13 +51,18 @@ def compare(
     int_outputs: FloatArray,
     labels: npt.NDArray[Any] | None = None,
 ) -> Comparison:
-    """States [steps, units] and outputs [n, outputs] without padding; labels [n], if there are any."""
+    """States [steps, units] and outputs [n, outputs] without padding; labels [n], if there are any.
+
+    Raises DataError where there are not as many labels as outputs.
+    """
+    if labels is not None and len(labels) != len(float_outputs):
+        raise DataError(f"labels: {len(labels)}, expected one for each of the {len(float_outputs)} outputs")
     largest_error = float(np.abs(float_outputs - int_outputs).max())
     agreement = float_accuracy = int_accuracy = None
     if float_outputs.shape[1] >= 2:
         float_labels, int_labels = float_outputs.argmax(axis=1), int_outputs.argmax(axis=1)
         agreement = float((float_labels == int_labels).mean())
-        if labels is not None and len(labels) == len(float_labels):
+        if labels is not None:
             float_accuracy = float((float_labels == labels).mean())
             int_accuracy = float((int_labels == labels).mean())
     return Comparison(sqnr_db(float_states, int_states), largest_error, agreement, float_accuracy, int_accuracy)

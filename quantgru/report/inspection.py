@@ -44,8 +44,7 @@ def print_inspection(model: IntModel, console: Console) -> None:
             _summary(facts),
             _layer_table(facts),
             "No accumulator and no pre-activation can overflow, whatever the inputs: bounds are below 2^31.",
-            *_input_table(facts),
-            *_warnings(facts["notes"]),
+            *_calibration(facts),
         )
     )
 
@@ -97,7 +96,7 @@ def _bits(bits: list[int]) -> str:
 
 
 def _layer_table(facts: dict[str, Any]) -> RenderableType:
-    table = Table("layer", "kind", "in", "out", "weights", "output", "accumulator ≤", "pre-activation ≤")
+    table = Table("layer", "kind", "in", "out", "weights", "output", "accumulator bound", "pre-activation bound")
     for layer in facts["layers"]:
         table.add_row(
             layer["name"],
@@ -110,6 +109,14 @@ def _layer_table(facts: dict[str, Any]) -> RenderableType:
             f"{layer['pre_activation_bound']:,}",
         )
     return table
+
+
+def _calibration(facts: dict[str, Any]) -> list[RenderableType]:
+    """What the quantizer noted. No digest covers notes: in a file they may be anything."""
+    try:
+        return [*_input_table(facts), *_warnings(facts["notes"])]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return ["warning: the notes on the calibration are damaged; the numbers of the model are not"]
 
 
 def _input_table(facts: dict[str, Any]) -> list[RenderableType]:
