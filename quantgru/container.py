@@ -5,6 +5,7 @@ The header is a single metadata entry, so that the same content always gives the
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -25,8 +26,13 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes beside, then renames: a reader sees the old file or the new one, never half of one. Raises OSError."""
-    path = Path(path)
+    """Writes beside, then renames: a reader sees the old file or the new one, never half of one. Raises OSError.
+
+    A link stays: what it points to is replaced. A device or a pipe is refused: a file in its place would be a disaster.
+    """
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    path = Path(os.path.realpath(path))
     handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -87,11 +87,11 @@ def run_on_board(
     """
     _check_arguments(model, board, port)
     sequences = as_sequences(x, n_features=model.n_inputs)
-    inputs, expected = _expectation(model, sequences)
     place = _running(model, board) if board is not None else _connected(os.fspath(port or ""))
     with place as (url, image, timer), SerialTransport(url) as transport:
         session = Session(transport)
-        description = session.open(model)
+        description = session.open(model)  # first: what is wrong with a board is said before the long simulation
+        inputs, expected = _expectation(model, sequences)
         comparison = compare(session, model, inputs, expected, progress)
     return _result(description.target, comparison, sequences, image, timer or board_timer(description))
 

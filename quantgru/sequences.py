@@ -140,6 +140,8 @@ def load_vectors(path: str | Path, names: Sequence[str], what: str) -> list[Floa
 def _read_npz(path: Path, what: str) -> dict[str, npt.NDArray[Any]]:
     try:
         with open(path, "rb") as file:
+            if not file.peek(6).startswith((b"PK", b"\x93NUMPY", b"\x80")):  # numpy takes all else for a pickle, too
+                raise ValueError("it is no zip archive; save it with np.savez(path, x=x)")
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(

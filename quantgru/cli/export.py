@@ -14,6 +14,8 @@ def export(model: str, output: str, name: str | None) -> None:
     from quantgru.exporter import export as to_files
     from quantgru.int_model import IntModel
 
+    if not output:
+        raise click.UsageError("-o DIR is empty; . is the folder you are in")
     int_model = IntModel.load(model)
     for path in to_files(int_model, output, name):
         click.echo(str(path))

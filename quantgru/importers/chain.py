@@ -89,7 +89,8 @@ class Chain:
         if not self.layers or not isinstance(self.layers[-1], Dense):
             raise refuse(where, f"{kind} without a dense layer before it")
         if self.softmax == "refuse":
-            raise refuse(where, kind, "load(..., softmax='logits') leaves it out: the largest output stays the largest")
+            leave_out = "load(..., softmax='logits') or --softmax logits leaves it out"
+            raise refuse(where, kind, f"{leave_out}: the largest output stays the largest")
         self.left_out = kind
 
     def take_last_step(self) -> None:

@@ -56,7 +56,10 @@ def load(path: str | Path) -> IntModel:
     header, arrays = container.load(path, "model")
     where = f"model {path}"
     if header.get("kind") != "integer model":
-        raise ModelError(f"{where}: holds {header.get('kind', 'something else')!r}, expected an integer model (.qgru)")
+        found = header.get("kind", "something else")
+        raise ModelError(
+            f"{where}: holds {found!r}, expected an integer model (.qgru); `quantgru quantize` makes one"
+        )
     _check_versions(header, where)
     try:
         _known(header, _HEADER, "header")

@@ -194,6 +194,12 @@ class IntModel:
         for layer in self.layers:
             prove(layer)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy: the mapping of the notes cannot be pickled."""
+        return IntModel, (
+            self.layers, self.input_fraction_bits, self.last_step, self.selftest, self.name, dict(self.notes)
+        )  # fmt: skip
+
     @property
     def grus(self) -> tuple[IntGru, ...]:
         return tuple(layer for layer in self.layers if isinstance(layer, IntGru))

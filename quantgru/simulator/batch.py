@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.errors import DataError
+from quantgru.errors import DataError, ModelError
 from quantgru.fixed import INT16_MAX, INT16_MIN, to_raw16, to_real
 from quantgru.int_model import IntModel
 from quantgru.sequences import Sequences, SequencesLike, as_sequences
@@ -96,8 +96,14 @@ def run(
 
     Raises DataError.
     """
+    if not isinstance(model, IntModel):
+        raise ModelError(
+            f"simulate: a model of type {type(model).__name__}, expected an IntModel; "
+            "qg.quantize or qg.IntModel.load gives one"
+        )
     sequences = as_sequences(x, n_features=model.n_inputs)
     raw, clipped = _as_raw(sequences) if raw_input else _to_raw(model, sequences)
+    raw = np.ascontiguousarray(raw)  # for another layout, Numba would compile the kernels anew
     program = Program(model)
     chunks = [slice(i, i + _CHUNK) for i in range(0, sequences.n_sequences, _CHUNK)]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import DataError
 from quantgru.fixed import to_raw16, to_real
 from quantgru.int_model import IntModel
+from quantgru.sequences import as_sequences
 from quantgru.simulator.program import Int16Array, Program
 
 
@@ -29,9 +32,8 @@ class Stream:
 
     def step(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """One step of real inputs [inputs]; returns the real outputs [outputs]. Raises DataError."""
-        real = np.asarray(x, dtype=np.float64)
-        if not np.isfinite(real).all():
-            raise DataError("step: all inputs must be finite")
+        one_step: Any = [[x]]
+        real = as_sequences(one_step, "step", self.model.n_inputs).values[0, 0]
         raw, _ = to_raw16(real, self.model.input_fraction_bits)
         return to_real(self.step_raw(raw), self.model.output_fraction_bits)
 
