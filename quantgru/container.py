@@ -37,14 +37,14 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        os.chmod(beside, 0o666 & ~_umask())
+        os.chmod(beside, 0o666 & ~current_umask())
         os.replace(beside, path)
     except BaseException:
         os.unlink(beside)
         raise
 
 
-def _umask() -> int:
+def current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -16,7 +16,7 @@ from quantgru.errors import ConfigError, ModelError
 from quantgru.exporter import export
 from quantgru.hil.boards import Image, build, find_board, launch
 from quantgru.hil.compare import Comparison, Difference, Expected, StepTrace, compare
-from quantgru.hil.session import Session
+from quantgru.hil.session import Patience, Session
 from quantgru.hil.timer import StepCost, Timer, board_timer, step_cost
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
@@ -73,12 +73,14 @@ def run_on_board(
     *,
     board: str | None = None,
     port: str | os.PathLike[str] | None = None,
+    timeout_s: float | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> BoardResult:
     """Runs x [sequences, steps, inputs] on a board and compares every step with the simulator.
 
     board     a name from `quantgru boards`: the test firmware is built and started here
     port      anything that pyserial opens, with a board that runs the test firmware with this model
+    timeout_s how long one answer may take; 4 s for the first and 7.5 s for the others if None, more for a slow board
     progress  called with the number of steps compared since its last call
 
     Every step's outputs are compared, and the CRC-32 of its whole state; where one differs, all gates of that step are
@@ -86,10 +88,11 @@ def run_on_board(
     tool, DeviceError for a board that is silent, answers garbage, holds another model or dies.
     """
     _check_arguments(model, board, port)
+    patience = _patience(timeout_s)
     sequences = as_sequences(x, n_features=model.n_inputs)
     place = _running(model, board) if board is not None else _connected(os.fspath(port or ""))
     with place as (url, image, timer), SerialTransport(url) as transport:
-        session = Session(transport)
+        session = Session(transport, patience)
         description = session.open(model)  # first: what is wrong with a board is said before the long simulation
         inputs, expected = _expectation(model, sequences)
         comparison = compare(session, model, inputs, expected, progress)
@@ -106,6 +109,14 @@ def _check_arguments(model: object, board: object, port: object) -> None:
         raise ConfigError("run on a board: give either a board, by name, or a port")
     if port is not None and not isinstance(port, (str, os.PathLike)):
         raise ConfigError(f"run on a board: port {port!r}, expected a path or a URL, as pyserial opens it")
+
+
+def _patience(timeout_s: float | None) -> Patience:
+    if timeout_s is None:
+        return Patience()
+    if not 0 < timeout_s < float("inf"):
+        raise ConfigError(f"run on a board: timeout of {timeout_s} s, expected a positive number of seconds")
+    return Patience.of(timeout_s)
 
 
 @contextmanager

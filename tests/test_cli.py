@@ -212,7 +212,9 @@ def test_hil_through_a_port_and_with_another_model_on_the_board(here: Path) -> N
         done(quantgru("quantize", "m.qgf", "--calibration", "x.npz", "-o", "other.qgru"))
         result = quantgru("hil", "other.qgru", "--input", "x.npz", "--port", port, "--json", "r.json")
     assert_refused(result, port, "another model is on the board", "flash it")
-    assert not Path("r.json").exists()
+    verdict = json.loads(Path("r.json").read_text())  # an "equal" of an earlier run must not stay behind
+    assert verdict["equal"] is False
+    assert "another model is on the board" in verdict["error"]
 
 
 def test_a_difference_ends_with_1(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import oracle
 import pytest
@@ -9,12 +14,12 @@ import strategies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantgru.activations import HALF_TANH
 from quantgru.errors import DataError
 from quantgru.int_model import IntModel
 from quantgru.simulator import SimulationResult, Stream, check_values, kernels, run, simulate
 from quantgru.simulator.batch import step_check
 
+HERE = Path(__file__).resolve().parent
 LIMIT = 12 * 2**14 - 1
 
 small_model = strategies.from_oracle(
@@ -58,7 +63,7 @@ def test_every_committed_vector(vector: strategies.ModelVector) -> None:
 
 
 def test_the_table_is_that_of_the_contract() -> None:
-    assert list(HALF_TANH) == list(oracle.T)
+    assert kernels.HALF_TANH.tolist() == list(oracle.T)
 
 
 def test_sigmoid_and_tanh_equal_the_oracle_at_every_node_and_beside_it() -> None:
@@ -191,3 +196,32 @@ def test_wrong_inputs_are_refused() -> None:
         stream.step([0, 0, np.inf])
     with pytest.raises(DataError, match=r"int16 \(2,\), expected int16 \(3,\)"):
         stream.step_raw(np.zeros(2, np.int16))
+
+
+def run_python(program: str, **environment: str) -> str:
+    """What a Python process of its own prints."""
+    variables = os.environ | environment
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=variables, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+SIGMOIDS = "from quantgru.simulator import kernels; print([int(kernels.sigmoid(a)) for a in (-9999, 0, 9999)])"
+
+
+def test_kernels_run_where_no_compiled_code_can_be_kept() -> None:
+    no_place = "import numba.core.caching as caching; caching.CacheImpl._locator_classes = []\n"
+    assert run_python(no_place + SIGMOIDS).strip() == str([oracle.sigmoid(a) for a in (-9999, 0, 9999)])
+
+
+def test_kernels_run_without_compiling() -> None:
+    """As coverage tools and debuggers want it; numpy then also reports an overflow, which compiled code does not."""
+    program = (
+        "import warnings; warnings.simplefilter('error')\n"
+        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "import strategies, test_simulator\n"
+        "for vector in strategies.load_model_vectors():\n"
+        "    test_simulator.assert_equals_steps(test_simulator.traced(vector.int_model, vector.inputs), vector.steps)\n"
+        "print('equal')"
+    )
+    assert run_python(program, NUMBA_DISABLE_JIT="1").strip() == "equal"

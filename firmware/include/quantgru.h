@@ -18,6 +18,9 @@
 #define QG_SPEC_MAJOR 1
 #define QG_SPEC_MINOR 0
 
+/* Exported code checks this, too. Raised when a descriptor below changes, or the order of codes in memory. */
+#define QG_EXPORT_FORMAT 1
+
 #define QG_DIGEST_BYTES 32
 
 #ifdef __cplusplus
@@ -137,7 +140,7 @@ int16_t qg_linear(int32_t a);        /* saturates */
 int16_t qg_relu(int32_t a);          /* saturates */
 
 /* Adds rows first_row ... first_row + n_rows - 1, requantized, to sums [R4]. Reads x [n_columns]. first_row is the
- * first row of a block. */
+ * first row of a block, n_rows at least 1. */
 void qg_affine_add(const qg_matrix *matrix, uint16_t first_row, uint16_t n_rows, const int16_t *x, int32_t *sums);
 
 /* The dot product of one row of n_columns weights with x, and those of a block of rows. */

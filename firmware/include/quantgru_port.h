@@ -16,7 +16,9 @@
 #define QG_KERNEL
 #define QG_STATE
 
-#ifdef __AVR__ /* Harvard: constants stay in flash, the lower 64 KB, at most 32,767 bytes an array */
+/* Harvard: constants stay in flash, at most 32,767 bytes an array. They are read with 16-bit addresses, and the linker
+ * does not say so when several models together pass 64 KB: run each NAME_selftest once at start-up. */
+#ifdef __AVR__
 
 #include <avr/pgmspace.h>
 

@@ -11,6 +11,7 @@ def boards() -> None:
     from rich.table import Table
 
     from quantgru.cli.console import console
+    from quantgru.firmware_files import firmware_directory
     from quantgru.hil.boards import find_boards
 
     found = find_boards()
@@ -21,4 +22,5 @@ def boards() -> None:
     for name, board in found.items():
         if missing := board.missing():
             click.echo(f"{name}: {', '.join(missing)} not found; install it: {board.install_line()}")
+    click.echo(f"sources of the test firmware: {firmware_directory()}")
     click.echo("Any other board that runs the test firmware: quantgru hil M.qgru --input X.npz --port PORT")

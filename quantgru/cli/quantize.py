@@ -29,8 +29,8 @@ def quantize(
     from pathlib import Path
     from typing import Literal, cast
 
+    from quantgru.c_names import c_name, nearest_c_name
     from quantgru.cli.console import console, require_writable
-    from quantgru.exporter.names import c_name, nearest_c_name
     from quantgru.importers import load
     from quantgru.quantizer import quantize as to_integers
     from quantgru.report.inspection import print_inspection

@@ -33,7 +33,7 @@ def simulate(model: str, input_path: str, output: str, trace: bool, raw: bool) -
     with progress("simulating", sequences.n_sequences, "sequences") as advance:
         result = run(int_model, sequences, raw_input=raw, trace=trace, progress=advance)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **_arrays(result, raw))
+    np.savez(buffer, **_arrays(result, raw))
     write_file(output, buffer.getvalue())
     _report(result, labels)
     click.echo(f"wrote {output}")

@@ -7,12 +7,12 @@ from typing import Any, Final
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from quantgru.c_names import c_name, comment_text
 from quantgru.exporter.layout import c_array, memory_order
-from quantgru.exporter.names import c_name, comment_text
 from quantgru.firmware_files import firmware_directory
 from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
 from quantgru.int_model.cost import cost, scratch_shape
-from quantgru.int_model.types import SPEC_MAJOR, SPEC_MINOR
+from quantgru.int_model.types import ACTIVATION_NUMBERS, SPEC_MAJOR, SPEC_MINOR
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("quantgru.exporter"),
@@ -23,13 +23,15 @@ _TEMPLATES: Final = Environment(
     autoescape=False,  # this is C, not HTML
 )
 
-# Activations as R17 numbers them, and the library's functions for them.
-_ACTIVATIONS: Final = {
-    "linear": (0, "qg_linear"),
-    "relu": (1, "qg_relu"),
-    "sigmoid": (2, "qg_dense_sigmoid"),
-    "tanh": (3, "qg_tanh"),
-}
+# The library's functions for the activations of dense layers.
+_ACTIVATIONS: Final = {"linear": "qg_linear", "relu": "qg_relu", "sigmoid": "qg_dense_sigmoid", "tanh": "qg_tanh"}
+
+# The layout of descriptors and the order of codes in memory that the templates write: QG_EXPORT_FORMAT.
+_EXPORT_FORMAT: Final = 1
+
+# What an AVR can read: 16-bit addresses, and no array beyond half of them. The library's table needs some, too.
+_AVR_ARRAY_BYTES: Final = 32767
+_AVR_CONSTANT_BYTES: Final = 64000
 
 
 def export_files(model: IntModel, name: str) -> dict[str, str]:
@@ -70,6 +72,7 @@ def _template_values(model: IntModel, name: str) -> dict[str, Any]:
         "spec_major": SPEC_MAJOR,
         "spec_minor": SPEC_MINOR,
         "version_mismatch": _version_mismatch(),
+        "avr_excess": _avr_excess(model),
         "last_step": model.last_step,
         "n_inputs": model.n_inputs,
         "n_outputs": model.n_outputs,
@@ -93,9 +96,20 @@ def _template_values(model: IntModel, name: str) -> dict[str, Any]:
 
 def _version_mismatch() -> str:
     """Preprocessor condition that is true for a library that this code must not meet."""
-    # A library of minor 0 serves any minor; comparing an unsigned number with 0 would be a warning.
+    # No condition for minor 0: every library has at least that, and comparing an unsigned number with 0 is a warning.
     minor = f" || QG_SPEC_MINOR < {SPEC_MINOR}" if SPEC_MINOR else ""
-    return f"QG_SPEC_MAJOR != {SPEC_MAJOR}{minor}"
+    return f"QG_SPEC_MAJOR != {SPEC_MAJOR}{minor} || QG_EXPORT_FORMAT != {_EXPORT_FORMAT}"
+
+
+def _avr_excess(model: IntModel) -> str:
+    """What makes the constants too large for an AVR; empty if nothing does."""
+    matrices = [matrix for gru in model.grus for matrix in (gru.input, gru.recurrent)]
+    matrices += [dense.matrix for dense in model.head]
+    largest = max(matrix.codes.nbytes for matrix in matrices)
+    total = cost(model).constant_bytes
+    if largest <= _AVR_ARRAY_BYTES and total <= _AVR_CONSTANT_BYTES:
+        return ""
+    return f"{total} bytes of constants, the largest array {largest}"
 
 
 def _description(model: IntModel) -> str:
@@ -127,12 +141,11 @@ def _gru(i: int, layer: IntGru) -> dict[str, Any]:
 
 
 def _dense(i: int, layer: IntDense) -> dict[str, Any]:
-    activation, function = _ACTIVATIONS[layer.activation]
     return {
         "prefix": f"dense{i}",
         "comment": _comment("Dense", layer, layer.n_outputs, f"outputs, {layer.activation}"),
-        "activation": activation,
-        "function": function,
+        "activation": ACTIVATION_NUMBERS[layer.activation],
+        "function": _ACTIVATIONS[layer.activation],
         "output_fraction_bits": layer.output_fraction_bits,
         "matrix": _matrix(layer.matrix, layer.n_outputs),
         "bias": layer.bias.tolist(),

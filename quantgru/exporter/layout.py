@@ -26,11 +26,10 @@ def memory_order(codes: npt.NDArray[np.int8], section_rows: int) -> npt.NDArray[
     return np.concatenate(parts)
 
 
-def c_array(c_type: str, name: str, values: Iterable[int], *, static: bool = True, length: str = "") -> str:
+def c_array(c_type: str, name: str, values: Iterable[int]) -> str:
     """A definition of a constant array, lines of at most 120 characters."""
     literals = [_literal(int(value)) for value in values]
-    start = f"{'static ' if static else ''}const {c_type} {name}[{length or len(literals)}] QG_CONSTANT = {{"
-    lines = [start]
+    lines = [f"static const {c_type} {name}[{len(literals)}] QG_CONSTANT = {{"]
     line = _INDENT
     for literal in literals:
         if len(line) + len(literal) + 2 > _LINE_LENGTH:

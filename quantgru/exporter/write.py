@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from quantgru.container import write_atomically
+from quantgru.container import current_umask, write_atomically
 from quantgru.errors import ConfigError, ModelError
 from quantgru.exporter.files import export_files
 from quantgru.int_model import IntModel
@@ -44,7 +44,7 @@ def _write_new(directory: Path, files: dict[str, str]) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        beside.chmod(0o755)
+        beside.chmod(0o777 & ~current_umask())
         for path, text in files.items():
             (beside / path).parent.mkdir(parents=True, exist_ok=True)
             (beside / path).write_text(text, encoding="utf-8", newline="\n")

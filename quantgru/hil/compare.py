@@ -137,9 +137,11 @@ def _run(session: Session, inputs: Int16Array) -> Iterator[tuple[int, Steps]]:
     """The answers of one sequence from reset, with the number of their first step."""
     if inputs.shape[0]:
         session.reset()
-    size = session.board.steps_per_frame
-    for start in range(0, inputs.shape[0], size):
-        yield start, session.step(inputs[start : start + size])
+    start = 0
+    while start < inputs.shape[0]:
+        steps = session.step(inputs[start : start + session.frame_steps])
+        yield start, steps
+        start += steps.ticks.size
 
 
 def _first_wrong_step(answered: Steps, expected: Expected, sequence: int, start: int) -> int | None:

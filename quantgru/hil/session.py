@@ -6,6 +6,7 @@ is a DeviceError; a session that raised one is of no more use.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -43,6 +44,10 @@ _Reply = TypeVar("_Reply")
 
 _FLASH: Final = "export the model, build the test firmware of this version with it, and flash it"
 
+# A frame that was answered sooner may be followed by one twice as long; after a slower one it is half as long.
+_QUICK_S: Final = 0.2
+_SLOW_S: Final = 0.8
+
 ARRAYS: Final[tuple[ArrayName, ...]] = ("u", "r", "n", "h", "residual")
 
 
@@ -58,7 +63,13 @@ class Patience:
     hello_attempts: int = 8
     reply_s: float = 1.5
     attempts: int = 5
-    total_s: float = 3600.0
+    total_s: float = 24 * 3600.0
+
+    @classmethod
+    def of(cls, answer_s: float) -> Patience:
+        """Waits `answer_s` for the answer to one request, HELLO included; for boards whose step takes seconds."""
+        default = cls()
+        return cls(hello_attempts=max(1, math.ceil(answer_s / default.hello_s)), reply_s=answer_s / default.attempts)
 
 
 class Session:
@@ -78,6 +89,16 @@ class Session:
         self._id = secrets.randbelow(2**32 - 1) + 1
         self._sequence = 0
         self._board: BoardDescription | None = None
+        self._frame_steps = 1
+
+    @property
+    def frame_steps(self) -> int:
+        """Steps to send in the next frame: one at first, more as long as the board answers quickly.
+
+        How fast a board is only shows when it runs. A full frame may be minutes of work to a small one, and then looks
+        like a board that has stopped answering.
+        """
+        return min(self._frame_steps, self.board.steps_per_frame)
 
     @property
     def board(self) -> BoardDescription:
@@ -103,7 +124,16 @@ class Session:
         request = Step(inputs)
         if not 1 <= inputs.shape[0] <= board.steps_per_frame or inputs.shape[1:] != (board.n_inputs,):
             raise ValueError(f"inputs {inputs.shape}, allowed (1 ... {board.steps_per_frame}, {board.n_inputs})")
-        return self._ask(request, partial(messages.unpack_steps, request=request, n_outputs=board.n_outputs))
+        start = self._clock()
+        steps = self._ask(request, partial(messages.unpack_steps, request=request, n_outputs=board.n_outputs))
+        self._adapt(inputs.shape[0], self._clock() - start)
+        return steps
+
+    def _adapt(self, n_steps: int, took_s: float) -> None:
+        if took_s < _QUICK_S and n_steps == self._frame_steps < self.board.steps_per_frame:
+            self._frame_steps = 2 * n_steps
+        elif took_s > _SLOW_S:
+            self._frame_steps = max(1, n_steps // 2)
 
     def read(self) -> dict[ArrayName, npt.NDArray[np.integer]]:
         """State and gates of the last step: u, r, n, h, residual of all layers, one after the other."""
@@ -146,7 +176,7 @@ class Session:
             if self._clock() >= self._deadline:
                 raise self._error(
                     f"not done within {self._patience.total_s:g} s, the limit for everything together",
-                    "run fewer sequences, or raise the limit",
+                    "run fewer sequences",
                 )
             self.repeats += attempt > 0
             self._transport.write(encoded)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from quantgru.activations import DENSE_ACTIVATIONS
+from quantgru.c_names import nearest_c_name
 from quantgru.errors import ModelError
 from quantgru.model import Dense, FloatModel, Gru, Layer
 
@@ -33,11 +34,10 @@ def refuse(where: str, found: str, next_step: str = BY_HAND) -> ModelError:
 def identifier(name: str) -> str:
     """A model's name as a C identifier, since exported code is named after the model.
 
-    >>> identifier("KeyWord Net-2")
-    'key_word_net_2'
+    >>> identifier("KeyWord Net-2"), identifier("Switch")
+    ('key_word_net_2', 'model_switch')
     """
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|\W+", "_", name).lower().strip("_")
-    return words if re.match(r"[a-z]", words) else f"model_{words}".rstrip("_")
+    return nearest_c_name(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
 
 
 @dataclass

@@ -25,6 +25,7 @@ def load_pytorch(module: nn.Module, softmax: Softmax) -> FloatModel:
 
     Raises ModelError for everything else, and where module and import do not compute the same.
     """
+    _refuse_wrappers(module)
     with random_states_kept(), torch.no_grad():
         copied = _float64_copy(module)
         if isinstance(copied, nn.GRU):
@@ -37,6 +38,18 @@ def load_pytorch(module: nn.Module, softmax: Softmax) -> FloatModel:
             _compare_layer(source)
         _compare_model(copied, reader, model)
         return model
+
+
+def _refuse_wrappers(module: nn.Module) -> None:
+    """Raises ModelError for what stands around a module, with the way to what is inside."""
+    inside = {
+        torch.jit.ScriptModule: "give the nn.Module that it was made from",
+        nn.DataParallel: "give its .module",
+        torch._dynamo.eval_frame.OptimizedModule: "give its ._orig_mod, the module before torch.compile",
+    }
+    for kind, next_step in inside.items():
+        if isinstance(module, kind):
+            raise ModelError(f"PyTorch module {type(module).__name__}: a wrapper around a module; {next_step}")
 
 
 def _bare_gru(module: nn.GRU, softmax: Softmax) -> FloatModel:

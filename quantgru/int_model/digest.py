@@ -5,10 +5,15 @@ from __future__ import annotations
 import hashlib
 import struct
 
-from quantgru.int_model.types import SPEC_MAJOR, IntGru, IntLayer, IntModel, Matrix
-
-RESETS = {"after": 0, "before": 1}
-ACTIVATIONS = {"linear": 0, "relu": 1, "sigmoid": 2, "tanh": 3}
+from quantgru.int_model.types import (
+    ACTIVATION_NUMBERS,
+    RESET_NUMBERS,
+    SPEC_MAJOR,
+    IntGru,
+    IntLayer,
+    IntModel,
+    Matrix,
+)
 
 
 def canonical_bytes(model: IntModel) -> bytes:
@@ -30,10 +35,10 @@ def digest(model: IntModel) -> bytes:
 
 def _layer(layer: IntLayer) -> bytes:
     if isinstance(layer, IntGru):
-        start = struct.pack("<BBBBB", 1, RESETS[layer.reset], 0, 0, 15)
+        start = struct.pack("<BBBBB", 1, RESET_NUMBERS[layer.reset], 0, 0, 15)
         biases = layer.bias.astype("<i4").tobytes() + layer.recurrent_bias.astype("<i4").tobytes()
         return start + _matrix(layer.input) + _matrix(layer.recurrent) + biases
-    start = struct.pack("<BBb", 2, ACTIVATIONS[layer.activation], layer.output_fraction_bits)
+    start = struct.pack("<BBb", 2, ACTIVATION_NUMBERS[layer.activation], layer.output_fraction_bits)
     return start + _matrix(layer.matrix) + layer.bias.astype("<i4").tobytes()
 
 

@@ -57,9 +57,7 @@ def load(path: str | Path) -> IntModel:
     where = f"model {path}"
     if header.get("kind") != "integer model":
         found = header.get("kind", "something else")
-        raise ModelError(
-            f"{where}: holds {found!r}, expected an integer model (.qgru); `quantgru quantize` makes one"
-        )
+        raise ModelError(f"{where}: holds {found!r}, expected an integer model (.qgru); `quantgru quantize` makes one")
     _check_versions(header, where)
     try:
         _known(header, _HEADER, "header")

@@ -23,6 +23,10 @@ DenseActivation = Literal["linear", "relu", "sigmoid", "tanh"]
 
 MAX_LEFT_SHIFT: Final = 15
 
+# Enumerators as the digest, the kernels and the device know them [R17].
+RESET_NUMBERS: Final[dict[str, int]] = {"after": 0, "before": 1}
+ACTIVATION_NUMBERS: Final[dict[str, int]] = {"linear": 0, "relu": 1, "sigmoid": 2, "tanh": 3}
+
 
 @dataclass(frozen=True, eq=False)
 class Matrix:

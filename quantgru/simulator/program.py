@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
+from quantgru.int_model.types import ACTIVATION_NUMBERS
 from quantgru.simulator import kernels
-
-_ACTIVATIONS: Final = {"linear": 0, "relu": 1, "sigmoid": 2, "tanh": 3}
 
 Int16Array = npt.NDArray[np.int16]
 
@@ -83,7 +82,7 @@ class DenseProgram:
         self._constants = (
             _kernel_matrix(layer.matrix),
             layer.bias.astype(np.int64),
-            _ACTIVATIONS[layer.activation],
+            ACTIVATION_NUMBERS[layer.activation],
         )
 
     def run(self, x: Int16Array) -> tuple[Int16Array, int]:

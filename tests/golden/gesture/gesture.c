@@ -1,9 +1,7 @@
 /* gesture: constants and descriptors, exported by quantgru. Digest a2ac069ce3377ad99672196cc3c0fba02807c41ac82624753fa46105edbb19e8 */
 #include "gesture.h"
 
-const int8_t gesture_input_fraction_bits[GESTURE_INPUTS] QG_CONSTANT = {
-    12, 9, 4,
-};
+const int8_t gesture_input_fraction_bits[GESTURE_INPUTS] QG_CONSTANT = GESTURE_INPUT_FRACTION_BITS;
 
 static const uint8_t digest[32] QG_CONSTANT = {
     162, 172, 6, 156, 227, 55, 122, 217, 150, 114, 25, 108, 195, 192, 251, 160, 40, 7, 196, 26, 200, 38, 36, 117, 63,

@@ -17,13 +17,19 @@
 
 #include "quantgru.h"
 
-#if QG_SPEC_MAJOR != 1
+#if QG_SPEC_MAJOR != 1 || QG_EXPORT_FORMAT != 1
 #error "gesture needs a quantgru library of SPEC 1.0: copy the library of the same export"
 #endif
 
 #define GESTURE_INPUTS 3
 #define GESTURE_OUTPUTS 4
 #define GESTURE_UNITS 14 /* of all GRU layers together */
+
+/* Fraction bits of each input: a raw value x of input i means x / 2^fraction bits. */
+#define GESTURE_INPUT_FRACTION_BITS \
+    { \
+        12, 9, 4 \
+    }
 
 /* An output raw value y means y / 2^GESTURE_OUTPUT_FRACTION_BITS. */
 #define GESTURE_OUTPUT_FRACTION_BITS 11
@@ -59,7 +65,7 @@ int8_t gesture_selftest(gesture_state *state, gesture_scratch *scratch);
  * float: see gesture_float.h. */
 int16_t gesture_input_from_counts(uint16_t feature, int32_t counts);
 
-/* An input raw value x means x / 2^fraction bits, which each feature has its own of: read them with QG_READ_S8. */
+/* GESTURE_INPUT_FRACTION_BITS in memory: read them with QG_READ_S8. */
 extern const int8_t gesture_input_fraction_bits[GESTURE_INPUTS];
 
 /* For programs that work on any model. */

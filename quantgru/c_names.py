@@ -23,13 +23,22 @@ _KEYWORDS: Final = frozenset(
     """.split()
 )
 
+# A file of the exported folder with one of these names would hide the system's header.
+_HEADERS: Final = frozenset(
+    """
+    assert complex ctype errno fenv float inttypes iso646 limits locale math memory setjmp signal stdarg stdbool stddef
+    stdint stdio stdlib string tgmath time wchar wctype
+    """.split()
+)
+
 
 def c_name(name: str) -> str:
     """Returns `name` if it can start C identifiers and file names. Raises ConfigError."""
     if not _is_c_name(name):
         raise ConfigError(
             f"model name {name!r}: cannot be used in C; allowed are up to 31 letters, digits and _, starting with a "
-            "letter, no keyword, not beginning with 'qg_' or 'quantgru'; choose another with name= or --name"
+            "letter, no keyword, no system header, not beginning with 'qg_' or 'quantgru'; choose another with name= "
+            "or --name"
         )
     return name
 
@@ -37,8 +46,8 @@ def c_name(name: str) -> str:
 def nearest_c_name(text: str) -> str:
     """A name that `c_name` takes: `text` itself if it can be, else one that is close to it.
 
-    >>> [nearest_c_name(text) for text in ("kws_2", "2fast-model", "modèle", "int", "")]
-    ['kws_2', 'model_2fast_model', 'modele', 'model_int', 'model']
+    >>> [nearest_c_name(text) for text in ("kws_2", "2fast-model", "modèle", "int", "signal", "")]
+    ['kws_2', 'model_2fast_model', 'modele', 'model_int', 'model_signal', 'model']
     """
     if _is_c_name(text):
         return text
@@ -52,6 +61,7 @@ def _is_c_name(name: object) -> bool:
         isinstance(name, str)
         and _IDENTIFIER.fullmatch(name) is not None
         and name not in _KEYWORDS
+        and name.lower() not in _HEADERS
         and not name.lower().startswith(("qg_", "quantgru"))
     )
 
