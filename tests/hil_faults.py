@@ -1,9 +1,12 @@
 """A line that drops, doubles, damages and delays frames, under a clock that does not wait."""
 
 import random
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from quantgru.hil.frames import FrameReader
+from quantgru.hil.messages import Type
 from quantgru.hil.transport import Transport
 
 Fault = Callable[[bytes], bytes]  # what becomes of a frame on the wire
@@ -113,3 +116,36 @@ class FaultyLine:
             return b""
         fault = self.replies.get(number)
         return fault(frame) if fault else frame
+
+
+@dataclass
+class SlowBoard:
+    """Hands frames on, and answers of a STEP back only after so many seconds a step."""
+
+    inner: Transport
+    clock: Clock
+    step_s: float
+    name: str = "slow board"
+    byte_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._ready = 0.0
+        self.most_steps = 0
+
+    def write(self, data: bytes) -> None:
+        for frame in FrameReader().feed(data):
+            if frame.type == Type.STEP and self.clock.now >= self._ready:  # a repeat does not start the work again
+                (n_steps,) = struct.unpack_from("<H", frame.payload)
+                self.most_steps = max(self.most_steps, n_steps)
+                self._ready = self.clock.now + n_steps * self.step_s
+        self.inner.write(data)
+
+    def read(self, timeout_s: float) -> bytes:
+        waited = min(timeout_s, max(0.0, self._ready - self.clock.now))
+        self.clock.now += waited
+        if self.clock.now < self._ready:
+            return b""
+        data = self.inner.read(0.5)
+        if not data:
+            self.clock.now += timeout_s - waited
+        return data

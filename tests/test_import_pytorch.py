@@ -447,3 +447,18 @@ def test_import_owns_its_arrays():
         module.weight_ih_l0.zero_()
     assert np.array_equal(model.layers[0].input_weights, before)
     assert not model.layers[0].input_weights.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("wrap", "next_step"),
+    [
+        (torch.jit.script, "give the nn.Module that it was made from"),
+        (lambda module: torch.nn.DataParallel(module), "give its .module"),
+        (torch.compile, "give its ._orig_mod"),
+    ],
+    ids=["script", "data parallel", "compile"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_wrappers_are_refused_with_the_way_inside(wrap, next_step):
+    with pytest.raises(qg.ModelError, match=re.escape(next_step)):
+        qg.load(wrap(torch.nn.Sequential(torch.nn.Linear(3, 3))))

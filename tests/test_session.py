@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import pytest
 from hil_boards import PATIENCE, build_edited, build_model, replace_in, running
-from hil_faults import FAULTS, Clock, FaultyLine, double, drop, flip_bit
+from hil_faults import FAULTS, Clock, FaultyLine, SlowBoard, double, drop, flip_bit
 from hil_models import Case, make_case
 from strategies import Plan
 
@@ -68,7 +68,8 @@ def test_many_steps_go_into_one_frame(line, case):
     assert (board.target, board.credit, board.digest) == ("host", 1, case.model.digest)
     assert board.steps_per_frame == (2048 - 14 - 4) // (8 + 2 * case.model.n_outputs)
     assert compare(session, case.model, case.inputs, case.expected).equal
-    assert session._sequence == 1 + 2 * len(case.inputs)
+    # HELLO, a RESET for each sequence, and frames of 1, 2 and 2 steps, then 1, then 3: twice as many as long as it goes
+    assert session._sequence == 1 + 3 + 3 + 1 + 1
 
 
 def test_a_new_session_starts_anew(line, case):
@@ -216,6 +217,27 @@ def test_the_limit_for_everything_together(case, line):
     with pytest.raises(DeviceError, match="not done within 1 s"):
         compare(session, case.model, case.inputs, case.expected)
     assert clock.now <= 1.01
+
+
+@pytest.mark.parametrize("step_s", [0.001, 0.15, 3.0, 7.0])
+def test_a_slow_board_is_waited_for(case, line, step_s):
+    board = SlowBoard(line, Clock(), step_s)
+    session = Session(board, clock=board.clock)
+    session.open(case.model)
+    assert compare(session, case.model, case.inputs, case.expected).equal
+    assert board.most_steps * step_s < 7.5  # what one answer may take
+
+
+def test_how_long_a_board_may_take_can_be_said(case, line):
+    for patience, equal in ((Patience(), False), (Patience.of(30.0), True)):
+        board = SlowBoard(line, Clock(), step_s=20.0)
+        session = Session(board, patience, board.clock)
+        session.open(case.model)
+        if equal:
+            assert compare(session, case.model, case.inputs, case.expected).equal
+        else:
+            with pytest.raises(DeviceError, match="stopped answering in mid-run"):
+                compare(session, case.model, case.inputs, case.expected)
 
 
 def test_a_killed_board(case):
