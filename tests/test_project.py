@@ -189,3 +189,13 @@ def test_a_skip_names_its_remedy_and_fails_in_ci(tmp_path: Path, ci: str, return
     assert "no_such_module is missing" in closing
     assert "sudo apt-get install --no-install-recommends gcc-avr avr-libc" in closing
     assert ("FAILED: under CI=true" in closing) == bool(ci)
+
+
+def test_the_readme_shows_what_the_demo_prints():
+    result = subprocess.run([sys.executable, "-m", "quantgru", "demo"], capture_output=True, text=True, check=False)
+    if "install it" in result.stderr:
+        pytest.skip(result.stderr.strip())
+    assert result.returncode == 0, result.stderr
+    printed = [line.rstrip() for line in result.stdout.splitlines()]
+    table = printed[next(i for i, line in enumerate(printed) if line.startswith("Digits")) :]
+    assert "\n".join(table) in README.read_text(encoding="utf-8")
