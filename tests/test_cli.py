@@ -264,7 +264,15 @@ def test_the_shell_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mo
     # Arguments are aligned in columns; what three blanks set apart is a remark.
     shown = re.findall(r"^    quantgru (\w+) {1,9}(\S.*?)?(?: {3}.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
     commands = [[command, *shlex.split(arguments)] for command, arguments in shown]
-    assert [command[0] for command in commands] == ["quantize", "inspect", "simulate", "export", "hil", "boards"]
+    assert [command[0] for command in commands] == [
+        "quantize",
+        "inspect",
+        "simulate",
+        "export",
+        "hil",
+        "boards",
+        "export",
+    ]
     for command in commands:
         done(quantgru(*command))
 
@@ -275,7 +283,7 @@ COMMANDS = {
     "inspect": ["inspect", "{model}"],
     "simulate": ["simulate", "{model}", "--input", "x.npz", "-o", "out"],
     "export": ["export", "{model}", "-o", "out"],
-    "hil": ["hil", "{model}", "--input", "x.npz", "--board", "host", "--json", "out"],
+    "hil": ["hil", "{model}", "--input", "x.npz", "--board", "host"],
     "quantize": ["quantize", "{model}", "--calibration", "x.npz", "-o", "out"],
 }
 
@@ -402,7 +410,7 @@ def test_bad_sequences(arrays: dict[str, object], says: str, here: Path) -> None
     before = contents(here)
     assert_refused(quantgru("quantize", "m.qgf", "--calibration", "bad.npz", "-o", "out.qgru"), says, "calibration")
     assert_refused(quantgru("simulate", "m.qgru", "--input", "bad.npz", "-o", "out.npz"), says)
-    assert_refused(quantgru("hil", "m.qgru", "--input", "bad.npz", "--board", "host", "--json", "out.json"), says)
+    assert_refused(quantgru("hil", "m.qgru", "--input", "bad.npz", "--board", "host"), says)
     assert contents(here) == before
 
 
@@ -548,8 +556,17 @@ def test_export_into_what_is_no_folder(here: Path) -> None:
 
 
 def hil(*options: str) -> Result:
+    """Runs it where an earlier run has left its verdict: that must not stay behind."""
+    old_verdict = '{"equal": true}'
+    Path("r.json").write_text(old_verdict)
     result = quantgru("hil", "m.qgru", "--input", "x.npz", "--json", "r.json", *options)
-    assert not Path("r.json").exists()
+    left = Path("r.json").read_text()
+    if result.err.startswith("quantgru: "):
+        assert json.loads(left) == {"equal": False, "error": result.err.removeprefix("quantgru: ").rstrip("\n")}
+    elif "Traceback" in result.err:
+        assert json.loads(left) == {"equal": False, "error": "the run did not finish"}
+    else:  # nothing was run
+        assert "Usage:" in result.err and left == old_verdict
     return result
 
 
@@ -663,7 +680,8 @@ def test_ctrl_c_leaves_nothing_behind(here: Path, monkeypatch: pytest.MonkeyPatc
     assert (result.code, result.out) == (INTERRUPTED, "")
     assert result.err.split() == ["quantgru:", "interrupted"]
     assert not processes_with(str(temporary))
-    assert not list(temporary.iterdir()) and not Path("r.json").exists()
+    assert not list(temporary.iterdir())
+    assert json.loads(Path("r.json").read_text()) == {"equal": False, "error": "the run did not finish"}
 
 
 @pytest.mark.parametrize(

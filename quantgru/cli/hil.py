@@ -38,13 +38,15 @@ def hil(
         raise click.UsageError("give either --board NAME or --port URL")
     if json_path is not None:
         require_writable(json_path)
+        # However this run ends, the verdict of an earlier one must not stay behind.
+        write_json(json_path, {"equal": False, "error": "the run did not finish"})
     try:
         int_model = IntModel.load(model)
         sequences, _ = load_npz(input_path)
         with progress(f"comparing on {board or port}", sequences.n_steps, "steps") as advance:
             result = run_on_board(int_model, sequences, board=board, port=port, timeout_s=timeout, progress=advance)
     except QuantgruError as error:
-        if json_path is not None:  # an earlier run's "equal" must not stay behind
+        if json_path is not None:
             write_json(json_path, {"equal": False, "error": str(error)})
         raise
     if json_path is not None:
