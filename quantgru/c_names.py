@@ -68,4 +68,4 @@ def _is_c_name(name: object) -> bool:
 
 def comment_text(text: str) -> str:
     """`text` without anything that could end a comment or a line."""
-    return re.sub(r"[^A-Za-z0-9_. -]", "_", text)
+    return re.sub(r"[^A-Za-z0-9_./%^ -]", "_", text)

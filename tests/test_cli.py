@@ -277,6 +277,16 @@ def test_the_shell_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mo
         done(quantgru(*command))
 
 
+def test_units_go_from_the_command_line_into_header_and_report(here: Path) -> None:
+    units = "g,g,g,deg/s,deg/s,deg/s,V, °C"
+    command = ["quantize", "m.qgf", "--calibration", "x.npz", "-o", "out.qgru"]
+    assert "deg/s" in done(quantgru(*command, "--input-units", units))
+    assert qg.IntModel.load("out.qgru").input_units == ("g", "g", "g", "deg/s", "deg/s", "deg/s", "V", "°C")
+    assert_refused(quantgru(*command, "--input-units", "g"), "input_units ('g',), expected 8 texts, or none")
+    done(quantgru("export", "out.qgru", "-o", "c"))
+    assert "In g, g, g, deg/s, deg/s, deg/s, V, _C" in Path("c/out.h").read_text()
+
+
 # ---- bad models ----------------------------------------------------------------------------------------------------
 
 COMMANDS = {

@@ -113,7 +113,14 @@ def test_layer_names_cannot_leave_a_comment(gesture: qg.IntModel) -> None:
     hostile = replace(gesture.grus[0], name="*/ int evil; /*\n#error \\")
     model = replace(gesture, layers=(hostile, *gesture.layers[1:]))
     source = export_files(model, "gesture")["gesture.c"]
-    assert "/* GRU __ int evil_ ____error _: 3 inputs, 9 units, reset after */" in source
+    assert "/* GRU _/ int evil_ /___error _: 3 inputs, 9 units, reset after */" in source
+
+
+def test_units_stand_in_the_header_and_cannot_leave_their_comment(gesture: qg.IntModel) -> None:
+    model = replace(gesture, input_units=("*/ evil", "m/s^2", "x\ny"), output_units=("%",) * 4)
+    header = export_files(model, "gesture")["gesture.h"]
+    assert " * In _/ evil, m/s^2, x_y */" in header
+    assert " * In %, %, %, % */" in header
 
 
 def test_memory_order_of_a_block_and_the_rows_that_are_left() -> None:

@@ -212,6 +212,12 @@ def test_selftest_refuses_check_values(check):
         SelfTest(np.zeros((1, 2), np.int16), check)
 
 
+@pytest.mark.parametrize("units", [("g",), ("g", 1), "gg", None, (["g"], "g")])
+def test_units_are_texts_one_for_each(units):
+    with refused("input_units .*, expected 2 texts, or none"):
+        replace(small_model(), input_units=units)
+
+
 # ---- the proof ----------------------------------------------------------------------------------------------------
 
 FULL = np.array([[-128] * 511 + [127]] * 3, np.int8)  # 32768 * 65535: the largest row that P1 admits
@@ -347,6 +353,11 @@ def test_fields_are_frozen():
 @given(model=int_models())
 def test_digest_is_r17(model):
     assert model.digest.hex() == oracle.digest(to_oracle(model))
+
+
+def test_units_are_no_part_of_the_digest():
+    model = small_model()
+    assert replace(model, input_units=["g", "°C"], output_units=("m",)).digest == model.digest
 
 
 def test_digest_does_not_depend_on_names_notes_and_selftest():

@@ -33,6 +33,12 @@ def test_saved_models_come_back(model, tmp_path_factory):
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
 
 
+def test_units_come_back(tmp_path):
+    replace(small_model(), input_units=["g", "°C"], output_units=("m",)).save(tmp_path / "m.qgru")
+    model = IntModel.load(tmp_path / "m.qgru")
+    assert (model.input_units, model.output_units) == (("g", "°C"), ("m",))
+
+
 def test_notes_come_back(tmp_path):
     model = replace(small_model(), notes={"warnings": ["unit 3: slow"], "ranges": [[0.5, 1.0]], "größe": None})
     model.save(tmp_path / "m.qgru")

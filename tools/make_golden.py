@@ -38,7 +38,7 @@ def make_model() -> qg.IntModel:
         qg.Dense("class", rng.normal(size=(4, 6)), rng.normal(size=4)),
     )
     model = qg.FloatModel(layers, last_step=True, name=NAME)
-    return qg.quantize(model, rng.normal(size=(20, 30, 3)) * ranges)
+    return qg.quantize(model, rng.normal(size=(20, 30, 3)) * ranges, input_units=["m/s^2", "deg/s", "hPa"])
 
 
 def main() -> None:

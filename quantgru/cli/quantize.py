@@ -21,9 +21,18 @@ import click
     show_default=True,
     help="What to do with a softmax at the end: 'logits' leaves it out, the largest entry stays the same.",
 )
+@click.option("--input-units", metavar="UNITS", help="Units of the inputs, set apart by commas: g,g,g,deg/s")
+@click.option("--output-units", metavar="UNITS", help="Units of the outputs, set apart by commas.")
 @click.option("--name", help="Name of the model, which starts its C identifiers.  [default: the file's name]")
 def quantize(
-    model: str, calibration: str, output: str, standardisation: str | None, softmax: str, name: str | None
+    model: str,
+    calibration: str,
+    output: str,
+    standardisation: str | None,
+    softmax: str,
+    input_units: str | None,
+    output_units: str | None,
+    name: str | None,
 ) -> None:
     """Choose formats on calibration data and quantize MODEL (.keras, or .qgf from FloatModel.save)."""
     from pathlib import Path
@@ -43,7 +52,19 @@ def quantize(
     mean = scale = None
     if standardisation is not None:
         mean, scale = load_vectors(standardisation, ["mean", "scale"], "standardisation")
-    int_model = to_integers(float_model, sequences, mean=mean, scale=scale, name=name)
+    int_model = to_integers(
+        float_model,
+        sequences,
+        mean=mean,
+        scale=scale,
+        name=name,
+        input_units=_units(input_units),
+        output_units=_units(output_units),
+    )
     int_model.save(output)
     print_inspection(int_model, console())
     click.echo(f"wrote {output}")
+
+
+def _units(text: str | None) -> list[str]:
+    return [] if text is None else [unit.strip() for unit in text.split(",")]

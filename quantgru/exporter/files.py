@@ -79,6 +79,8 @@ def _template_values(model: IntModel, name: str) -> dict[str, Any]:
         "n_units": model.n_units,
         "input_fraction_bits": model.input_fraction_bits.tolist(),
         "output_fraction_bits": model.output_fraction_bits,
+        "input_units": ", ".join(map(comment_text, model.input_units)),
+        "output_units": ", ".join(map(comment_text, model.output_units)),
         "input_scales": [_float_literal(bits) for bits in model.input_fraction_bits.tolist()],
         "output_scale": _float_literal(-model.output_fraction_bits),
         "scratch_bytes": cost(model).scratch_bytes,

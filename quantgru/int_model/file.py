@@ -24,7 +24,19 @@ from quantgru.int_model.types import (
 
 FORMAT: Final = 1
 
-_HEADER = {"kind", "format", "spec", "name", "digest", "last_step", "selftest_check", "layers", "notes"}
+_HEADER = {
+    "kind",
+    "format",
+    "spec",
+    "name",
+    "digest",
+    "last_step",
+    "selftest_check",
+    "layers",
+    "notes",
+    "input_units",
+    "output_units",
+}
 _GRU = {"kind", "name", "reset", "gate", "candidate", "state", "input", "recurrent", "bounds"}
 _DENSE = {"kind", "name", "activation", "output_fraction_bits", "matrix", "bounds"}
 _MATRIX = {"bits", "left_shift", "rows", "columns"}
@@ -47,6 +59,8 @@ def save(model: IntModel, path: str | Path) -> None:
         "selftest_check": model.selftest.check,
         "layers": layers,
         "notes": dict(model.notes),
+        "input_units": list(model.input_units),
+        "output_units": list(model.output_units),
     }
     container.save(path, header, arrays)
 
@@ -66,7 +80,16 @@ def load(path: str | Path) -> IntModel:
         input_fraction_bits = arrays.pop("input_fraction_bits")
         if arrays:
             raise ModelError(f"unknown arrays {sorted(arrays)}")
-        model = IntModel(layers, input_fraction_bits, header["last_step"], selftest, header["name"], header["notes"])
+        model = IntModel(
+            layers,
+            input_fraction_bits,
+            header["last_step"],
+            selftest,
+            header["name"],
+            header["notes"],
+            header["input_units"],
+            header["output_units"],
+        )
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
     except KeyError as error:

@@ -155,6 +155,8 @@ class IntModel:
     input_fraction_bits  int8 [inputs]
     last_step            whether the output has a meaning after the last step only
     selftest             a few steps for the device; not part of the digest
+    input_units          physical unit of each input, such as "g" or "deg/s"; empty if unknown; not part of the digest
+    output_units         the same of each output
     notes                what the quantizer reports (ranges, warnings); JSON values, not part of the digest
     """
 
@@ -164,6 +166,8 @@ class IntModel:
     selftest: SelfTest
     name: str = "model"
     notes: Mapping[str, Any] = field(default_factory=dict)
+    input_units: tuple[str, ...] = ()
+    output_units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         from quantgru.int_model.proof import prove
@@ -195,6 +199,8 @@ class IntModel:
         steps = self.selftest.inputs.shape
         if len(steps) != 2 or steps[1] != self.n_inputs or steps[0] > 2**16 - 1:
             raise ModelError(f"self-test: inputs {steps}, expected (steps, {self.n_inputs}), at most 65535 steps")
+        _own_units(self, "input_units", self.n_inputs)
+        _own_units(self, "output_units", self.n_outputs)
         for layer in self.layers:
             prove(layer)
 
@@ -276,6 +282,18 @@ def own_integer(owner: object, name: str, low: int, high: int, where: str) -> No
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ModelError(f"{where}: {name} {value!r}, expected an integer of {low} ... {high}")
     object.__setattr__(owner, name, int(value))
+
+
+def _own_units(model: IntModel, name: str, n: int) -> None:
+    """Replaces units by a tuple of none or `n` texts. Raises ModelError."""
+    units = getattr(model, name)
+    if (
+        not isinstance(units, (tuple, list))
+        or len(units) not in (0, n)
+        or not all(isinstance(unit, str) for unit in units)
+    ):
+        raise ModelError(f"model {model.name!r}: {name} {units!r}, expected {n} texts, or none")
+    object.__setattr__(model, name, tuple(units))
 
 
 def check_name(name: object, where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,11 +37,14 @@ def quantize(
     mean: npt.ArrayLike | None = None,
     scale: npt.ArrayLike | None = None,
     name: str | None = None,
+    input_units: Sequence[str] = (),
+    output_units: Sequence[str] = (),
 ) -> IntModel:
     """The integer model of `model`, with formats chosen on calibration data [sequences, steps, inputs].
 
     With mean and scale [inputs], `model` was trained on (x - mean) / scale; they are folded into the weights, and x,
-    here and on the device, is in its own units.
+    here and on the device, is in its own units. Units are texts for reports and exported headers, such as "deg/s", one
+    for each input or output.
 
     Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold.
     """
@@ -71,6 +75,8 @@ def quantize(
         SelfTest(np.zeros((1, model.n_inputs), np.int16), 0),
         name or model.name,
         _notes(folded, seen, fraction_bits),
+        tuple(input_units),
+        tuple(output_units),
     )
     first_steps = sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))]
     return replace(int_model, selftest=_selftest(int_model, first_steps))

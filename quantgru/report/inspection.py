@@ -24,6 +24,8 @@ def inspection(model: IntModel) -> dict[str, Any]:
         "outputs": model.n_outputs,
         "output_of": "the last step" if model.last_step else "every step",
         "input_fraction_bits": model.input_fraction_bits.tolist(),
+        "input_units": list(model.input_units),
+        "output_units": list(model.output_units),
         "output_fraction_bits": model.output_fraction_bits,
         "layers": [_layer(layer) for layer in model.layers],
         "cost": {
@@ -76,12 +78,13 @@ def _layer(layer: IntLayer) -> dict[str, Any]:
 def _summary(facts: dict[str, Any]) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     total = facts["cost"]
+    in_units = f", in {', '.join(facts['output_units'])}" if facts["output_units"] else ""
     rows = {
         "model": facts["name"],
         "digest": facts["digest"],
         "contract": f"SPEC {facts['spec']}",
         "inputs": f"{facts['inputs']}, s16 with {_bits(facts['input_fraction_bits'])} fraction bits",
-        "outputs": f"{facts['outputs']}, s16f{facts['output_fraction_bits']}, of {facts['output_of']}",
+        "outputs": f"{facts['outputs']}, s16f{facts['output_fraction_bits']}, of {facts['output_of']}{in_units}",
         "flash": f"{total['constant_bytes']:,} bytes of constants, and the kernel library once",
         "RAM": f"{total['state_bytes']:,} bytes of state, {total['scratch_bytes']:,} of scratch that models can share",
         "work": f"{total['step_macs']:,} multiply-accumulates a step, {total['head_macs']:,} for an output",
@@ -125,13 +128,14 @@ def _input_table(facts: dict[str, Any]) -> list[RenderableType]:
         return []
     seen = facts["notes"]["calibration"]
     table = Table(
-        "input", "fraction bits", "seen from", "to", "rms", "clips below", "above",
+        "input", "unit", "fraction bits", "seen from", "to", "rms", "clips below", "above",
         title=f"Inputs, calibrated on {seen['sequences']:,} sequences of {seen['steps']:,} steps together",
         title_justify="left",
     )  # fmt: skip
+    units = facts["input_units"] or [""] * len(inputs)
     for i, entry in enumerate(inputs):
         values = (entry[key] for key in ("min", "max", "rms", "clips_below", "clips_above"))
-        table.add_row(str(i), str(facts["input_fraction_bits"][i]), *(f"{value:.4g}" for value in values))
+        table.add_row(str(i), units[i], str(facts["input_fraction_bits"][i]), *(f"{value:.4g}" for value in values))
     return [table]
 
 

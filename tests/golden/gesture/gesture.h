@@ -25,7 +25,8 @@
 #define GESTURE_OUTPUTS 4
 #define GESTURE_UNITS 14 /* of all GRU layers together */
 
-/* Fraction bits of each input: a raw value x of input i means x / 2^fraction bits. */
+/* Fraction bits of each input: a raw value x of input i means x / 2^fraction bits.
+ * In m/s^2, deg/s, hPa */
 #define GESTURE_INPUT_FRACTION_BITS \
     { \
         12, 9, 4 \
