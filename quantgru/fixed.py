@@ -17,7 +17,11 @@ MAX_FRACTION_BITS: Final = 31  # of inputs and outputs, and its negative
 
 @dataclass(frozen=True)
 class Format:
-    """A fixed-point format: raw value r means r * 2**-fraction_bits."""
+    """A fixed-point format: raw value r means r * 2**-fraction_bits.
+
+    >>> str(Format(16, 15)), str(Format(16, 30, signed=False))
+    ('s16f15', 'u16f30')
+    """
 
     bits: int
     fraction_bits: int
@@ -30,6 +34,7 @@ class Format:
 STATE: Final = Format(16, 15)
 PRE_ACTIVATION: Final = Format(32, 14)
 GATE: Final = Format(16, 15, signed=False)
+RESIDUAL: Final = Format(16, 30, signed=False)
 
 
 def round_half_up(v: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -328,3 +328,21 @@ def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert isinstance(result, qg.BoardResult)
     assert result.steps == 100 * 30
     assert Path("gesture.qgru").is_file() and Path("firmware/gesture/gesture.h").is_file()
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1.0, float("nan"), float("inf")])
+def test_a_timeout_that_is_none(int_model: qg.IntModel, timeout_s: float) -> None:
+    with pytest.raises(qg.ConfigError, match="expected a positive number of seconds"):
+        qg.run_on_board(int_model, np.zeros((1, 1, 8)), board="host", timeout_s=timeout_s)
+
+
+def test_a_timeout_is_how_long_one_answer_may_take(int_model: qg.IntModel) -> None:
+    board_or_skip("host")
+    assert qg.run_on_board(int_model, np.zeros((1, 2, 8)), board="host", timeout_s=3.0).equal
+    host, port = os.openpty()
+    try:
+        with pytest.raises(qg.DeviceError, match=r"the board is silent \(1 attempts in 0\.5 s\)"):
+            qg.run_on_board(int_model, np.zeros((1, 2, 8)), port=os.ttyname(port), timeout_s=0.3)
+    finally:
+        os.close(host)
+        os.close(port)

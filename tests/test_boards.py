@@ -19,8 +19,9 @@ from quantgru.errors import ConfigError, DeviceError
 from quantgru.exporter import export
 from quantgru.hil.boards import build, find_board, find_boards, launch
 from quantgru.hil.compare import compare
+from quantgru.hil.messages import BoardDescription, TimerKind
 from quantgru.hil.session import Patience, Session
-from quantgru.hil.timer import board_timer, step_cost
+from quantgru.hil.timer import StepCost, Timer, board_timer, step_cost
 from quantgru.hil.transport import SerialTransport
 
 BOARDS = ["host", "mps2-an386"]
@@ -278,3 +279,25 @@ def test_the_line_of_a_board_can_be_opened_by_hand():
         session = Session(line, PATIENCE)
         session.open(case.model)
         assert compare(session, case.model, case.inputs, case.expected).equal
+
+
+# ---- what ticks mean -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "hertz", "timer"),
+    [
+        (TimerKind.NONE, 0, None),
+        (TimerKind.CYCLES, 16_000_000, Timer("cycles", 1.0)),
+        (TimerKind.INSTRUCTIONS, 0, Timer("instructions", 1.0)),
+        (TimerKind.TIME, 25_000_000, Timer("us", 25.0)),
+    ],
+)
+def test_what_a_board_says_about_its_timer(kind, hertz, timer):
+    description = BoardDescription(1, 0, 1, kind, hertz, 512, 512, 3, 2, 4, bytes(32), "board")
+    assert board_timer(description) == timer
+
+
+def test_the_cost_of_a_step():
+    ticks = np.array([32, 16, 160], np.uint32)
+    assert step_cost(ticks, Timer("instructions", 1.6)) == StepCost("instructions", 10.0, 20.0, 100.0)

@@ -6,6 +6,7 @@ import doctest
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +200,32 @@ def test_the_readme_shows_what_the_demo_prints():
     printed = [line.rstrip() for line in result.stdout.splitlines()]
     table = printed[next(i for i, line in enumerate(printed) if line.startswith("Digits")) :]
     assert "\n".join(table) in README.read_text(encoding="utf-8")
+
+
+def test_an_installed_package_has_all_that_the_demo_needs(tmp_path):
+    """From a wheel, in an empty folder: the C sources, templates and data are in the package."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    source = tmp_path / "source"
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    wheels = tmp_path / "wheels"
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", wheels, source], check=True)
+    (wheel,) = wheels.iterdir()
+    installed = tmp_path / "installed"
+    subprocess.run([*pip, "install", "--no-deps", "--target", installed, wheel], check=True)
+    found = "import quantgru.firmware_files as f; print(f.firmware_directory())"
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    for command in (["-c", found], ["-m", "quantgru", "demo", "-o", "out"]):
+        result = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        if "install it" in result.stderr:
+            pytest.skip(result.stderr.strip())
+        assert result.returncode == 0, result.stderr
+        assert str(installed) in result.stdout or "steps equal on host" in result.stdout
+    assert (tmp_path / "out" / "digits" / "quantgru" / "src" / "qg_gru.c").is_file()

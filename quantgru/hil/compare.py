@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import DataError, DeviceError
+from quantgru.fixed import GATE, RESIDUAL, STATE, Format
 from quantgru.hil.messages import ArrayName, Int16Array, Steps, Uint32Array
 from quantgru.hil.session import Session
 from quantgru.int_model import IntModel
 
 Gate = Literal["u", "r", "n", "h", "residual", "output", "check value"]
 
-_FORMATS: Final = {"u": "u16f15", "r": "u16f15", "n": "s16f15", "h": "s16f15", "residual": "u16f30"}
+_FORMATS: Final = {"u": GATE, "r": GATE, "n": STATE, "h": STATE, "residual": RESIDUAL}
 # As a step computes them: the first that differs is where it went wrong.
 _ORDER: Final[tuple[ArrayName, ...]] = ("u", "r", "n", "h", "residual")
 
@@ -169,12 +170,13 @@ def _narrow_down(
         for name in _ORDER:
             found = _first_difference(arrays[name][units], getattr(trace, name)[units])
             if found is not None:
-                return Difference(sequence, step, layer.name, name, *found, _FORMATS[name])
+                return Difference(sequence, step, layer.name, name, *found, str(_FORMATS[name]))
         start += layer.n_units
     found = _first_difference(outputs, trace.outputs)
     if found is None:
         return None
-    return Difference(sequence, step, model.layers[-1].name, "output", *found, f"s16f{model.output_fraction_bits}")
+    output = Format(16, model.output_fraction_bits)
+    return Difference(sequence, step, model.layers[-1].name, "output", *found, str(output))
 
 
 def _first_difference(

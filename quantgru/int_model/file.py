@@ -10,6 +10,7 @@ import numpy as np
 
 from quantgru import container
 from quantgru.errors import ModelError
+from quantgru.fixed import STATE
 from quantgru.int_model.proof import Bounds, prove
 from quantgru.int_model.types import (
     SPEC_MAJOR,
@@ -145,7 +146,7 @@ def _write_layer(layer: IntLayer, prefix: str, arrays: container.Arrays) -> dict
             "reset": layer.reset,
             "gate": "sigmoid",
             "candidate": "tanh",
-            "state": "s16f15",
+            "state": str(STATE),
             "input": _write_matrix(layer.input, f"{prefix}.input", arrays),
             "recurrent": _write_matrix(layer.recurrent, f"{prefix}.recurrent", arrays),
         }
@@ -164,7 +165,7 @@ def _read_layer(entry: dict[str, Any], prefix: str, arrays: container.Arrays) ->
             _known(entry, _GRU, f"layer {entry['name']!r}")
             _only(entry, "gate", "sigmoid")
             _only(entry, "candidate", "tanh")
-            _only(entry, "state", "s16f15")
+            _only(entry, "state", str(STATE))
             layer = IntGru(
                 entry["name"],
                 entry["reset"],

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from quantgru.fixed import STATE, Format
 from quantgru.int_model import IntGru, IntLayer, IntModel
 from quantgru.int_model.cost import cost
 from quantgru.int_model.proof import prove
@@ -65,26 +66,27 @@ def _layer(layer: IntLayer) -> dict[str, Any]:
             "kind": f"GRU, reset {layer.reset}",
             "outputs": layer.n_units,
             "weight_bits": bits,
-            "output_format": "s16f15",
+            "output_format": str(STATE),
         }
     return common | {
         "kind": f"dense, {layer.activation}",
         "outputs": layer.n_outputs,
         "weight_bits": [layer.matrix.bits],
-        "output_format": f"s16f{layer.output_fraction_bits}",
+        "output_format": str(Format(16, layer.output_fraction_bits)),
     }
 
 
 def _summary(facts: dict[str, Any]) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     total = facts["cost"]
+    output = Format(16, facts["output_fraction_bits"])
     in_units = f", in {', '.join(facts['output_units'])}" if facts["output_units"] else ""
     rows = {
         "model": facts["name"],
         "digest": facts["digest"],
         "contract": f"SPEC {facts['spec']}",
         "inputs": f"{facts['inputs']}, s16 with {_bits(facts['input_fraction_bits'])} fraction bits",
-        "outputs": f"{facts['outputs']}, s16f{facts['output_fraction_bits']}, of {facts['output_of']}{in_units}",
+        "outputs": f"{facts['outputs']}, {output}, of {facts['output_of']}{in_units}",
         "flash": f"{total['constant_bytes']:,} bytes of constants, and the kernel library once",
         "RAM": f"{total['state_bytes']:,} bytes of state, {total['scratch_bytes']:,} of scratch that models can share",
         "work": f"{total['step_macs']:,} multiply-accumulates a step, {total['head_macs']:,} for an output",
