@@ -37,8 +37,8 @@ def c_name(name: str) -> str:
     if not _is_c_name(name):
         raise ConfigError(
             f"model name {name!r}: cannot be used in C; allowed are up to 31 letters, digits and _, starting with a "
-            "letter, no keyword, no system header, not beginning with 'qg_' or 'quantgru'; choose another with name= "
-            "or --name"
+            "letter, no keyword, no system header, not 'qg', not beginning with 'qg_' or 'quantgru'; choose another "
+            "with name= or --name"
         )
     return name
 
@@ -62,6 +62,7 @@ def _is_c_name(name: object) -> bool:
         and _IDENTIFIER.fullmatch(name) is not None
         and name not in _KEYWORDS
         and name.lower() not in _HEADERS
+        and name.lower() != "qg"  # the library's prefix
         and not name.lower().startswith(("qg_", "quantgru"))
     )
 

@@ -73,7 +73,9 @@ def load(path: str | Path, what: str) -> tuple[dict[str, Any], Arrays]:
             text = (file.metadata() or {}).get(_KEY)
             arrays = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{what} {path}: truncated, or not a quantgru file ({error})") from None
+        raise ModelError(
+            f"{what} {path}: truncated, or not a quantgru file ({error}); copy it again, or make it again"
+        ) from None
     if text is None:
         raise ModelError(
             f"{what} {path}: a safetensors file that quantgru did not write; expected the output of save()"

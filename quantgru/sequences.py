@@ -128,6 +128,15 @@ def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDAr
     return sequences, _integers(labels, x.shape[0], f"{what} {path}, array 'labels'")
 
 
+def check_labels(labels: npt.NDArray[np.int64], n_outputs: int) -> npt.NDArray[np.int64]:
+    """Returns the labels if each is the number of an output. Raises DataError."""
+    if labels.size and not (labels.min() >= 0 and labels.max() < n_outputs):
+        raise DataError(
+            f"labels: {labels.min()} ... {labels.max()}, allowed are the numbers of the outputs, 0 ... {n_outputs - 1}"
+        )
+    return labels
+
+
 def load_vectors(path: str | Path, names: Sequence[str], what: str) -> list[FloatArray]:
     """Reads the named one-dimensional float arrays from an .npz file. Raises DataError."""
     arrays = _read_npz(Path(path), what)
@@ -207,7 +216,10 @@ def _check(sequences: Sequences, what: str, n_features: int | None) -> None:
     if values.size == 0:
         raise DataError(f"{what}: shape {values.shape} holds no steps; give at least one sequence of one step")
     if n_features is not None and values.shape[2] != n_features:
-        raise DataError(f"{what}: {values.shape[2]} features, the model has {n_features} inputs")
+        raise DataError(
+            f"{what}: {values.shape[2]} features, the model has {n_features} inputs; shape {values.shape}, expected "
+            f"[sequences, steps, {n_features}]"
+        )
     lengths = sequences.lengths
     if lengths.shape != values.shape[:1] or lengths.min() < 1 or lengths.max() > values.shape[1]:
         raise DataError(f"{what}: lengths {lengths.tolist()[:8]}, expected {len(values)} of 1 ... {values.shape[1]}")

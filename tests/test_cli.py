@@ -287,6 +287,19 @@ def test_units_go_from_the_command_line_into_header_and_report(here: Path) -> No
     assert "In g, g, g, deg/s, deg/s, deg/s, V, _C" in Path("c/out.h").read_text()
 
 
+def test_clipped_inputs_are_reported_by_share_and_input(here: Path) -> None:
+    x = np.load("x.npz")["x"]
+    lengths = x.shape[0] * x.shape[1]
+    wide = x.copy()
+    wide[:, :, 3] = 1e6
+    np.savez("wide.npz", x=wide)
+    out = done(quantgru("simulate", "m.qgru", "--input", "wide.npz", "-o", "y.npz"))
+    assert f"clipped inputs: {lengths:,} of {x.size:,} (input 3 100.0 %): calibrate on data that reaches as far" in out
+    assert f"clipped inputs: 0 of {x.size:,}\n" in done(
+        quantgru("simulate", "m.qgru", "--input", "x.npz", "-o", "y.npz")
+    )
+
+
 # ---- bad models ----------------------------------------------------------------------------------------------------
 
 COMMANDS = {

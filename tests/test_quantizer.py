@@ -1,6 +1,7 @@
 """The quantizer as a whole: standardisation, meaning, warnings, refusals, and the error budget."""
 
 import math
+import re
 from dataclasses import replace
 from fractions import Fraction
 
@@ -307,6 +308,16 @@ def test_an_output_that_is_always_0_is_named_and_does_not_saturate():
     assert int_model.notes["warnings"] == expected
     x = np.full((1, 50, 1), 0.9)
     np.testing.assert_allclose(qg.simulate(int_model, x), model.run(x), atol=0.02)
+
+
+def test_gates_at_the_ends_of_their_range_are_a_warning():
+    """What happens when mean and scale are forgotten."""
+    model, x = small_model(n_inputs=3), random_x(4, 20, 3)
+    raw = x * 1000.0 + 5000.0
+    warnings = qg.quantize(scaled(model, input_weights=0.1), raw).notes["warnings"]
+    (warning,) = [text for text in warnings if "ends of their range" in text]
+    assert re.match(r"GRU layer 'gru': (9\d|100) % of its gates .* --standardisation S\.npz$", warning)
+    assert not qg.quantize(model, raw, mean=[5000.0] * 3, scale=[1000.0] * 3).notes["warnings"]
 
 
 # ---- calibration data ----------------------------------------------------------------------------------------------

@@ -2,13 +2,14 @@
 
 import io
 import pickle
+import re
 import zipfile
 
 import numpy as np
 import pytest
 
 from quantgru.errors import DataError
-from quantgru.sequences import Sequences, as_sequences, load_npz, load_vectors
+from quantgru.sequences import Sequences, as_sequences, check_labels, load_npz, load_vectors
 
 X = np.arange(24, dtype=float).reshape(2, 4, 3)
 
@@ -80,7 +81,10 @@ def test_one_step_and_one_feature():
 def test_sequences_pass_through():
     sequences = as_sequences([X[0], X[1, :2]])
     assert as_sequences(sequences, n_features=3) is sequences
-    with pytest.raises(DataError, match=r"^input: 3 features, the model has 4 inputs$"):
+    with pytest.raises(
+        DataError,
+        match=r"^input: 3 features, the model has 4 inputs; shape \(2, 4, 3\), expected \[sequences, steps, 4\]$",
+    ):
         as_sequences(sequences, n_features=4)
 
 
@@ -301,3 +305,10 @@ def test_vectors(npz):
 def test_lengths_given_by_hand_are_checked(lengths):
     with pytest.raises(DataError, match=r"lengths .*, expected 2 of 1 \.\.\. 2"):
         as_sequences(Sequences(np.zeros((2, 2, 3)), np.array(lengths)))
+
+
+@pytest.mark.parametrize(("labels", "n_outputs", "allowed"), [([1, 5], 5, "0 ... 4"), ([-1, 0], 2, "0 ... 1")])
+def test_labels_are_numbers_of_outputs(labels, n_outputs, allowed):
+    assert check_labels(np.array([0, n_outputs - 1]), n_outputs).tolist() == [0, n_outputs - 1]
+    with pytest.raises(DataError, match=re.escape(f"{min(labels)} ... {max(labels)}, ") + ".*" + re.escape(allowed)):
+        check_labels(np.array(labels), n_outputs)

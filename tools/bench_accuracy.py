@@ -8,6 +8,7 @@ SQNR is of the states of the last GRU layer over all steps and units, against th
 from __future__ import annotations
 
 import argparse
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from quantgru.demo import digits
 from quantgru.int_model import IntModel
 from quantgru.model import FloatModel, Gru
 from quantgru.model.run import states
-from quantgru.quantizer import dequantize
+from quantgru.quantizer import dequantize, fold_standardisation
 from quantgru.report.accuracy import compare, sqnr_db
 from quantgru.sequences import SequencesLike, as_sequences
 from quantgru.simulator import run
@@ -92,15 +93,32 @@ def spread_rows(seeds: int) -> list[tuple[str, str, str]]:
     return [(what, f"{np.median(lost):.2f}, {max(lost):.2f}", "≤ 3")]
 
 
-def _random_model(rng: np.random.Generator, units: int, inputs: int) -> FloatModel:
+def offset_rows(seeds: int) -> list[tuple[str, str, str]]:
+    rows = []
+    scale = np.array([1.0, 0.1, 10.0, 1.0, 1.0, 1.0])
+    for distance in (0, 1, 3, 10, 40, 100):
+        found = []
+        for seed, reset in itertools.product(range(seeds), ("after", "before")):
+            rng = np.random.default_rng(seed)
+            model = _random_model(rng, 32, 6, reset)
+            mean = distance * scale
+            x = rng.normal(size=(40, 50, 6)) * scale + mean
+            int_model = qg.quantize(model, x, mean=mean, scale=scale)
+            found.append(state_sqnr(fold_standardisation(model, mean, scale), int_model, x))
+        what = f"means {distance} standard deviations from zero: state SQNR, dB"
+        rows.append((what, f"{np.median(found):.1f}, {min(found):.1f}", ""))
+    return rows
+
+
+def _random_model(rng: np.random.Generator, units: int, inputs: int, reset: str = "after") -> FloatModel:
     bound = 2 / np.sqrt(units)
     layer = Gru(
         "gru",
-        "after",
+        reset,
         rng.uniform(-bound, bound, (3, units, inputs)),
         rng.uniform(-bound, bound, (3, units, units)),
         rng.uniform(-bound, bound, (3, units)),
-        rng.uniform(-bound, bound, units),
+        rng.uniform(-bound, bound, units) if reset == "after" else np.zeros(units),
     )
     return FloatModel((layer,), last_step=False)
 
@@ -111,7 +129,7 @@ def main() -> None:
     seeds = parser.parse_args().seeds
     title = f"Integers against floats; of random models, the median and the worst of {seeds}"
     table = Table("figure", "measured", "wanted", title=title, title_justify="left")
-    for row in (*digits_rows(), *slow_rows(seeds), *spread_rows(seeds)):
+    for row in (*digits_rows(), *slow_rows(seeds), *spread_rows(seeds), *offset_rows(seeds)):
         table.add_row(*row)
     Console(width=120).print(table)
 

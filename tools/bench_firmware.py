@@ -2,7 +2,8 @@
 
     python tools/bench_firmware.py
 
-Instructions are counted by the emulator, and the same in each run; sizes are the linker's and the compiler's.
+Instructions are counted by the emulator, in ticks of 1.6: the same in each run, to within one. Sizes are those of the
+the compiler's.
 """
 
 from __future__ import annotations

@@ -59,7 +59,10 @@ def hil(
 def _print(result: BoardResult) -> None:
     click.echo(f"{result.target}: {result.steps:,} of {result.total_steps:,} steps compared")
     if (cost := result.step_cost) is not None:
-        click.echo(f"{cost.unit} a step: {cost.minimum:,.0f} ... {cost.maximum:,.0f}, median {cost.median:,.0f}")
+        digits = ",.2f" if cost.unit == "us" else ",.0f"
+        click.echo(
+            f"{cost.unit} a step: {cost.minimum:{digits}} ... {cost.maximum:{digits}}, median {cost.median:{digits}}"
+        )
     if result.flash_bytes is not None:
         click.echo(f"test firmware: {result.flash_bytes:,} bytes of flash, {result.ram_bytes:,} of RAM")
     if result.equal:

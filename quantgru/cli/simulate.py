@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: quantgru simulate gesture.qgru --input test.npz -o outputs.npz")
 @click.argument("model", metavar="M.qgru")
 @click.option("--input", "input_path", required=True, metavar="X.npz", help="Input sequences.")
-@click.option("-o", "--output", required=True, metavar="Y.npz", help="Where the array y goes, and lengths.")
-@click.option("--trace", is_flag=True, help="Also write u, r, n, h and residual of every step, raw.")
+@click.option(
+    "-o", "--output", required=True, metavar="Y.npz", help="Where the arrays y, lengths and clipped_inputs go."
+)
+@click.option(
+    "--trace", is_flag=True, help="Also write every step's layer0.u, .r, .n, .h, .residual, layer1.u ..., raw."
+)
 @click.option("--raw", is_flag=True, help="x holds raw integers, as a device logs them, and y is raw, too.")
 def simulate(model: str, input_path: str, output: str, trace: bool, raw: bool) -> None:
     """Compute what the device computes, bit for bit."""
@@ -51,12 +55,24 @@ def _arrays(result: SimulationResult, raw: bool) -> dict[str, Any]:
     return arrays
 
 
+def _share(clipped: Any, n_steps: int) -> str:
+    """How many values were out of range, and of which inputs."""
+    total, values = int(clipped.sum()), len(clipped) * n_steps
+    if total == 0:
+        return f"0 of {values:,}"
+    worst = ", ".join(
+        f"input {i} {100 * clipped[i] / n_steps:.1f} %" for i in clipped.argsort()[::-1][:4] if clipped[i]
+    )
+    return f"{total:,} of {values:,} ({worst}): calibrate on data that reaches as far"
+
+
 def _report(result: SimulationResult, labels: Any) -> None:
+    from quantgru.sequences import check_labels
+
     sequences = result.sequences
     click.echo(f"{sequences.n_sequences:,} sequences, {sequences.n_steps:,} steps")
-    click.echo(
-        f"clipped inputs: {int(result.clipped_inputs.sum()):,}, saturated outputs: {sum(result.saturated_outputs):,}"
-    )
+    click.echo(f"clipped inputs: {_share(result.clipped_inputs, sequences.n_steps)}")
+    click.echo(f"saturated outputs: {sum(result.saturated_outputs):,}")
     if labels is not None and result.model.last_step and result.model.n_outputs >= 2:
-        right = result.outputs_raw.argmax(axis=1) == labels
+        right = result.outputs_raw.argmax(axis=1) == check_labels(labels, result.model.n_outputs)
         click.echo(f"labels: {100 * right.mean():.2f} % right")

@@ -71,6 +71,7 @@ def _template_values(model: IntModel, name: str) -> dict[str, Any]:
         "digest_bytes": model.digest,
         "spec_major": SPEC_MAJOR,
         "spec_minor": SPEC_MINOR,
+        "export_format": _EXPORT_FORMAT,
         "version_mismatch": _version_mismatch(),
         "avr_excess": _avr_excess(model),
         "last_step": model.last_step,

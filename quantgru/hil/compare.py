@@ -102,19 +102,18 @@ def compare(
     _check_shapes(model, inputs, expected)
     ticks: list[Uint32Array] = []
     steps = 0
-    for sequence, sequence_inputs in enumerate(inputs):
-        for start, answered in _run(session, sequence_inputs):
-            wrong = _first_wrong_step(answered, expected, sequence, start)
-            n = answered.ticks.size if wrong is None else wrong + 1
-            ticks.append(answered.ticks[:n])
-            steps += n
-            progress(n)
-            if wrong is not None:
-                difference = _narrow_down(session, model, sequence_inputs, expected, (sequence, start + wrong))
-                if difference is None:
-                    board, simulator = int(answered.checks[wrong]), int(expected.checks[sequence][start + wrong])
-                    difference = Difference(sequence, start + wrong, "", "check value", 0, board, simulator, "u32")
-                return Comparison(steps, difference, np.concatenate(ticks))
+    for sequence, start, answered in _answers(session, inputs):
+        wrong = _first_wrong_step(answered, expected, sequence, start)
+        n = answered.ticks.size if wrong is None else wrong + 1
+        ticks.append(answered.ticks[:n])
+        steps += n
+        progress(n)
+        if wrong is not None:
+            difference = _narrow_down(session, model, inputs[sequence], expected, (sequence, start + wrong))
+            if difference is None:
+                board, simulator = int(answered.checks[wrong]), int(expected.checks[sequence][start + wrong])
+                difference = Difference(sequence, start + wrong, "", "check value", 0, board, simulator, "u32")
+            return Comparison(steps, difference, np.concatenate(ticks))
     return Comparison(steps, None, np.concatenate(ticks))
 
 
@@ -132,6 +131,18 @@ def _check_shapes(model: IntModel, inputs: Sequence[Int16Array], expected: Expec
                 f"sequence {i}: {x.dtype} inputs, outputs and check values of shapes {shapes}, expected int16 "
                 f"(steps, {model.n_inputs}), (steps, {model.n_outputs}) and (steps,)"
             )
+
+
+def _answers(session: Session, inputs: Sequence[Int16Array]) -> Iterator[tuple[int, int, Steps]]:
+    """Sequence, first step and answer of each frame of all sequences. An error says how far it got."""
+    steps, total = 0, sum(x.shape[0] for x in inputs)
+    try:
+        for sequence, sequence_inputs in enumerate(inputs):
+            for start, answered in _run(session, sequence_inputs):
+                yield sequence, start, answered
+                steps += answered.ticks.size
+    except DeviceError as error:
+        raise DeviceError(f"{error}; {steps:,} of {total:,} steps had been equal") from None
 
 
 def _run(session: Session, inputs: Int16Array) -> Iterator[tuple[int, Steps]]:

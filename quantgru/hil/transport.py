@@ -40,7 +40,7 @@ class SerialTransport:
         self.byte_s = 0.0 if "://" in url else _BITS_PER_BYTE / baud_rate
         try:
             self._port = _open(url, baud_rate)
-        except (serial.SerialException, OSError, ValueError) as error:
+        except (serial.SerialException, OSError, ValueError, TypeError) as error:  # TypeError: a socket without a port
             raise DeviceError(
                 f"port {url}: cannot be opened ({_reason(error)}); check that the board is connected and that no other "
                 "program has the port"

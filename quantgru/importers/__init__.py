@@ -19,7 +19,7 @@ __all__ = ["Softmax", "load"]
 _SUPPORTED: Final = "supported are .keras and .qgf files, live PyTorch modules and live Keras 3 models"
 
 _OTHER_FILES: Final = {
-    ".qgru": "is already quantized; read it with qg.IntModel.load(path)",
+    ".qgru": "is already quantized: use it with simulate, export and hil, or read it with qg.IntModel.load(path)",
     ".pt": "a PyTorch checkpoint; load it with torch, then give the module: qg.load(module)",
     ".pth": "a PyTorch checkpoint; load it with torch, then give the module: qg.load(module)",
     ".h5": "an HDF5 file; load it with Keras 3, then save it as .keras",

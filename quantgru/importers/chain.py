@@ -21,8 +21,9 @@ SUPPORTED: Final = (
     "supported are GRU layers, then the last step or all steps, then dense layers with linear, relu, sigmoid or tanh"
 )
 BY_HAND: Final = (
-    "say the rest by hand: "
-    "qg.FloatModel((*qg.load(gru).layers, qg.Dense('fc', weights, bias, 'linear')), last_step=True)"
+    "what is GRU and dense layers can be said by hand: "
+    "qg.FloatModel((*qg.load(gru).layers, qg.Dense('fc', weights, bias, 'linear')), last_step=True); "
+    "(x - mean) / scale on the input belongs to qg.quantize(..., mean=mean, scale=scale)"
 )
 
 

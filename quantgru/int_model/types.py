@@ -148,7 +148,7 @@ class SelfTest:
         own_integer(self, "check", 0, 2**32 - 1, "self-test")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class IntModel:
     """GRU layers, then dense layers, in integers. Immutable; proved by `proof.prove` when it is made.
 
@@ -209,6 +209,11 @@ class IntModel:
         return IntModel, (
             self.layers, self.input_fraction_bits, self.last_step, self.selftest, self.name, dict(self.notes)
         )  # fmt: skip
+
+    def __repr__(self) -> str:
+        widths = [layer.n_units if isinstance(layer, IntGru) else layer.n_outputs for layer in self.layers]
+        sizes = " → ".join(map(str, [self.n_inputs, *widths]))
+        return f"<IntModel {self.name!r}: {sizes}, digest {self.digest.hex()[:12]}>"
 
     @property
     def grus(self) -> tuple[IntGru, ...]:

@@ -113,7 +113,7 @@ class Dense:
 Layer = Gru | Dense
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FloatModel:
     """GRU layers, then dense layers (the head, which may be absent).
 
@@ -141,6 +141,10 @@ class FloatModel:
                     f"layer {layer.name!r}: {layer.n_inputs} inputs, but the layer before it gives {width} values"
                 )
             width = layer.n_units if isinstance(layer, Gru) else layer.n_outputs
+
+    def __repr__(self) -> str:
+        widths = [layer.n_units if isinstance(layer, Gru) else layer.n_outputs for layer in self.layers]
+        return f"<FloatModel {self.name!r}: {' → '.join(map(str, [self.n_inputs, *widths]))}>"
 
     @property
     def grus(self) -> tuple[Gru, ...]:

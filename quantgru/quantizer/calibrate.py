@@ -13,6 +13,8 @@ from quantgru.sequences import Sequences
 
 FloatArray = npt.NDArray[np.float64]
 
+_EXTREME = 1 - 2.0**-9  # of half the range of z and r, and of |n|
+
 
 @dataclass(frozen=True, eq=False)
 class GruStatistics:
@@ -21,11 +23,13 @@ class GruStatistics:
     input_mean       of what W multiplies [inputs]
     recurrent_means  of what U multiplies, by gate [3, units]: h before the step; r * h for n with reset "before"
     largest_update   largest u = 1 - z of each unit [units]
+    extreme_share    share of all z, r and n that are at the ends of their range: within 2**-10 of 0 or 1, 2**-9 of 1
     """
 
     input_mean: FloatArray
     recurrent_means: FloatArray
     largest_update: FloatArray
+    extreme_share: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +93,19 @@ class _GruObserver:
         self._n_steps = sequences.n_steps
         self._largest_update = np.zeros(layer.n_units)
         self._sums = np.zeros((3, layer.n_units))
+        self._n_extreme = 0
 
     def __call__(self, t: int, h: FloatArray, z: FloatArray, r: FloatArray, n: FloatArray) -> None:
         running = self._lengths > t
         np.maximum(self._largest_update, (1 - z[running]).max(axis=0, initial=0.0), out=self._largest_update)
         self._sums[:2] += h[running].sum(axis=0)
+        extreme = (np.abs(z - 0.5) > _EXTREME / 2, np.abs(r - 0.5) > _EXTREME / 2, np.abs(n) > _EXTREME)
+        self._n_extreme += sum(int(values[running].sum()) for values in extreme)
         self._sums[2] += (h if self._reset == "after" else r * h)[running].sum(axis=0)
 
     def statistics(self, input_mean: FloatArray) -> GruStatistics:
-        return GruStatistics(input_mean, self._sums / self._n_steps, self._largest_update)
+        share = self._n_extreme / (self._sums.size * self._n_steps)
+        return GruStatistics(input_mean, self._sums / self._n_steps, self._largest_update, share)
 
 
 def _dense_statistics(layer: Dense, x: FloatArray) -> DenseStatistics:

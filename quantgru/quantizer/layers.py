@@ -27,6 +27,7 @@ IntArray = npt.NDArray[np.int64]
 
 _SELFTEST_STEPS = 8
 _FAINTEST_PEAK = 2.0 ** (7 - MAX_FRACTION_BITS)  # below, an input has fewer than 8 bits even in the finest format
+_MOST_EXTREME = 0.9  # of all gates at the ends of their range: no trained model works there
 _SLOWEST_UPDATE = 16  # of 2^15: a unit whose u stays below moves by the residual alone
 
 
@@ -183,7 +184,12 @@ def _notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray) -> dic
         "calibration": {"sequences": seen.n_sequences, "steps": seen.n_steps},
         "inputs": inputs,
         "outputs": outputs,
-        "warnings": [*_input_warnings(seen), *_update_warnings(model, seen), *_output_warnings(model, seen)],
+        "warnings": [
+            *_input_warnings(seen),
+            *_extreme_warnings(model, seen),
+            *_update_warnings(model, seen),
+            *_output_warnings(model, seen),
+        ],
         "import": list(model.notes),
     }
 
@@ -200,6 +206,15 @@ def _input_warnings(seen: Calibration) -> list[str]:
             f"input format has steps of 2^-{MAX_FRACTION_BITS}; scale it up"
         )
     return warnings
+
+
+def _extreme_warnings(model: FloatModel, seen: Calibration) -> list[str]:
+    return [
+        f"GRU layer {layer.name!r}: {100 * gru.extreme_share:.0f} % of its gates are at the ends of their range; if "
+        "the model was trained on (x - mean) / scale, say so: mean= and scale=, or --standardisation S.npz"
+        for layer, gru in zip(model.grus, seen.grus, strict=True)
+        if gru.extreme_share > _MOST_EXTREME
+    ]
 
 
 def _update_warnings(model: FloatModel, seen: Calibration) -> list[str]:

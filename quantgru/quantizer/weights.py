@@ -48,7 +48,8 @@ def _too_large(weights: FloatArray, row: int, fraction_bits: int, where: str) ->
     largest = np.ldexp(1.0, 29 - fraction_bits)
     return ModelError(
         f"{where}, row {row}: the sum reaches {reached:.4g} where all operands are at the end of their range, and a "
-        f"32-bit accumulator holds up to {largest:.6g}; lower the weights, or scale the inputs"
+        f"32-bit accumulator holds up to {largest:.6g}; lower the weights, or scale the inputs, with mean= and "
+        "scale= if the model was trained on standardised ones"
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import DataError
+from quantgru.sequences import check_labels
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -63,6 +64,7 @@ def compare(
         float_labels, int_labels = float_outputs.argmax(axis=1), int_outputs.argmax(axis=1)
         agreement = float((float_labels == int_labels).mean())
         if labels is not None:
+            check_labels(labels, float_outputs.shape[1])
             float_accuracy = float((float_labels == labels).mean())
             int_accuracy = float((int_labels == labels).mean())
     return Comparison(sqnr_db(float_states, int_states), largest_error, agreement, float_accuracy, int_accuracy)

@@ -18,7 +18,7 @@
 #include "quantgru.h"
 
 #if QG_SPEC_MAJOR != 1 || QG_EXPORT_FORMAT != 1
-#error "gesture needs a quantgru library of SPEC 1.0: copy the library of the same export"
+#error "gesture needs a quantgru library of SPEC 1.0, export format 1: copy that of the same export"
 #endif
 
 #define GESTURE_INPUTS 3
