@@ -310,10 +310,25 @@ def test_inputs_of_every_size(scale: float, offset: float) -> None:
 # ---- the example ---------------------------------------------------------------------------------------------------
 
 
+def readme_examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_module_of_the_readme_can_be_loaded() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install quantgru[torch]")
+    _, example = readme_examples()
+    names: dict[str, object] = {"torch": torch, "__name__": "readme"}
+    exec(compile(example, "README.md", "exec"), names)
+    module = names["Gesture"]()  # type: ignore[operator]
+    x = np.random.default_rng(0).normal(size=(3, 7, 6))
+    expected = module.double()(torch.from_numpy(x)).detach().numpy()
+    assert np.abs(qg.load(module).run(x) - expected).max() < 1e-12
+
+
 def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Word for word, but for the board, which is here and not behind /dev/ttyACM0."""
     board_or_skip("host")
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example, _ = readme_examples()
     assert len(example.splitlines()) <= 11
     on_host = example.replace('port="/dev/ttyACM0"', 'board="host"')
     assert on_host != example

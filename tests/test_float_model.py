@@ -233,7 +233,7 @@ def test_padding_gives_zeros(tmp_path):
 
 @pytest.mark.parametrize("x", [np.zeros((1, 2, 4)), [np.zeros((2, 2))]])
 def test_wrong_number_of_features(x):
-    with pytest.raises(DataError, match=r"^input: \d features, the model has 3 inputs$"):
+    with pytest.raises(DataError, match=r"^input: \d features, the model has 3 inputs; shape"):
         two_layer_model(last_step=True).run(x)
 
 

@@ -120,7 +120,10 @@ def test_file_of_the_installed_keras_equals_the_live_model(tmp_path):
     [
         ("missing.keras", "Keras file .*: no such file"),
         ("missing.qgf", "no such file"),
-        ("model.qgru", r"is already quantized; read it with qg\.IntModel\.load\(path\)"),
+        (
+            "model.qgru",
+            r"is already quantized: use it with simulate, export and hil, or read it with qg\.IntModel\.load\(path\)",
+        ),
         ("model.pt", r"a PyTorch checkpoint; .*qg\.load\(module\)"),
         ("model.h5", r"an HDF5 file; .*save it as \.keras"),
         ("model.onnx", "an ONNX file"),
