@@ -200,6 +200,11 @@ def test_model_refuses(changes):
         replace(model, **changes)
 
 
+def test_model_refuses_a_selftest_without_a_step():
+    with refused("self-test: inputs .*, expected"):
+        replace(model_of(zero_gru()), selftest=SelfTest(np.zeros((0, 2), np.int16), 0))
+
+
 @pytest.mark.parametrize("inputs", [np.zeros((1, 2), np.int32), np.zeros((1, 2))])
 def test_selftest_refuses_inputs(inputs):
     with refused("self-test"):

@@ -14,7 +14,7 @@ import strategies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantgru.errors import DataError
+from quantgru.errors import ConfigError, DataError
 from quantgru.int_model import IntModel
 from quantgru.simulator import SimulationResult, Stream, check_values, kernels, run, simulate
 from quantgru.simulator.batch import step_check
@@ -182,6 +182,12 @@ def test_check_values_are_those_of_single_steps() -> None:
 def test_raw_inputs_are_integers_of_16_bits(x: list[list[list[float]]]) -> None:
     with pytest.raises(DataError, match=r"expected integers of -32768 \.\.\. 32767"):
         run(small_model, x, raw_input=True)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_are_at_least_one(threads: int) -> None:
+    with pytest.raises(ConfigError, match="expected at least 1"):
+        run(small_model, np.zeros((1, 1, 3)), threads=threads)
 
 
 def test_wrong_inputs_are_refused() -> None:

@@ -197,8 +197,8 @@ class IntModel:
         if self.n_units > 2**16 - 1:
             raise ModelError(f"model {self.name!r}: {self.n_units} units, allowed are 65535")
         steps = self.selftest.inputs.shape
-        if len(steps) != 2 or steps[1] != self.n_inputs or steps[0] > 2**16 - 1:
-            raise ModelError(f"self-test: inputs {steps}, expected (steps, {self.n_inputs}), at most 65535 steps")
+        if len(steps) != 2 or steps[1] != self.n_inputs or not 1 <= steps[0] <= 2**16 - 1:
+            raise ModelError(f"self-test: inputs {steps}, expected (1 ... 65535 steps, {self.n_inputs})")
         _own_units(self, "input_units", self.n_inputs)
         _own_units(self, "output_units", self.n_outputs)
         for layer in self.layers:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.errors import DataError, ModelError
+from quantgru.errors import ConfigError, DataError, ModelError
 from quantgru.fixed import INT16_MAX, INT16_MIN, to_raw16, to_real
 from quantgru.int_model import IntModel
 from quantgru.sequences import Sequences, SequencesLike, as_sequences
@@ -92,15 +92,17 @@ def run(
     raw_input  x holds raw s16 values, as a device logs them, instead of real ones
     trace      keep u, r, n, h and residual of every step
     threads    how many to use; all cores if None. The result does not depend on it
-    progress   called with the number of sequences that are finished since the last call
+    progress   called, from any thread, with the number of sequences that are finished since the last call
 
-    Raises DataError.
+    Raises DataError, ModelError for what is not an IntModel, ConfigError for less than one thread.
     """
     if not isinstance(model, IntModel):
         raise ModelError(
             f"simulate: a model of type {type(model).__name__}, expected an IntModel; "
             "qg.quantize or qg.IntModel.load gives one"
         )
+    if threads is not None and threads < 1:
+        raise ConfigError(f"simulate: threads={threads}, expected at least 1, or None for all cores")
     sequences = as_sequences(x, n_features=model.n_inputs)
     raw, clipped = _as_raw(sequences) if raw_input else _to_raw(model, sequences)
     raw = np.ascontiguousarray(raw)  # for another layout, Numba would compile the kernels anew
