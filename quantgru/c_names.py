@@ -32,13 +32,22 @@ _HEADERS: Final = frozenset(
 )
 
 
+# A microvolt must not read as a volt.
+_SPELLED: Final = str.maketrans(
+    {"µ": "u", "\u03bc": "u", "°": "deg", "Ω": "ohm", "\u2126": "ohm", "²": "^2", "³": "^3", "·": "."}
+)
+
+# CMake has targets of these names.
+_CMAKE_TARGETS: Final = frozenset("all clean help install package package_source test edit_cache rebuild_cache".split())
+
+
 def c_name(name: str) -> str:
     """Returns `name` if it can start C identifiers and file names. Raises ConfigError."""
     if not _is_c_name(name):
         raise ConfigError(
             f"model name {name!r}: cannot be used in C; allowed are up to 31 letters, digits and _, starting with a "
-            "letter, no keyword, no system header, not 'qg', not beginning with 'qg_' or 'quantgru'; choose another "
-            "with name= or --name"
+            "letter, no keyword, no system header, no target of CMake, not 'qg', not beginning with 'qg_' or "
+            "'quantgru'; choose another with name= or --name"
         )
     return name
 
@@ -61,12 +70,16 @@ def _is_c_name(name: object) -> bool:
         isinstance(name, str)
         and _IDENTIFIER.fullmatch(name) is not None
         and name not in _KEYWORDS
-        and name.lower() not in _HEADERS
+        and name.lower() not in _HEADERS | _CMAKE_TARGETS
         and name.lower() != "qg"  # the library's prefix
         and not name.lower().startswith(("qg_", "quantgru"))
     )
 
 
 def comment_text(text: str) -> str:
-    """`text` without anything that could end a comment or a line."""
-    return re.sub(r"[^A-Za-z0-9_./%^ -]", "_", text)
+    """`text` in ASCII, without anything that could end a comment or a line.
+
+    >>> comment_text("µV, °C, m/s²"), comment_text("*/ evil")
+    ('uV_ degC_ m/s^2', '_/ evil')
+    """
+    return re.sub(r"[^A-Za-z0-9_./%^ -]", "_", text.translate(_SPELLED))

@@ -21,6 +21,8 @@ import safetensors.numpy
 from quantgru.errors import ModelError
 
 _KEY = "quantgru"
+_SIZE_LIMIT = 2**28  # bytes; of a float model, too
+
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -68,6 +70,10 @@ def load(path: str | Path, what: str) -> tuple[dict[str, Any], Arrays]:
     """Reads header and arrays of a file that `save` wrote. Raises ModelError for anything else."""
     if not Path(path).is_file():
         raise ModelError(f"{what} {path}: no such file")
+    if (size := Path(path).stat().st_size) > _SIZE_LIMIT:
+        raise ModelError(
+            f"{what} {path}: {size} bytes, allowed are {_SIZE_LIMIT}; no microcontroller holds such a model"
+        )
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             text = (file.metadata() or {}).get(_KEY)

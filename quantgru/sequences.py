@@ -104,11 +104,9 @@ def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDAr
 
     Returns the sequences and the labels, or None. Raises DataError; pickled objects are refused.
     """
-    arrays = _read_npz(Path(path), what)
+    arrays, found = _read_npz(Path(path), what, ("x", "lengths", "labels"))
     if "x" not in arrays:
-        raise DataError(
-            f"{what} {path}: no array 'x', found {sorted(arrays)}; save it with np.savez({str(path)!r}, x=x)"
-        )
+        raise DataError(f"{what} {path}: no array 'x', found {found}; save it with np.savez({str(path)!r}, x=x)")
     x = _numeric(arrays["x"], f"{what} {path}, array 'x'")
     if x.ndim != 3:
         raise DataError(f"{what} {path}, array 'x': shape {x.shape}, expected [sequences, steps, features]")
@@ -138,15 +136,15 @@ def check_labels(labels: npt.NDArray[np.int64], n_outputs: int) -> npt.NDArray[n
 
 
 def load_vectors(path: str | Path, names: Sequence[str], what: str) -> list[FloatArray]:
-    """Reads the named one-dimensional float arrays from an .npz file. Raises DataError."""
-    arrays = _read_npz(Path(path), what)
+    """Reads the named arrays of numbers from an .npz file. Raises DataError."""
+    arrays, found = _read_npz(Path(path), what, names)
     missing = [name for name in names if name not in arrays]
     if missing:
-        raise DataError(f"{what} {path}: no array {missing[0]!r}, found {sorted(arrays)}, expected {list(names)}")
+        raise DataError(f"{what} {path}: no array {missing[0]!r}, found {found}, expected {list(names)}")
     return [_numeric(arrays[name], f"{what} {path}, array {name!r}") for name in names]
 
 
-def _read_npz(path: Path, what: str) -> dict[str, npt.NDArray[Any]]:
+def _read_npz(path: Path, what: str, names: Sequence[str]) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
     try:
         with open(path, "rb") as file:
             if not file.peek(6).startswith((b"PK", b"\x93NUMPY", b"\x80")):  # numpy takes all else for a pickle, too
@@ -157,7 +155,11 @@ def _read_npz(path: Path, what: str) -> dict[str, npt.NDArray[Any]]:
                     f"{what} {path}: a single array, expected an .npz file; save it with np.savez(path, x=x)"
                 )
             with archive:
-                return {name: archive[name] for name in archive.files}
+                assert archive.zip is not None  # it is open
+                methods = {member.compress_type for member in archive.zip.infolist()}
+                if not methods <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:  # the others unpack without a bound
+                    raise ValueError("packed in a way that numpy does not use")
+                return {name: archive[name] for name in names if name in archive}, sorted(archive.files)
     except DataError:
         raise
     except FileNotFoundError:

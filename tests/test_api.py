@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ GOLDEN = ROOT / "tests" / "golden" / "gesture.qgru"
 @pytest.fixture(scope="module")
 def int_model(digits: Digits) -> qg.IntModel:
     """Digits: 8 steps of 8 inputs, 10 outputs after the last step."""
-    return qg.quantize(digits.model, calibration=digits.calibration)
+    return qg.quantize(digits.model, calibration=digits.calibration, input_units=["brightness"] * 8)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,24 @@ def test_a_pipe_is_not_replaced_by_a_file_and_a_link_stays(int_model: qg.IntMode
 def test_copies_for_other_processes(int_model: qg.IntModel, digits: Digits) -> None:
     for copy in (pickle.loads(pickle.dumps(int_model)), deepcopy(int_model)):
         assert copy.digest == int_model.digest and dict(copy.notes) == dict(int_model.notes)
+        for field in fields(qg.IntModel):
+            if field.name not in ("layers", "input_fraction_bits", "selftest", "notes"):  # in the digest, or above
+                assert getattr(copy, field.name) == getattr(int_model, field.name)
+        assert copy.selftest.check == int_model.selftest.check
         assert np.array_equal(qg.simulate(copy, digits.x[:2]), qg.simulate(int_model, digits.x[:2]))
+
+
+@pytest.mark.parametrize("units", ["abcdefgh", None, ["px"], [1] * 8])
+def test_units_that_are_none(digits: Digits, units: object) -> None:
+    with pytest.raises(qg.ModelError, match=r"input_units .*, expected 8 texts, or none"):
+        qg.quantize(digits.model, calibration=digits.calibration, input_units=units)  # type: ignore[arg-type]
+
+
+def test_a_stream_runs_integer_models_only(digits: Digits, int_model: qg.IntModel) -> None:
+    with pytest.raises(qg.ModelError, match="stream: a model of type FloatModel, expected an IntModel"):
+        qg.Stream(digits.model)  # type: ignore[arg-type]
+    with pytest.raises(qg.DataError, match=r"expected int16 \(8,\)"):
+        qg.Stream(int_model).step_raw([0] * 8)  # type: ignore[arg-type]
 
 
 def test_a_stream_takes_one_step_of_the_right_size(int_model: qg.IntModel) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from strategies import Plan, from_oracle
 
 from quantgru.errors import ConfigError, DeviceError
 from quantgru.exporter import export
+from quantgru.firmware_files import firmware_directory
 from quantgru.hil.boards import build, find_board, find_boards, launch
 from quantgru.hil.compare import compare
 from quantgru.hil.messages import BoardDescription, TimerKind
@@ -279,6 +281,16 @@ def test_the_line_of_a_board_can_be_opened_by_hand():
         session = Session(line, PATIENCE)
         session.open(case.model)
         assert compare(session, case.model, case.inputs, case.expected).equal
+
+
+def test_an_unfinished_folder_beside_does_not_matter(tmp_path, monkeypatch):
+    shutil.copytree(firmware_directory(), tmp_path / "firmware")
+    (tmp_path / "firmware" / "ports" / "mine").mkdir()
+    (tmp_path / "firmware" / "ports" / "mine" / "port.toml").write_text("description = 'not ready'")
+    monkeypatch.setattr("quantgru.hil.boards.firmware_directory", lambda: tmp_path / "firmware")
+    assert find_board("host").name == "host"
+    with pytest.raises(ConfigError, match="not a description of a board"):
+        find_board("mine")
 
 
 # ---- what ticks mean -----------------------------------------------------------------------------------------------

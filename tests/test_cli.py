@@ -282,9 +282,9 @@ def test_units_go_from_the_command_line_into_header_and_report(here: Path) -> No
     command = ["quantize", "m.qgf", "--calibration", "x.npz", "-o", "out.qgru"]
     assert "deg/s" in done(quantgru(*command, "--input-units", units))
     assert qg.IntModel.load("out.qgru").input_units == ("g", "g", "g", "deg/s", "deg/s", "deg/s", "V", "°C")
-    assert_refused(quantgru(*command, "--input-units", "g"), "input_units ('g',), expected 8 texts, or none")
+    assert_refused(quantgru(*command, "--input-units", "g"), "input_units ['g'], expected 8 texts, or none")
     done(quantgru("export", "out.qgru", "-o", "c"))
-    assert "In g, g, g, deg/s, deg/s, deg/s, V, _C" in Path("c/out.h").read_text()
+    assert "In g, g, g, deg/s, deg/s, deg/s, V, degC" in Path("c/out.h").read_text()
 
 
 def test_clipped_inputs_are_reported_by_share_and_input(here: Path) -> None:

@@ -117,10 +117,10 @@ def test_layer_names_cannot_leave_a_comment(gesture: qg.IntModel) -> None:
 
 
 def test_units_stand_in_the_header_and_cannot_leave_their_comment(gesture: qg.IntModel) -> None:
-    model = replace(gesture, input_units=("*/ evil", "m/s^2", "x\ny"), output_units=("%",) * 4)
+    model = replace(gesture, input_units=("*/ evil", "m/s^2", "x\ny"), output_units=("µV", "°C", "%", "m/s²"))
     header = export_files(model, "gesture")["gesture.h"]
     assert " * In _/ evil, m/s^2, x_y */" in header
-    assert " * In %, %, %, % */" in header
+    assert " * In uV, degC, %, m/s^2 */" in header
 
 
 def test_memory_order_of_a_block_and_the_rows_that_are_left() -> None:
@@ -239,9 +239,9 @@ def test_a_model_too_large_for_an_avr_says_so(find_tool: FindTool, tmp_path: Pat
     run_command(find_tool("gcc"), *command)
 
 
-def test_a_system_header_is_no_name_for_a_model(gesture: qg.IntModel, tmp_path: Path) -> None:
-    for name in ("string", "signal", "Math", "qg", "QG"):
-        with pytest.raises(ConfigError, match="no system header, not 'qg'"):
+def test_names_that_belong_to_others_are_refused(gesture: qg.IntModel, tmp_path: Path) -> None:
+    for name in ("string", "signal", "Math", "qg", "QG", "help", "install"):
+        with pytest.raises(ConfigError, match="no system header, no target of CMake, not 'qg'"):
             export(gesture, tmp_path / "out", name)
 
 

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -303,6 +304,13 @@ def rename(file):
         ),
         (lambda file: replace_kernel(file, data=np.zeros(12)), r"kernel \(12,\), its configuration says"),
         (lambda file: replace_kernel(file, data=np.zeros((3, 12), "i1")), "kernel of type int8"),
+        (lambda file: replace_kernel(file, data=np.zeros((0, 12), "f4")), r"kernel \(0, 12\), its configuration says"),
+        (  # a chunk of zeros, far larger than the data set, would be unpacked whole
+            lambda file: replace_kernel(
+                file, shape=(3, 12), maxshape=(None, None), chunks=(4000, 4000), compression="gzip", dtype="f4"
+            ),
+            "compressed in chunks, Keras writes them whole",
+        ),
         (lambda file: replace_kernel(file, data=np.zeros((3, 12), "S3")), r"kernel of type \|S3"),
         (
             lambda file: replace_kernel(file, shape=(10**12, 12), chunks=(1, 12), dtype="f4"),
@@ -349,6 +357,25 @@ def test_sizes_are_checked_before_reading(tmp_path, members):
     struct.pack_into("<I", content, entry + 24, 0xFFFFFFF0)
     path.write_bytes(content)
     assert "has 4294967280 bytes, allowed are" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("method", "says"), [(zipfile.ZIP_DEFLATED, "weights"), (zipfile.ZIP_BZIP2, "method 12"), (zipfile.ZIP_LZMA, "14")]
+)
+def test_archives_that_lie_about_their_sizes(tmp_path, members, method, says):
+    """The directory says 1,000 bytes, and 64 MB would come out."""
+    path = tmp_path / "lie.keras"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, bytes(1 << 26) if name == "model.weights.h5" else content)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"model.weights.h5"))
+    struct.pack_into("<I", content, entry + 24, 1000)
+    path.write_bytes(content)
+    tracemalloc.start()
+    assert says in refusal(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
 
 
 def test_encrypted_archive(tmp_path, members):

@@ -290,6 +290,13 @@ def test_foreign_files_are_refused(file, data):
         file.load_bytes(data)
 
 
+def test_a_file_larger_than_any_model_is_not_read(tmp_path):
+    with open(tmp_path / "m.qgru", "wb") as sparse:
+        sparse.truncate(2**40)
+    with refused("1099511627776 bytes, allowed are 268435456"):
+        IntModel.load(tmp_path / "m.qgru")
+
+
 def test_what_is_no_file_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "missing.qgru", ""):
         with refused("no such file"):

@@ -312,3 +312,18 @@ def test_labels_are_numbers_of_outputs(labels, n_outputs, allowed):
     assert check_labels(np.array([0, n_outputs - 1]), n_outputs).tolist() == [0, n_outputs - 1]
     with pytest.raises(DataError, match=re.escape(f"{min(labels)} ... {max(labels)}, ") + ".*" + re.escape(allowed)):
         check_labels(np.array(labels), n_outputs)
+
+
+def test_arrays_that_nobody_asks_for_do_not_matter(tmp_path):
+    np.savez(tmp_path / "x.npz", x=X, names=np.array(["a", None], dtype=object))
+    assert np.array_equal(load_npz(tmp_path / "x.npz")[0].values, X)
+
+
+def test_archives_that_numpy_would_not_write_are_refused(tmp_path):
+    """bzip2 and lzma unpack without a bound, whatever size the directory declares."""
+    buffer = io.BytesIO()
+    np.save(buffer, X)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("x.npy", buffer.getvalue())
+    with pytest.raises(DataError, match="packed in a way that numpy does not use"):
+        load_npz(tmp_path / "x.npz")

@@ -201,6 +201,15 @@ def test_damaged_frames_for_ever_are_given_up(case, line):
         run(case, FaultyLine(line, clock, replies=dict.fromkeys(range(3, 200), flip_bit)), clock)
 
 
+def test_bursts_of_noise_before_the_answer_do_not_end_a_run(case, line):
+    """Each is a damaged frame; the answer behind them still counts."""
+    clock = Clock()
+    bursts = lambda frame: b"".join(bytes([0x55, i + 1, 0]) for i in range(20)) + frame  # noqa: E731
+    session, found = run(case, FaultyLine(line, clock, replies=dict.fromkeys(range(1, 200), bursts)), clock)
+    assert found.equal
+    assert session.repeats == 0
+
+
 def test_another_host_is_noticed(case, line):
     first = Session(line, PATIENCE)
     first.open(case.model)

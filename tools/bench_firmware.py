@@ -3,7 +3,7 @@
     python tools/bench_firmware.py
 
 Instructions are counted by the emulator, in ticks of 1.6: the same in each run, to within one. Sizes are those of the
-the compiler's.
+linker and the compiler.
 """
 
 from __future__ import annotations

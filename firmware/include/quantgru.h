@@ -2,7 +2,8 @@
  *
  * The numbers are defined in SPEC.md; rules are cited as [R1]. An exported model consists of descriptors of the types
  * below, and of wrappers with its own name (NAME_reset, NAME_step, NAME_output): most programs call only those.
- * Nothing here allocates, keeps static data that changes, uses float or 64-bit integers, or can fail.
+ * Nothing here allocates, keeps static data that changes, uses float or 64-bit integers, or can fail (but for the
+ * self-test).
  *
  * Formats are written s16f12: signed or unsigned, total bits, fraction bits.
  */

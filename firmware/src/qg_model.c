@@ -1,4 +1,4 @@
-/* A whole model: its layers one after the other, and the check value of a step. */
+/* A whole model: its layers one after the other, and the conversion of sensor counts. */
 #include "qg_fixed.h"
 #include "quantgru.h"
 

@@ -71,14 +71,16 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.Abort:
         _fail("interrupted", INTERRUPTED)
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # an extension's panic is no Exception, and 1 would mean that a step differed
         if "--debug" in sys.argv[1:] or not isinstance(error, (QuantgruError, OSError, MemoryError)):
             traceback.print_exc()
             sys.exit(WRONG_INPUT)
         _fail(_one_line(error))
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or 'file system'}: {error.strerror or error}"
     if isinstance(error, MemoryError):

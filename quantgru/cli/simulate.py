@@ -28,12 +28,14 @@ def simulate(model: str, input_path: str, output: str, trace: bool, raw: bool) -
 
     from quantgru.cli.console import progress, require_writable, write_file
     from quantgru.int_model import IntModel
-    from quantgru.sequences import load_npz
+    from quantgru.sequences import check_labels, load_npz
     from quantgru.simulator import run
 
     require_writable(output)
     int_model = IntModel.load(model)
     sequences, labels = load_npz(input_path)
+    if labels is not None:
+        check_labels(labels, int_model.n_outputs)
     with progress("simulating", sequences.n_sequences, "sequences") as advance:
         result = run(int_model, sequences, raw_input=raw, trace=trace, progress=advance)
     buffer = io.BytesIO()
@@ -67,12 +69,10 @@ def _share(clipped: Any, n_steps: int) -> str:
 
 
 def _report(result: SimulationResult, labels: Any) -> None:
-    from quantgru.sequences import check_labels
-
     sequences = result.sequences
     click.echo(f"{sequences.n_sequences:,} sequences, {sequences.n_steps:,} steps")
     click.echo(f"clipped inputs: {_share(result.clipped_inputs, sequences.n_steps)}")
     click.echo(f"saturated outputs: {sum(result.saturated_outputs):,}")
     if labels is not None and result.model.last_step and result.model.n_outputs >= 2:
-        right = result.outputs_raw.argmax(axis=1) == check_labels(labels, result.model.n_outputs)
+        right = result.outputs_raw.argmax(axis=1) == labels
         click.echo(f"labels: {100 * right.mean():.2f} % right")

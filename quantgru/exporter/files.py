@@ -56,7 +56,7 @@ def _library_files() -> dict[str, str]:
     return {
         f"quantgru/{folder}/{path.name}": path.read_text(encoding="utf-8")
         for folder in ("include", "src")
-        for path in sorted((firmware / folder).iterdir())
+        for path in sorted((firmware / folder).glob("[!.]*.[ch]"))
     }
 
 
@@ -93,7 +93,6 @@ def _template_values(model: IntModel, name: str) -> dict[str, Any]:
         "selftest_inputs": model.selftest.inputs.ravel().tolist(),
         "selftest_check": model.selftest.check,
         "selftest_steps": model.selftest.inputs.shape[0],
-        "example_steps": model.selftest.inputs.shape[0],
     }
 
 

@@ -89,10 +89,11 @@ def find_boards(firmware: Path | None = None) -> dict[str, Board]:
 
 def find_board(name: str) -> Board:
     """Raises ConfigError for an unknown name."""
-    boards = find_boards()
-    if name not in boards:
-        raise ConfigError(f"board {name!r}: unknown, there are {', '.join(boards)}; `quantgru boards` lists them")
-    return boards[name]
+    descriptions = {path.parent.name: path for path in (firmware_directory() / "ports").glob("*/port.toml")}
+    if name not in descriptions:
+        known = ", ".join(sorted(descriptions))
+        raise ConfigError(f"board {name!r}: unknown, there are {known}; `quantgru boards` lists them")
+    return _read_board(descriptions[name])
 
 
 def build(board: Board, export_directory: Path, build_directory: Path) -> Image:

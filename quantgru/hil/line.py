@@ -51,8 +51,10 @@ class PrintedLine:
         assert process.stdout is not None
         deadline = time.monotonic() + START_TIMEOUT_S
         printed = b""
+        output = select.poll()  # select() takes no file beyond the 1,024th
+        output.register(process.stdout, select.POLLIN)
         while not printed.endswith(b"\n"):
-            ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            ready = output.poll(1000 * max(0.0, deadline - time.monotonic()))
             chunk = os.read(process.stdout.fileno(), 256) if ready else b""
             if not chunk:
                 raise DeviceError(f"{name} did not say which port it has")

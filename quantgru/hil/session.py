@@ -1,7 +1,7 @@
 """The host's side of PROTOCOL.md: one request at a time, repeated until it is answered. No port, no clock of its own.
 
-Every wait ends: a request after a bounded number of attempts, the session at its total deadline. Whatever goes wrong
-is a DeviceError; a session that raised one is of no more use.
+Every wait ends: a request after a bounded number of attempts, the session at its total deadline. Whatever the board or
+the line does wrong is a DeviceError; a session that raised one is of no more use.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ _FLASH: Final = "export the model, build the test firmware of this version with 
 # A frame that was answered sooner may be followed by one twice as long; after a slower one it is half as long.
 _QUICK_S: Final = 0.2
 _SLOW_S: Final = 0.8
+# After a damaged frame, the line has been quiet for so long that nothing more is coming.
+_GAP_S: Final = 0.02
 
 ARRAYS: Final[tuple[ArrayName, ...]] = ("u", "r", "n", "h", "residual")
 
@@ -186,19 +188,22 @@ class Session:
         raise self._unanswered(request, attempts, self._clock() - start)
 
     def _await_reply(self, request: Frame, deadline: float) -> Frame | None:
-        """The reply to `request`; None at the deadline, or, but for HELLO, as soon as a frame comes in damaged."""
+        """The reply to `request`; None at the deadline, or once a damaged frame came and the line has gone quiet.
+
+        Not for HELLO: a board that is starting may say a lot that is no frame.
+        """
         damaged_before = self._reader.damaged
         while (left_s := deadline - self._clock()) > 0:
-            data = self._transport.read(left_s)
+            damaged = request.type != messages.Type.HELLO and self._reader.damaged > damaged_before
+            data = self._transport.read(min(left_s, _GAP_S) if damaged else left_s)
+            if damaged and not data:
+                return None
             self._bytes_received += len(data)
             frames = self._reader.feed(data)
             for frame in frames:
                 if _answers(frame, request):
                     return frame
             self.damaged_frames = self._reader.damaged
-            # A board that is starting may say a lot that is no frame: HELLO waits it out.
-            if self._reader.damaged > damaged_before and request.type != messages.Type.HELLO:
-                return None
         return None
 
     # ---- what can be wrong --------------------------------------------------------------------------------------

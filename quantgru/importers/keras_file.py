@@ -91,12 +91,15 @@ def _members(path: Path, where: str) -> tuple[Mapping[str, Any], bytes]:
 
 def _read(archive: zipfile.ZipFile, member: str, limit: int, where: str) -> bytes:
     try:
-        size = archive.getinfo(member).file_size
+        entry = archive.getinfo(member)
     except KeyError:
         raise ModelError(f"{where}: holds no {member}; {_DAMAGED}") from None
-    if size > limit:
-        raise ModelError(f"{where}: {member} has {size} bytes, allowed are {limit}; {_DAMAGED}")
-    return archive.read(member)
+    if entry.file_size > limit:
+        raise ModelError(f"{where}: {member} has {entry.file_size} bytes, allowed are {limit}; {_DAMAGED}")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack without a bound
+        raise ModelError(f"{where}: {member} is packed by method {entry.compress_type}, Keras stores; {_DAMAGED}")
+    with archive.open(entry) as file:  # without a size, it would unpack more than the directory declares
+        return file.read(entry.file_size)
 
 
 def _json(archive: zipfile.ZipFile, member: str, where: str) -> Mapping[str, Any]:
@@ -124,6 +127,10 @@ def _data_sets(where: str, file: Any, entry: Entry, size: int) -> Sequence[Any]:
         if data_set.external or data_set.is_virtual or data_set.nbytes > size:
             raise ModelError(
                 f"{where}: weights {data_set.name} {data_set.shape} are not in the file that declares them; {_DAMAGED}"
+            )
+        if data_set.chunks:  # a chunk is unpacked whole, however large
+            raise ModelError(
+                f"{where}: weights {data_set.name} are compressed in chunks, Keras writes them whole; {_DAMAGED}"
             )
     return data_sets
 

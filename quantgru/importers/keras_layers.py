@@ -181,7 +181,7 @@ def _arrays(entry: Entry, found: Sequence[Any], shapes: Mapping[str, Shape]) -> 
         raise refuse(entry.where, f"{len(found)} arrays of weights, expected {len(shapes)}: {', '.join(shapes)}")
     for weight, (name, shape) in zip(found, shapes.items(), strict=True):
         fits = len(weight.shape) == len(shape)
-        if not fits or any(n not in (None, m) for n, m in zip(shape, weight.shape, strict=True)):
+        if not fits or 0 in weight.shape or any(n not in (None, m) for n, m in zip(shape, weight.shape, strict=True)):
             expected = str(shape).replace("None", "any")
             raise refuse(entry.where, f"{name} {tuple(weight.shape)}, its configuration says {expected}")
         if weight.dtype.kind != "f":

@@ -166,8 +166,8 @@ class IntModel:
     selftest: SelfTest
     name: str = "model"
     notes: Mapping[str, Any] = field(default_factory=dict)
-    input_units: tuple[str, ...] = ()
-    output_units: tuple[str, ...] = ()
+    input_units: Sequence[str] = ()
+    output_units: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         from quantgru.int_model.proof import prove
@@ -199,15 +199,16 @@ class IntModel:
         steps = self.selftest.inputs.shape
         if len(steps) != 2 or steps[1] != self.n_inputs or not 1 <= steps[0] <= 2**16 - 1:
             raise ModelError(f"self-test: inputs {steps}, expected (1 ... 65535 steps, {self.n_inputs})")
-        _own_units(self, "input_units", self.n_inputs)
-        _own_units(self, "output_units", self.n_outputs)
+        _own_physical_units(self, "input_units", self.n_inputs)
+        _own_physical_units(self, "output_units", self.n_outputs)
         for layer in self.layers:
             prove(layer)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle and copy: the mapping of the notes cannot be pickled."""
         return IntModel, (
-            self.layers, self.input_fraction_bits, self.last_step, self.selftest, self.name, dict(self.notes)
+            self.layers, self.input_fraction_bits, self.last_step, self.selftest, self.name, dict(self.notes),
+            self.input_units, self.output_units,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -289,7 +290,7 @@ def own_integer(owner: object, name: str, low: int, high: int, where: str) -> No
     object.__setattr__(owner, name, int(value))
 
 
-def _own_units(model: IntModel, name: str, n: int) -> None:
+def _own_physical_units(model: IntModel, name: str, n: int) -> None:
     """Replaces units by a tuple of none or `n` texts. Raises ModelError."""
     units = getattr(model, name)
     if (

@@ -76,8 +76,8 @@ def quantize(
         SelfTest(np.zeros((1, model.n_inputs), np.int16), 0),
         name or model.name,
         _notes(folded, seen, fraction_bits),
-        tuple(input_units),
-        tuple(output_units),
+        input_units,  # the model checks them, and makes them tuples
+        output_units,
     )
     first_steps = sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))]
     return replace(int_model, selftest=_selftest(int_model, first_steps))
@@ -173,13 +173,15 @@ def _notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray) -> dic
         {
             "min": float(seen.input_min[i]),
             "max": float(seen.input_max[i]),
-            "rms": float(seen.input_rms[i]),
+            "rms": _noted(seen.input_rms[i]),
             "clips_below": float(np.ldexp(-(2.0**15), -bits)),
             "clips_above": float(np.ldexp(2.0**15 - 1, -bits)),
         }
         for i, bits in enumerate(fraction_bits.tolist())
     ]
-    outputs = [{"layer": layer.name, "peak": dense.peak} for layer, dense in zip(model.head, seen.head, strict=True)]
+    outputs = [
+        {"layer": layer.name, "peak": _noted(dense.peak)} for layer, dense in zip(model.head, seen.head, strict=True)
+    ]
     return {
         "calibration": {"sequences": seen.n_sequences, "steps": seen.n_steps},
         "inputs": inputs,
@@ -192,6 +194,11 @@ def _notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray) -> dic
         ],
         "import": list(model.notes),
     }
+
+
+def _noted(value: float) -> float:
+    """Six digits: the last ones of a sum differ from processor to processor, and the file should not."""
+    return float(f"{value:.6g}")
 
 
 def _input_warnings(seen: Calibration) -> list[str]:

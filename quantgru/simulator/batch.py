@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.errors import ConfigError, DataError, ModelError
+from quantgru.errors import ConfigError, DataError
 from quantgru.fixed import INT16_MAX, INT16_MIN, to_raw16, to_real
 from quantgru.int_model import IntModel
 from quantgru.sequences import Sequences, SequencesLike, as_sequences
-from quantgru.simulator.program import GruTrace, Int16Array, Program
+from quantgru.simulator.program import GruTrace, Int16Array, Program, require_int_model
 
 _CHUNK = 64  # sequences between two reports of progress
 
@@ -60,11 +60,6 @@ class SimulationResult:
         """Real outputs, arranged as the inputs were: an array, or a list of [steps, outputs] for a list."""
         return self._arranged(to_real(self.outputs_raw, self.model.output_fraction_bits))
 
-    @property
-    def outputs_raw_arranged(self) -> Any:
-        """Raw outputs, arranged as the inputs were."""
-        return self._arranged(self.outputs_raw)
-
     def _arranged(self, values: npt.NDArray[Any]) -> Any:
         return values if self.model.last_step else self.sequences.arrange(values)
 
@@ -96,11 +91,7 @@ def run(
 
     Raises DataError, ModelError for what is not an IntModel, ConfigError for less than one thread.
     """
-    if not isinstance(model, IntModel):
-        raise ModelError(
-            f"simulate: a model of type {type(model).__name__}, expected an IntModel; "
-            "qg.quantize or qg.IntModel.load gives one"
-        )
+    require_int_model(model, "simulate")
     if threads is not None and threads < 1:
         raise ConfigError(f"simulate: threads={threads}, expected at least 1, or None for all cores")
     sequences = as_sequences(x, n_features=model.n_inputs)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.errors import ModelError
 from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
 from quantgru.int_model.types import ACTIVATION_NUMBERS
 from quantgru.simulator import kernels
@@ -116,3 +117,12 @@ def _kernel_matrix(matrix: Matrix) -> tuple[Any, ...]:
         matrix.multiplier.astype(np.int64),
         matrix.shift.astype(np.int64),
     )
+
+
+def require_int_model(model: object, what: str) -> None:
+    """Raises ModelError for what is not an IntModel."""
+    if not isinstance(model, IntModel):
+        raise ModelError(
+            f"{what}: a model of type {type(model).__name__}, expected an IntModel; "
+            "qg.quantize or qg.IntModel.load gives one"
+        )

@@ -11,7 +11,7 @@ from quantgru.errors import DataError
 from quantgru.fixed import to_raw16, to_real
 from quantgru.int_model import IntModel
 from quantgru.sequences import as_sequences
-from quantgru.simulator.program import Int16Array, Program
+from quantgru.simulator.program import Int16Array, Program, require_int_model
 
 
 class Stream:
@@ -22,6 +22,8 @@ class Stream:
     """
 
     def __init__(self, model: IntModel) -> None:
+        """Raises ModelError for what is not an IntModel."""
+        require_int_model(model, "stream")
         self.model = model
         self._program = Program(model)
         self.reset()
@@ -39,6 +41,7 @@ class Stream:
 
     def step_raw(self, x: Int16Array) -> Int16Array:
         """One step of raw inputs, int16 [inputs]; returns the raw outputs, int16 [outputs]. Raises DataError."""
+        x = np.asarray(x)
         if x.shape != (self.model.n_inputs,) or x.dtype != np.int16:
             raise DataError(f"step: inputs {x.dtype} {x.shape}, expected int16 ({self.model.n_inputs},)")
         one_step = np.ones(1, dtype=np.int64)
