@@ -16,6 +16,7 @@ from quantgru.errors import ConfigError, ModelError
 from quantgru.exporter import export
 from quantgru.hil.boards import Image, build, find_board, launch
 from quantgru.hil.compare import Comparison, Difference, Expected, StepTrace, compare
+from quantgru.hil.messages import ARRAY_NAMES
 from quantgru.hil.session import Patience, Session
 from quantgru.hil.timer import StepCost, Timer, board_timer, step_cost
 from quantgru.hil.transport import SerialTransport
@@ -165,7 +166,7 @@ def _step_trace(trace: Trace, step: int) -> StepTrace:
     def of_all_layers(name: str) -> Any:
         return np.concatenate([getattr(layer, name)[0, step] for layer in trace.layers])
 
-    arrays = {name: of_all_layers(name) for name in ("u", "r", "n", "h", "residual")}
+    arrays = {name: of_all_layers(name) for name in ARRAY_NAMES}
     return StepTrace(**arrays, outputs=trace.outputs[0, step])
 
 

@@ -53,7 +53,7 @@ def _arrays(result: SimulationResult, raw: bool) -> dict[str, Any]:
     }
     if result.trace is not None:
         for i, layer in enumerate(result.trace.layers):
-            arrays |= {f"layer{i}.{name}": getattr(layer, name) for name in ("u", "r", "n", "h", "residual")}
+            arrays |= {f"layer{i}.{name}": getattr(layer, name) for name in vars(layer)}
     return arrays
 
 

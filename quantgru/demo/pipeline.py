@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quantgru.demo import digits
 from quantgru.exporter import export
+from quantgru.fixed import STATE, to_real
 from quantgru.hil.boards import find_board
 from quantgru.int_model import IntModel
 from quantgru.int_model.cost import Cost, cost
@@ -54,7 +55,7 @@ def run_demo(
     exact = states(float_model, test)[-1]
     comparison = compare(
         exact[test.valid],
-        result.states_raw[-1][test.valid] / 2**15,
+        to_real(result.states_raw[-1][test.valid], STATE.fraction_bits),
         outputs(float_model, test, exact),
         result.outputs,
         labels,

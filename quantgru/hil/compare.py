@@ -14,15 +14,13 @@ import numpy.typing as npt
 
 from quantgru.errors import DataError, DeviceError
 from quantgru.fixed import GATE, RESIDUAL, STATE, Format
-from quantgru.hil.messages import ArrayName, Int16Array, Steps, Uint32Array
+from quantgru.hil.messages import ARRAY_NAMES, Int16Array, Steps, Uint32Array
 from quantgru.hil.session import Session
 from quantgru.int_model import IntModel
 
 Gate = Literal["u", "r", "n", "h", "residual", "output", "check value"]
 
 _FORMATS: Final = {"u": GATE, "r": GATE, "n": STATE, "h": STATE, "residual": RESIDUAL}
-# As a step computes them: the first that differs is where it went wrong.
-_ORDER: Final[tuple[ArrayName, ...]] = ("u", "r", "n", "h", "residual")
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +176,7 @@ def _narrow_down(
     start = 0
     for layer in model.grus:
         units = slice(start, start + layer.n_units)
-        for name in _ORDER:
+        for name in ARRAY_NAMES:  # as a step computes them: the first that differs is where it went wrong
             found = _first_difference(arrays[name][units], getattr(trace, name)[units])
             if found is not None:
                 return Difference(sequence, step, layer.name, name, *found, str(_FORMATS[name]))

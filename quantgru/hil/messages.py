@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,7 @@ class Refusal(IntEnum):
 
 
 ArrayName = Literal["u", "r", "n", "h", "residual"]
+ARRAY_NAMES: Final[tuple[ArrayName, ...]] = get_args(ArrayName)
 _ARRAY_NUMBERS: Final[dict[ArrayName, int]] = {"u": 0, "r": 1, "n": 2, "h": 3, "residual": 4}
 _ARRAY_TYPES: Final[dict[ArrayName, str]] = {"u": "<u2", "r": "<u2", "n": "<i2", "h": "<i2", "residual": "<u2"}
 

@@ -21,6 +21,7 @@ from quantgru.errors import DeviceError
 from quantgru.hil import messages
 from quantgru.hil.frames import PROTOCOL_VERSION, Frame, FrameReader, encode
 from quantgru.hil.messages import (
+    ARRAY_NAMES,
     ERROR_REPLY,
     REPLY,
     ArrayName,
@@ -49,8 +50,6 @@ _QUICK_S: Final = 0.2
 _SLOW_S: Final = 0.8
 # After a damaged frame, the line has been quiet for so long that nothing more is coming.
 _GAP_S: Final = 0.02
-
-ARRAYS: Final[tuple[ArrayName, ...]] = ("u", "r", "n", "h", "residual")
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class Session:
 
     def read(self) -> dict[ArrayName, npt.NDArray[np.integer]]:
         """State and gates of the last step: u, r, n, h, residual of all layers, one after the other."""
-        return {array: self._read_array(array) for array in ARRAYS}
+        return {array: self._read_array(array) for array in ARRAY_NAMES}
 
     def _read_array(self, array: ArrayName) -> npt.NDArray[np.integer]:
         n_units = self.board.n_units

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import ModelError
-from quantgru.fixed import MAX_FRACTION_BITS
+from quantgru.fixed import MAX_FRACTION_BITS, STATE
 
 SPEC_MAJOR: Final = 1
 SPEC_MINOR: Final = 0
@@ -241,7 +241,7 @@ class IntModel:
     @property
     def output_fraction_bits(self) -> int:
         last = self.layers[-1]
-        return 15 if isinstance(last, IntGru) else last.output_fraction_bits
+        return STATE.fraction_bits if isinstance(last, IntGru) else last.output_fraction_bits
 
     @cached_property
     def digest(self) -> bytes:

@@ -60,17 +60,8 @@ def quantize(
     first = folded.grus[0]
     rows = first.input_weights.reshape(-1, first.n_inputs)
     fraction_bits = input_fraction_bits(seen.input_min, seen.input_max, seen.input_deviation, rows)
-    operand_bits = fraction_bits
-    layers: list[IntLayer] = []
-    for gru, gru_seen in zip(folded.grus, seen.grus, strict=True):
-        layers.append(_gru(gru, operand_bits, gru_seen))
-        operand_bits = np.full(gru.n_units, STATE.fraction_bits)
-    for dense, dense_seen in zip(folded.head, seen.head, strict=True):
-        layer = _dense(dense, operand_bits, dense_seen)
-        layers.append(layer)
-        operand_bits = np.full(layer.n_outputs, layer.output_fraction_bits)
     int_model = IntModel(
-        tuple(layers),
+        _layers(folded, seen, fraction_bits),
         fraction_bits.astype(np.int8),
         model.last_step,
         SelfTest(np.zeros((1, model.n_inputs), np.int16), 0),
@@ -81,6 +72,19 @@ def quantize(
     )
     first_steps = sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))]
     return replace(int_model, selftest=_selftest(int_model, first_steps))
+
+
+def _layers(model: FloatModel, seen: Calibration, operand_bits: IntArray) -> tuple[IntLayer, ...]:
+    """Integer layers, each on the format that the one before it puts out; operand_bits are those of the inputs."""
+    layers: list[IntLayer] = []
+    for gru, gru_seen in zip(model.grus, seen.grus, strict=True):
+        layers.append(_gru(gru, operand_bits, gru_seen))
+        operand_bits = np.full(gru.n_units, STATE.fraction_bits)
+    for dense, dense_seen in zip(model.head, seen.head, strict=True):
+        layer = _dense(dense, operand_bits, dense_seen)
+        layers.append(layer)
+        operand_bits = np.full(layer.n_outputs, layer.output_fraction_bits)
+    return tuple(layers)
 
 
 def _check_range(sequences: Sequences) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -98,24 +98,15 @@ def run(
     raw, clipped = _as_raw(sequences) if raw_input else _to_raw(model, sequences)
     raw = np.ascontiguousarray(raw)  # for another layout, Numba would compile the kernels anew
     program = Program(model)
-    chunks = [slice(i, i + _CHUNK) for i in range(0, sequences.n_sequences, _CHUNK)]
-
-    def work(chunk: slice) -> list[GruTrace]:
-        result = _run_layers(program, raw[chunk], sequences.lengths[chunk], keep_all=trace)
-        if progress is not None:
-            progress(result[0].h.shape[0])
-        return result
-
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        parts = list(pool.map(work, chunks))
-    layers = [_join([part[i] for part in parts]) for i in range(len(program.grus))]
-    last = layers[-1].h
+    layers = _run_batch(program, raw, sequences.lengths, threads or os.cpu_count(), progress, keep_all=trace)
+    states = layers[-1].h
     if model.last_step:
-        last = last[np.arange(sequences.n_sequences), sequences.lengths - 1]
-    outputs, saturated = _head(program, last, None if model.last_step else sequences.valid)
+        outputs, saturated = program.run_head(states[np.arange(sequences.n_sequences), sequences.lengths - 1])
+    else:
+        outputs, saturated = _head_of_every_step(program, states, sequences.valid)
     full_trace = None
     if trace:
-        every_output = _head(program, layers[-1].h, sequences.valid)[0] if model.last_step else outputs
+        every_output = _head_of_every_step(program, states, sequences.valid)[0] if model.last_step else outputs
         full_trace = Trace(tuple(layers), every_output)
     return SimulationResult(
         model, sequences, raw, outputs, tuple(layer.h for layer in layers), clipped, tuple(saturated), full_trace
@@ -150,6 +141,28 @@ def _as_raw(sequences: Sequences) -> tuple[Int16Array, npt.NDArray[np.int64]]:
     return values.astype(np.int16), np.zeros(sequences.n_features, dtype=np.int64)
 
 
+def _run_batch(
+    program: Program,
+    x: Int16Array,
+    lengths: npt.NDArray[np.int64],
+    threads: int | None,
+    progress: Callable[[int], None] | None,
+    *,
+    keep_all: bool,
+) -> list[GruTrace]:
+    """All GRU layers over all sequences, in chunks that threads share."""
+
+    def work(chunk: slice) -> list[GruTrace]:
+        result = _run_layers(program, x[chunk], lengths[chunk], keep_all=keep_all)
+        if progress is not None:
+            progress(result[0].h.shape[0])
+        return result
+
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(pool.map(work, (slice(i, i + _CHUNK) for i in range(0, len(x), _CHUNK))))
+    return [_join(of_layer) for of_layer in zip(*parts, strict=True)]
+
+
 def _run_layers(program: Program, x: Int16Array, lengths: npt.NDArray[np.int64], *, keep_all: bool) -> list[GruTrace]:
     traces = []
     for layer in program.grus:
@@ -159,18 +172,14 @@ def _run_layers(program: Program, x: Int16Array, lengths: npt.NDArray[np.int64],
     return traces
 
 
-def _join(parts: list[GruTrace]) -> GruTrace:
+def _join(parts: Sequence[GruTrace]) -> GruTrace:
     if len(parts) == 1:
         return parts[0]
-    return GruTrace(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("h", "residual", "u", "r", "n"))
-    )
+    return GruTrace(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(GruTrace)))
 
 
-def _head(program: Program, h: Int16Array, valid: npt.NDArray[np.bool_] | None) -> tuple[Int16Array, list[int]]:
-    """The head on h [..., units]; where `valid` is given, only on those steps, with zeros elsewhere."""
-    if valid is None:
-        return program.run_head(h)
+def _head_of_every_step(program: Program, h: Int16Array, valid: npt.NDArray[np.bool_]) -> tuple[Int16Array, list[int]]:
+    """The head on h [sequences, steps, units] where `valid`, with zeros elsewhere."""
     values, saturated = program.run_head(h[valid])
     outputs = np.zeros((*valid.shape, values.shape[-1]), dtype=np.int16)
     outputs[valid] = values
