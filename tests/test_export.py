@@ -304,6 +304,51 @@ def test_steps_outputs_and_gates_equal_the_simulators(
     assert np.array_equal(board, np.concatenate([*columns, trace.outputs[0]], axis=1))
 
 
+AVR_PROGRAM = """\
+#include "gesture.h"
+#include <avr/interrupt.h>
+#include <avr/io.h>
+#include <avr/sleep.h>
+
+static gesture_state state;
+static gesture_scratch scratch;
+
+static void put(char letter)
+{
+    while ((UCSR0A & (1 << UDRE0)) == 0) {
+    }
+    UDR0 = letter;
+}
+
+int main(void)
+{
+    UBRR0 = 0;
+    UCSR0B = 1 << TXEN0;
+    put(gesture_selftest(&state, &scratch) == 0 ? 'P' : 'F');
+    put('\\n');
+    while ((UCSR0A & (1 << UDRE0)) == 0) {
+    }
+    cli();
+    sleep_mode(); /* with interrupts off: the simulator ends */
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("device", ["atmega2560", "atmega328p"])
+def test_the_selftest_passes_on_a_machine_with_an_int_of_16_bits(
+    device: str, folder: Path, find_tool: FindTool, tmp_path: Path
+) -> None:
+    (tmp_path / "main.c").write_text(AVR_PROGRAM)
+    sources = [*model_sources(folder, "gesture"), *library_sources(folder), tmp_path / "main.c"]
+    options = ["-std=c99", "-O2", f"-mmcu={device}", *includes(folder)]
+    run_command(find_tool("avr-gcc"), *options, *sources, "-o", tmp_path / "program.elf")
+    command = [find_tool("simavr"), "-m", device, "-f", "16000000", str(tmp_path / "program.elf")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    letters = re.findall(r"[PF](?=\.)", printed.stdout + printed.stderr)
+    assert letters == ["P"], printed.stdout + printed.stderr
+
+
 def test_a_wrong_weight_fails_the_selftest(folder: Path, find_tool: FindTool, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     source = tmp_path / "copy" / "gesture.c"
