@@ -1,4 +1,4 @@
-"""The real functions that layers can have, in float64."""
+"""The real functions that layers can have, in float64, by the names that models and files use."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+Function = Callable[[FloatArray], FloatArray]
 
 
 def sigmoid(x: FloatArray) -> FloatArray:
     """1 / (1 + exp(-x)), without overflow for large negative x."""
     return np.asarray(0.5 + 0.5 * np.tanh(0.5 * x))
+
+
+def hard_sigmoid(x: FloatArray) -> FloatArray:
+    """x + 1/2, limited to 0 ... 1. Frameworks have slopes: importers fold theirs into the weights."""
+    return np.clip(x + 0.5, 0.0, 1.0)
 
 
 def relu(x: FloatArray) -> FloatArray:
@@ -28,8 +34,23 @@ def tanh(x: FloatArray) -> FloatArray:
     return np.asarray(np.tanh(x))
 
 
-# The real functions that a dense layer can have, by the name that models and files use.
-DENSE_ACTIVATIONS: Final[dict[str, Callable[[FloatArray], FloatArray]]] = {
+def hard_tanh(x: FloatArray) -> FloatArray:
+    """x, limited to -1 ... 1."""
+    return np.clip(x, -1.0, 1.0)
+
+
+GATES: Final[dict[str, Function]] = {"sigmoid": sigmoid, "hard_sigmoid": hard_sigmoid}
+
+CANDIDATES: Final[dict[str, Function]] = {
+    "tanh": tanh,
+    "relu": relu,
+    "linear": linear,
+    "sigmoid": sigmoid,
+    "hard_tanh": hard_tanh,
+}
+BOUNDED_CANDIDATES: Final = frozenset(("tanh", "sigmoid", "hard_tanh"))  # |n| <= 1
+
+DENSE_ACTIVATIONS: Final[dict[str, Function]] = {
     "linear": linear,
     "relu": relu,
     "sigmoid": sigmoid,

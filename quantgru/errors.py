@@ -23,3 +23,7 @@ class ConfigError(QuantgruError):
 
 class DeviceError(QuantgruError):
     """A board that does not answer, or answers something that it must not."""
+
+
+class QuantgruWarning(UserWarning):
+    """Something that is done as asked, and is probably not what was meant. One sentence."""

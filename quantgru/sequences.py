@@ -19,6 +19,7 @@ from quantgru.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
 SequencesLike = npt.ArrayLike | Sequence[npt.ArrayLike]
+StatesLike = Sequence[npt.ArrayLike]
 
 
 # What numpy and zipfile raise for damaged archives; RuntimeError: encrypted, MemoryError: a size that cannot be.
@@ -36,17 +37,34 @@ _UNREADABLE = (
 
 
 @dataclass(frozen=True, eq=False)
+class Mask:
+    """Steps that are none: where `keep` bool [sequences, steps] is false; lengths [sequences] count them, too."""
+
+    keep: npt.NDArray[np.bool_]
+    lengths: npt.NDArray[np.int64]
+
+    def hold(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Results of the kept steps, spread over all: a masked step repeats the one before it, 0 before the first."""
+        latest = np.cumsum(self.keep, axis=1) - 1  # of the kept steps
+        held = np.take_along_axis(values, np.maximum(latest, 0)[..., None], axis=1)
+        inside = np.arange(self.keep.shape[1]) < self.lengths[:, None]
+        return np.asarray(np.where(((latest >= 0) & inside)[..., None], held, 0))
+
+
+@dataclass(frozen=True, eq=False)
 class Sequences:
     """A batch of sequences, padded at the end with zeros.
 
     values   float64 [sequences, steps, features], finite
     lengths  int64 [sequences], 1 ... steps
     ragged   whether the user gave a list: outputs of every step then come back as a list, too
+    mask     the steps that were taken out of `values`, if any
     """
 
     values: FloatArray
     lengths: npt.NDArray[np.int64]
     ragged: bool = False
+    mask: Mask | None = None
 
     @property
     def n_sequences(self) -> int:
@@ -70,11 +88,43 @@ class Sequences:
         """[steps of all sequences, features], without padding."""
         return np.asarray(self.values[self.valid])
 
+    def last_steps(self) -> FloatArray:
+        """[sequences, features]: the last step of each sequence."""
+        return np.asarray(self.values[np.arange(self.n_sequences), self.lengths - 1])
+
     def arrange(self, values: npt.NDArray[Any]) -> Any:
         """Per-step results [sequences, steps, ...] as the user gave the input: an array, or a list without padding."""
+        lengths = self.lengths
+        if self.mask is not None:
+            values, lengths = self.mask.hold(values), self.mask.lengths
         if self.ragged:
-            return [rows[:length] for rows, length in zip(values, self.lengths, strict=True)]
+            return [rows[:length] for rows, length in zip(values, lengths, strict=True)]
         return values
+
+    def keeping(self, keep: npt.NDArray[np.bool_], what: str = "input") -> Sequences:
+        """The sequences without the steps at which `keep` [sequences, steps] is false.
+
+        Raises DataError where nothing is left of one, or steps were taken out before.
+        """
+        if (keep | ~self.valid).all():
+            return self
+        if self.mask is not None:
+            raise DataError(f"{what}: masked twice; give a single mask")
+        keep = self.valid & keep
+        lengths = keep.sum(axis=1).astype(np.int64)
+        if lengths.min() < 1:
+            raise DataError(f"{what}, sequence {int(lengths.argmin())}: every step is masked; leave it out")
+        order = np.argsort(~keep, axis=1, kind="stable")[:, : lengths.max(), None]  # kept steps first
+        inside = np.arange(lengths.max()) < lengths[:, None]
+        values = np.where(inside[..., None], np.take_along_axis(self.values, order, axis=1), 0.0)
+        return Sequences(values, lengths, self.ragged, Mask(keep, self.lengths))
+
+
+def reverse_steps(values: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """[sequences, steps, ...] with the first lengths[i] steps of each sequence from the last to the first."""
+    t = np.arange(values.shape[1])
+    order = np.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)
+    return np.ascontiguousarray(np.take_along_axis(values, order[..., None], axis=1))
 
 
 def as_sequences(x: SequencesLike | Sequences, what: str = "input", n_features: int | None = None) -> Sequences:
@@ -99,12 +149,61 @@ def as_sequences(x: SequencesLike | Sequences, what: str = "input", n_features: 
     return sequences
 
 
-def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDArray[np.int64] | None]:
-    """Reads `x` [sequences, steps, features], optional `lengths` and `labels` [sequences] from an .npz file.
+def without_masked(
+    sequences: Sequences, mask: Any = None, mask_value: float | None = None, what: str = "input"
+) -> Sequences:
+    """The sequences without masked steps: those where `mask` is false, or where all features are `mask_value`.
 
-    Returns the sequences and the labels, or None. Raises DataError; pickled objects are refused.
+    mask is bool [sequences, steps], or a list of [steps], true for a real step, as in Keras. Raises DataError.
     """
-    arrays, found = _read_npz(Path(path), what, ("x", "lengths", "labels"))
+    keep = np.ones(sequences.values.shape[:2], dtype=np.bool_)
+    if mask is not None:
+        keep = _as_mask(mask, sequences, what)
+    if mask_value is not None:
+        keep &= (sequences.values != mask_value).any(axis=2)
+    return sequences.keeping(keep, what)
+
+
+def _as_mask(mask: Any, sequences: Sequences, what: str) -> npt.NDArray[np.bool_]:
+    rows = [np.asarray(row) for row in mask] if isinstance(mask, (list, tuple)) else list(np.asarray(mask))
+    expected = [(int(length),) for length in sequences.lengths]
+    if not sequences.ragged:
+        expected = [sequences.values.shape[1:2]] * sequences.n_sequences
+    if any(row.dtype != np.bool_ for row in rows) or [row.shape for row in rows] != expected:
+        shapes = sorted({f"{row.dtype} {row.shape}" for row in rows})
+        raise DataError(
+            f"{what}: a mask of {len(rows)} rows, {', '.join(shapes)}, expected a bool for each step of "
+            f"{len(expected)} sequences, true where the step is real"
+        )
+    keep = np.zeros(sequences.values.shape[:2], dtype=np.bool_)
+    for kept, row in zip(keep, rows, strict=True):
+        kept[: len(row)] = row
+    return keep
+
+
+def as_states(
+    states: StatesLike, units: Sequence[int], n_sequences: int, what: str = "initial states"
+) -> list[FloatArray]:
+    """[sequences, units] of each GRU layer, of states given as [units] or [sequences, units]. Raises DataError."""
+    if isinstance(states, np.ndarray) or len(states) != len(units):
+        raise DataError(f"{what}: {len(states)} of them, expected a list of {len(units)}: an array for each GRU layer")
+    result = []
+    for i, (state, n) in enumerate(zip(states, units, strict=True)):
+        array = _numeric(state, f"{what}, layer {i}")
+        if array.shape not in ((n,), (n_sequences, n)) or not np.isfinite(array).all():
+            problem = f"shape {array.shape}" if np.isfinite(array).all() else "a value that is not finite"
+            raise DataError(f"{what}, layer {i}: {problem}, expected finite numbers ({n},) or ({n_sequences}, {n})")
+        result.append(np.broadcast_to(array, (n_sequences, n)))
+    return result
+
+
+def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDArray[np.int64] | None]:
+    """Reads `x` [sequences, steps, features] from an .npz file.
+
+    Optional are `lengths` and `labels` [sequences], and `mask` bool [sequences, steps]. Returns the sequences and the
+    labels, or None. Raises DataError; pickled objects are refused.
+    """
+    arrays, found = _read_npz(Path(path), what, ("x", "lengths", "mask", "labels"))
     if "x" not in arrays:
         raise DataError(f"{what} {path}: no array 'x', found {found}; save it with np.savez({str(path)!r}, x=x)")
     x = _numeric(arrays["x"], f"{what} {path}, array 'x'")
@@ -120,6 +219,7 @@ def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDAr
         x = np.where((np.arange(x.shape[1]) < lengths[:, None])[..., None], x, 0.0)  # padding may hold anything
     sequences = Sequences(x, lengths)
     _check(sequences, f"{what} {path}", None)
+    sequences = without_masked(sequences, arrays.get("mask"), what=f"{what} {path}")
     labels = arrays.get("labels")
     if labels is None:
         return sequences, None

@@ -10,10 +10,11 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from fractions import Fraction
 from math import floor
 from pathlib import Path
+from typing import NamedTuple
 
 SPEC = Path(__file__).resolve().parent.parent / "firmware" / "SPEC.md"
 
@@ -37,6 +38,10 @@ S32_MAX = 2**31 - 1
 
 RESET_AFTER, RESET_BEFORE = 0, 1
 LINEAR, RELU, SIGMOID, TANH = range(4)
+GATE_SIGMOID, GATE_HARD_SIGMOID = range(2)
+CANDIDATE_TANH, CANDIDATE_RELU, CANDIDATE_LINEAR, CANDIDATE_SIGMOID, CANDIDATE_HARD_TANH = range(5)
+MERGE_CONCAT, MERGE_SUM, MERGE_MUL, MERGE_AVE = range(4)
+BOUNDED = (CANDIDATE_TANH, CANDIDATE_SIGMOID, CANDIDATE_HARD_TANH)
 
 
 @dataclass(frozen=True)
@@ -55,17 +60,40 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Gru:
-    """One GRU layer; `c` is empty for RESET_BEFORE."""
+    """One GRU layer; `c` is empty for RESET_BEFORE. An empty h0 stands for zeros, and is replaced by them."""
 
     reset: int
     w: Matrix
     u: Matrix
     b: tuple[int, ...]
     c: tuple[int, ...]
+    gate: int = GATE_SIGMOID
+    candidate: int = CANDIDATE_TANH
+    f_h: int = 15
+    h0: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.h0:
+            object.__setattr__(self, "h0", (0,) * self.units)
 
     @property
     def units(self) -> int:
         return self.u.columns
+
+
+@dataclass(frozen=True)
+class Bidirectional:
+    """Two GRU layers, one of them from the end; `final` is 1 for one vector instead of one at every step."""
+
+    forward: Gru
+    backward: Gru
+    merge: int
+    final: int = 0
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """The sequence from its end."""
 
 
 @dataclass(frozen=True)
@@ -79,21 +107,62 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """The codes of each token."""
+
+    codes: tuple[tuple[int, ...], ...]
+
+
+Layer = Gru | Bidirectional | Reverse | Dense | Embedding
+
+
+@dataclass(frozen=True)
 class Model:
-    """Fraction bits of the inputs, then GRU layers, then dense layers."""
+    """Fraction bits of the inputs, and layers. `more` are layers that follow, for callers that keep a head apart."""
 
     input_fractions: tuple[int, ...]
     last_step: int
-    grus: tuple[Gru, ...]
-    head: tuple[Dense, ...]
+    layers: tuple[Layer, ...]
+    more: InitVar[tuple[Layer, ...]] = ()
+
+    def __post_init__(self, more: tuple[Layer, ...]) -> None:
+        object.__setattr__(self, "layers", (*self.layers, *more))
+
+    @property
+    def grus(self) -> tuple[Gru, ...]:
+        """All GRU layers in order; of a bidirectional one forward, then backward."""
+        return tuple(gru for layer in self.layers for gru in grus_of(layer))
+
+    @property
+    def head(self) -> tuple[Dense, ...]:
+        """The dense layers after the last GRU layer."""
+        last = max(i for i, layer in enumerate(self.layers) if grus_of(layer))
+        return tuple(layer for layer in self.layers[last:] if isinstance(layer, Dense))
+
+
+def grus_of(layer: Layer) -> tuple[Gru, ...]:
+    """The GRU layers that a layer is made of."""
+    if isinstance(layer, Bidirectional):
+        return layer.forward, layer.backward
+    return (layer,) if isinstance(layer, Gru) else ()
 
 
 @dataclass(frozen=True)
 class State:
-    """h and e of all layers, indexed [layer][unit]."""
+    """h and e of all GRU layers, indexed [layer][unit]."""
 
     h: tuple[tuple[int, ...], ...]
     e: tuple[tuple[int, ...], ...]
+
+
+class GruStep(NamedTuple):
+    """What one step of one GRU layer computes, of each unit: the new h and e, and u, r and n."""
+
+    h: tuple[int, ...]
+    e: tuple[int, ...]
+    u: tuple[int, ...]
+    r: tuple[int, ...]
+    n: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -106,6 +175,23 @@ class Step:
     n: tuple[tuple[int, ...], ...]
     outputs: tuple[int, ...]
     check: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that the run of a whole sequence computes.
+
+    outputs  of every step; of the last one only, if that is what has a meaning
+    check    CRC-32 over them
+    state    of each GRU layer after all of its steps
+    traces   indexed [GRU layer][t]: what the layer computed when it read its t-th input. The last that a backward
+             layer computed is that of t = 0
+    """
+
+    outputs: tuple[tuple[int, ...], ...]
+    check: int
+    state: State
+    traces: tuple[tuple[GruStep, ...], ...]
 
 
 # ---- types: each returns its argument, or fails --------------------------------------------------------------------
@@ -209,6 +295,11 @@ def tanh(a: int) -> int:
     return within(q if a >= 0 else -q, -32767, 32767)
 
 
+def hard_sigmoid(a: int) -> int:
+    """R18: s32f15 to u16f15, 0 … 32768."""
+    return within(16384 + min(max(s32(a), -16384), 16384), 0, 32768)
+
+
 # ---- chapter 4: a GRU layer ---------------------------------------------------------------------------------------
 
 
@@ -226,14 +317,36 @@ def gate_row(layer: Gru, i: int, x: Sequence[int], h: Sequence[int]) -> int:
     return s32(s32(row(layer.w, i, x) + row(layer.u, i, h)) + s32(layer.b[i]))
 
 
+def gate(kind: int, a: int) -> int:
+    """R10: the gate function of a layer."""
+    return {GATE_SIGMOID: sigmoid, GATE_HARD_SIGMOID: hard_sigmoid}[kind](a)
+
+
 def update_gate(layer: Gru, x: Sequence[int], h: Sequence[int]) -> tuple[int, ...]:
     """R10: u of all units."""
-    return tuple(32768 - sigmoid(gate_row(layer, i, x, h)) for i in range(layer.units))
+    return tuple(32768 - gate(layer.gate, gate_row(layer, i, x, h)) for i in range(layer.units))
 
 
 def reset_gate(layer: Gru, x: Sequence[int], h: Sequence[int]) -> tuple[int, ...]:
     """R10: r of all units."""
-    return tuple(sigmoid(gate_row(layer, layer.units + i, x, h)) for i in range(layer.units))
+    return tuple(gate(layer.gate, gate_row(layer, layer.units + i, x, h)) for i in range(layer.units))
+
+
+def candidate(kind: int, a: int, f_h: int) -> int:
+    """R19: n of one unit, an s16 with f_h fraction bits."""
+    s32(a)
+    if kind in (CANDIDATE_RELU, CANDIDATE_LINEAR):
+        within(f_h, -31, 31)
+        return saturate16(max(a, 0) if kind == CANDIDATE_RELU else a)
+    within(f_h, -15, 15)
+    if kind == CANDIDATE_TANH:
+        t = tanh(a)
+    elif kind == CANDIDATE_SIGMOID:
+        t = min(sigmoid(a), 32767)
+    else:
+        assert kind == CANDIDATE_HARD_TANH
+        t = saturate16(a)
+    return s16(t if f_h == 15 else round_shift(t, 15 - f_h))
 
 
 def candidate_reset_after(layer: Gru, x: Sequence[int], h: Sequence[int], r: Sequence[int]) -> tuple[int, ...]:
@@ -242,14 +355,16 @@ def candidate_reset_after(layer: Gru, x: Sequence[int], h: Sequence[int], r: Seq
     for unit in range(layer.units):
         i = 2 * layer.units + unit
         from_h = reset_product(s32(row(layer.u, i, h) + s32(layer.c[unit])), r[unit])
-        n.append(tanh(s32(s32(row(layer.w, i, x) + s32(layer.b[i])) + from_h)))
+        a = s32(s32(row(layer.w, i, x) + s32(layer.b[i])) + from_h)
+        n.append(candidate(layer.candidate, a, layer.f_h))
     return tuple(n)
 
 
 def candidate_reset_before(layer: Gru, x: Sequence[int], h: Sequence[int], r: Sequence[int]) -> tuple[int, ...]:
     """R11b: n of all units, the reset gate acting before the product."""
     p = [s16(round_shift(h_j * r_j, 15)) for h_j, r_j in zip(h, r, strict=True)]
-    return tuple(tanh(gate_row(layer, 2 * layer.units + unit, x, p)) for unit in range(layer.units))
+    a = [gate_row(layer, 2 * layer.units + unit, x, p) for unit in range(layer.units)]
+    return tuple(candidate(layer.candidate, a_j, layer.f_h) for a_j in a)
 
 
 def update_state(u: int, n: int, h: int, e: int) -> tuple[int, int]:
@@ -262,22 +377,21 @@ def update_state(u: int, n: int, h: int, e: int) -> tuple[int, int]:
 
 
 def reset(model: Model) -> State:
-    """R13: the state before the first step."""
-    zeros = tuple((0,) * layer.units for layer in model.grus)
-    return State(zeros, zeros)
+    """R13, R20: the state before the first step."""
+    return State(tuple(gru.h0 for gru in model.grus), tuple((0,) * gru.units for gru in model.grus))
 
 
-def gru_step(layer: Gru, x: Sequence[int], h: Sequence[int], e: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """R10 … R12 for one layer: (h', e', u, r, n), all from the old h."""
+def gru_step(layer: Gru, x: Sequence[int], h: Sequence[int], e: Sequence[int]) -> GruStep:
+    """R10 … R12 for one layer, all from the old h."""
     u = update_gate(layer, x, h)
     r = reset_gate(layer, x, h)
-    candidate = {RESET_AFTER: candidate_reset_after, RESET_BEFORE: candidate_reset_before}[layer.reset]
-    n = candidate(layer, x, h, r)
+    candidates = {RESET_AFTER: candidate_reset_after, RESET_BEFORE: candidate_reset_before}[layer.reset]
+    n = candidates(layer, x, h, r)
     new = [update_state(*unit) for unit in zip(u, n, h, e, strict=True)]
-    return tuple(pair[0] for pair in new), tuple(pair[1] for pair in new), u, r, n
+    return GruStep(tuple(pair[0] for pair in new), tuple(pair[1] for pair in new), u, r, n)
 
 
-# ---- chapter 5: dense layers --------------------------------------------------------------------------------------
+# ---- chapter 5: other layers --------------------------------------------------------------------------------------
 
 
 def activate(activation: int, a: int) -> int:
@@ -299,12 +413,42 @@ def dense(layer: Dense, x: Sequence[int]) -> tuple[int, ...]:
     )
 
 
-def output(model: Model, state: State) -> tuple[int, ...]:
-    """R14: the outputs of the model, from the new h of its last GRU layer."""
-    x = state.h[-1]
-    for layer in model.head:
-        x = dense(layer, x)
-    return x
+def token(x: int, tokens: int) -> int:
+    """R21: the token that an input means."""
+    return min(max(s16(x), 0), within(tokens, 1, 32768) - 1)
+
+
+def embed(layer: Embedding, x: Sequence[int]) -> tuple[int, ...]:
+    """R21: the outputs of an embedding."""
+    (number,) = x
+    return tuple(s16(256 * s8(code)) for code in layer.codes[token(number, len(layer.codes))])
+
+
+def merge(kind: int, forward: int, backward: int) -> int:
+    """R23: one output of a bidirectional layer that does not concatenate."""
+    s16(forward), s16(backward)
+    if kind == MERGE_MUL:
+        return saturate16(round_shift(forward * backward, 15))
+    assert kind in (MERGE_SUM, MERGE_AVE)
+    return s16(round_shift(forward + backward, 1))
+
+
+def merge_all(kind: int, forward: Sequence[int], backward: Sequence[int]) -> tuple[int, ...]:
+    """R23: the outputs of a bidirectional layer at one step."""
+    if kind == MERGE_CONCAT:
+        return (*forward, *backward)
+    return tuple(merge(kind, f, b) for f, b in zip(forward, backward, strict=True))
+
+
+def merged_fraction(kind: int, f_h: int) -> int:
+    """R23: the fraction bits of these outputs."""
+    return {MERGE_CONCAT: f_h, MERGE_SUM: f_h - 1, MERGE_AVE: f_h, MERGE_MUL: 2 * f_h - 15}[kind]
+
+
+def streaming(model: Model) -> bool:
+    """R22: whether the model can run step by step."""
+    kinds = [type(layer) for layer in model.layers]
+    return Bidirectional not in kinds and Reverse not in kinds[kinds.index(Gru) :]
 
 
 # ---- chapter 6: inputs, outputs, check values ---------------------------------------------------------------------
@@ -319,30 +463,51 @@ def check_value(state: State, outputs: Sequence[int], before: int = 0) -> int:
     """R16: the running CRC-32 after a step; `before` is its value after the step before, 0 at the reset."""
     h = [v for layer in state.h for v in layer]
     e = [v for layer in state.e for v in layer]
-    return zlib.crc32(b"".join((v & 0xFFFF).to_bytes(2, "little") for v in [*h, *e, *outputs]), before)
+    return crc([*h, *e, *outputs], before)
+
+
+def crc(values: Sequence[int], before: int = 0) -> int:
+    """R16, R24: CRC-32 over values of two bytes, low byte first."""
+    return zlib.crc32(b"".join((v & 0xFFFF).to_bytes(2, "little") for v in values), before)
 
 
 def digest(model: Model) -> str:
     """R17: SHA-256 over the numbers of the model, as hexadecimal text."""
     parts = [b"quantgru", struct.pack("<BBH", MAJOR, model.last_step, len(model.input_fractions))]
     parts += [struct.pack("<b", f) for f in model.input_fractions]
-    parts.append(struct.pack("<B", len(model.grus) + len(model.head)))
-    for gru in model.grus:
-        parts.append(struct.pack("<5B", 1, gru.reset, 0, 0, 15))
-        parts += [matrix_bytes(gru.w), matrix_bytes(gru.u)]
-        parts += [struct.pack("<i", v) for v in (*gru.b, *gru.c)]
-    for layer in model.head:
-        parts += [struct.pack("<BBb", 2, layer.activation, layer.f_out), matrix_bytes(layer.matrix)]
-        parts += [struct.pack("<i", v) for v in layer.b]
+    parts.append(struct.pack("<B", len(model.layers)))
+    parts += [layer_bytes(layer) for layer in model.layers]
     return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def layer_bytes(layer: Layer) -> bytes:
+    """R17: the bytes of one layer."""
+    if isinstance(layer, Dense):
+        return struct.pack("<BBb", 2, layer.activation, layer.f_out) + matrix_bytes(layer.matrix) + packed("i", layer.b)
+    if isinstance(layer, Embedding):
+        codes = [code for vector in layer.codes for code in vector]
+        return struct.pack("<BHH", 3, len(layer.codes), len(layer.codes[0])) + packed("b", codes)
+    if isinstance(layer, Reverse):
+        return struct.pack("<B", 4)
+    if isinstance(layer, Bidirectional):
+        head = struct.pack("<BBB", 5, layer.merge, layer.final)
+        return head + layer_bytes(layer.forward) + layer_bytes(layer.backward)
+    kind = 6 if any(layer.h0) else 1
+    head = struct.pack("<4Bb", kind, layer.reset, layer.gate, layer.candidate, layer.f_h)
+    numbers = packed("i", (*layer.b, *layer.c)) + (packed("h", layer.h0) if kind == 6 else b"")
+    return head + matrix_bytes(layer.w) + matrix_bytes(layer.u) + numbers
+
+
+def packed(kind: str, values: Sequence[int]) -> bytes:
+    """Each value as struct's `kind`, little-endian."""
+    return struct.pack(f"<{len(values)}{kind}", *values)
 
 
 def matrix_bytes(matrix: Matrix) -> bytes:
     """R17: the bytes of one matrix."""
     head = struct.pack("<BBHH", 8, matrix.k, len(matrix.codes), matrix.columns)
-    m = b"".join(struct.pack("<H", v) for v in matrix.m)
-    s = b"".join(struct.pack("<B", v) for v in matrix.s)
-    return head + m + s + b"".join(struct.pack("<b", w) for codes in matrix.codes for w in codes)
+    codes = [w for row_codes in matrix.codes for w in row_codes]
+    return head + packed("H", matrix.m) + packed("B", matrix.s) + packed("b", codes)
 
 
 # ---- chapter 7: what a model must prove ---------------------------------------------------------------------------
@@ -379,8 +544,13 @@ def dense_bound(layer: Dense, i: int) -> int:
 def pre_activations_fit(model: Model) -> bool:
     """P2, for all rows of all layers."""
     bounds = [gate_bound(gru, i) for gru in model.grus for i in range(3 * gru.units)]
-    bounds += [dense_bound(layer, i) for layer in model.head for i in range(len(layer.b))]
+    bounds += [dense_bound(layer, i) for layer in dense_layers(model) for i in range(len(layer.b))]
     return max(bounds) <= S32_MAX
+
+
+def dense_layers(model: Model) -> list[Dense]:
+    """All dense layers, wherever they stand."""
+    return [layer for layer in model.layers if isinstance(layer, Dense)]
 
 
 def matrix_in_ranges(matrix: Matrix, rows: int, columns: int) -> bool:
@@ -395,28 +565,103 @@ def matrix_in_ranges(matrix: Matrix, rows: int, columns: int) -> bool:
     )
 
 
+def gru_in_ranges(gru: Gru, columns: int) -> bool:
+    """P3 for a GRU layer that reads `columns` values."""
+    units, f_max = gru.units, 15 if gru.candidate in BOUNDED else 31
+    return (
+        gru.reset in (RESET_AFTER, RESET_BEFORE)
+        and gru.gate in (GATE_SIGMOID, GATE_HARD_SIGMOID)
+        and gru.candidate in (*BOUNDED, CANDIDATE_RELU, CANDIDATE_LINEAR)
+        and -f_max <= gru.f_h <= f_max
+        and len(gru.b) == 3 * units
+        and len(gru.c) == (units if gru.reset == RESET_AFTER else 0)
+        and len(gru.h0) == units
+        and all(-(2**15) <= v <= 2**15 - 1 for v in gru.h0)
+        and matrix_in_ranges(gru.w, 3 * units, columns)
+        and matrix_in_ranges(gru.u, 3 * units, units)
+    )
+
+
+def dense_in_ranges(layer: Dense, columns: int) -> bool:
+    """P3 for a dense layer that reads `columns` values."""
+    return (
+        layer.activation in (LINEAR, RELU, SIGMOID, TANH)
+        and -31 <= layer.f_out <= 31
+        and (layer.activation in (LINEAR, RELU) or layer.f_out == 15)
+        and matrix_in_ranges(layer.matrix, len(layer.b), columns)
+    )
+
+
+def bidirectional_in_ranges(layer: Bidirectional, columns: int) -> bool:
+    """P3 for a bidirectional layer that reads `columns` values."""
+    forward, backward = layer.forward, layer.backward
+    return (
+        gru_in_ranges(forward, columns)
+        and gru_in_ranges(backward, columns)
+        and (forward.units, forward.f_h) == (backward.units, backward.f_h)
+        and layer.merge in (MERGE_CONCAT, MERGE_SUM, MERGE_MUL, MERGE_AVE)
+        and layer.final in (0, 1)
+        and -31 <= merged_fraction(layer.merge, forward.f_h) <= 31
+    )
+
+
+def embedding_in_ranges(layer: Embedding) -> bool:
+    """P3 for an embedding."""
+    dim = len(layer.codes[0])
+    return (
+        1 <= len(layer.codes) <= 32768
+        and 1 <= dim <= 65535
+        and all(len(vector) == dim and all(-128 <= code <= 127 for code in vector) for vector in layer.codes)
+    )
+
+
+def layer_in_ranges(layer: Layer, columns: int) -> bool:
+    """P3 for one layer that reads `columns` values."""
+    if isinstance(layer, Gru):
+        return gru_in_ranges(layer, columns)
+    if isinstance(layer, Dense):
+        return dense_in_ranges(layer, columns)
+    if isinstance(layer, Bidirectional):
+        return bidirectional_in_ranges(layer, columns)
+    return isinstance(layer, Reverse) or (embedding_in_ranges(layer) and columns == 1)
+
+
+def width(layer: Layer, columns: int) -> int:
+    """How many values a layer puts out that reads `columns`."""
+    if isinstance(layer, Gru):
+        return layer.units
+    if isinstance(layer, Dense):
+        return len(layer.b)
+    if isinstance(layer, Bidirectional):
+        return layer.forward.units * (2 if layer.merge == MERGE_CONCAT else 1)
+    return len(layer.codes[0]) if isinstance(layer, Embedding) else columns
+
+
+def in_order(model: Model) -> bool:
+    """P3: which layers may stand where."""
+    kinds = [type(layer) for layer in model.layers]
+    ok = bool(model.grus) and len(kinds) <= 255 and Embedding not in kinds[1:]
+    ok = ok and (kinds[0] is not Embedding or model.input_fractions == (0,))
+    ends = [i for i, layer in enumerate(model.layers) if isinstance(layer, Bidirectional) and layer.final]
+    return ok and all(model.last_step == 1 and set(kinds[i + 1 :]) <= {Dense} for i in ends)
+
+
 def in_ranges(model: Model) -> bool:
     """P3: shapes, formats and enumerators; the layers fit together."""
-    ok = len(model.grus) >= 1 and len(model.input_fractions) >= 1 and model.last_step in (0, 1)
-    ok = ok and all(-31 <= f <= 31 for f in model.input_fractions)
+    ok = 1 <= len(model.input_fractions) <= 65535 and model.last_step in (0, 1)
+    ok = ok and all(-31 <= f <= 31 for f in model.input_fractions) and in_order(model)
+    ok = ok and sum(gru.units for gru in model.grus) <= 65535
     columns = len(model.input_fractions)
-    for gru in model.grus:
-        units = gru.units
-        ok = ok and gru.reset in (RESET_AFTER, RESET_BEFORE) and len(gru.b) == 3 * units
-        ok = ok and len(gru.c) == (units if gru.reset == RESET_AFTER else 0)
-        ok = ok and matrix_in_ranges(gru.w, 3 * units, columns) and matrix_in_ranges(gru.u, 3 * units, units)
-        columns = units
-    for layer in model.head:
-        ok = ok and layer.activation in (LINEAR, RELU, SIGMOID, TANH) and -31 <= layer.f_out <= 31
-        ok = ok and (layer.activation in (LINEAR, RELU) or layer.f_out == 15)
-        ok = ok and matrix_in_ranges(layer.matrix, len(layer.b), columns)
-        columns = len(layer.b)
+    for layer in model.layers:
+        ok = ok and layer_in_ranges(layer, columns)
+        columns = width(layer, columns)
     return ok
 
 
 def proved(model: Model) -> bool:
     """P1, P2 and P3."""
-    matrices = [matrix for gru in model.grus for matrix in (gru.w, gru.u)] + [layer.matrix for layer in model.head]
+    matrices = [matrix for gru in model.grus for matrix in (gru.w, gru.u)]
+    matrices += [layer.matrix for layer in dense_layers(model)]
     return in_ranges(model) and all(map(accumulators_fit, matrices)) and pre_activations_fit(model)
 
 
@@ -424,21 +669,68 @@ def proved(model: Model) -> bool:
 
 
 def step(model: Model, state: State, x: Sequence[int], check: int = 0) -> Step:
-    """One step of all layers and the head: each further layer reads the new h of the layer before it."""
-    layers = []
-    for gru, h, e in zip(model.grus, state.h, state.e, strict=True):
-        layers.append(gru_step(gru, x, h, e))
-        x = layers[-1][0]
-    h, e, u, r, n = (tuple(values) for values in zip(*layers, strict=True))
+    """One step of a streaming model, each layer reading what the layer before it puts out."""
+    assert streaming(model)
+    states, found = zip(state.h, state.e, strict=True), []
+    for layer in model.layers:
+        if isinstance(layer, Gru):
+            found.append(gru_step(layer, x, *next(states)))
+            x = found[-1].h
+        elif not isinstance(layer, Reverse):
+            x = dense(layer, x) if isinstance(layer, Dense) else embed(layer, x)
+    h, e, u, r, n = (tuple(values) for values in zip(*found, strict=True))
     new = State(h, e)
-    outputs = output(model, new)
-    return Step(new, u, r, n, outputs, check_value(new, outputs, check))
+    return Step(new, u, r, n, tuple(x), check_value(new, x, check))
 
 
-def run(model: Model, sequence: Sequence[Sequence[int]]) -> list[Step]:
-    """All steps of one sequence, from the reset."""
-    state, check, steps = reset(model), 0, []
+def run(model: Model, sequence: Sequence[Sequence[int]], start: State | None = None) -> list[Step]:
+    """All steps of a streaming model in the order in which it is fed, from the reset or from a state."""
+    state, check, steps = start or reset(model), 0, []
     for x in sequence:
         steps.append(step(model, state, x, check))
         state, check = steps[-1].state, steps[-1].check
     return steps
+
+
+def run_sequence(model: Model, sequence: Sequence[Sequence[int]], start: State | None = None) -> Run:
+    """R24: layer by layer over the whole sequence x_0 … x_(T-1), from the reset or from a state."""
+    state = start or reset(model)
+    states, traces = zip(state.h, state.e, strict=True), []
+    values = [tuple(x) for x in sequence]
+    ends = []
+    for layer in model.layers:
+        if isinstance(layer, Gru):
+            traces.append(gru_sequence(layer, values, *next(states)))
+            ends.append(traces[-1][-1])
+            values = [made.h for made in traces[-1]]
+        elif isinstance(layer, Bidirectional):
+            forward = gru_sequence(layer.forward, values, *next(states))
+            backward = gru_sequence(layer.backward, values[::-1], *next(states))[::-1]
+            traces += [forward, backward]
+            ends += [forward[-1], backward[0]]
+            values = merge_sequences(layer, forward, backward)
+        elif isinstance(layer, Reverse):
+            values = values[::-1]
+        else:
+            values = [dense(layer, x) if isinstance(layer, Dense) else embed(layer, x) for x in values]
+    outputs = tuple(values[-1:] if model.last_step else values)
+    final = State(tuple(end.h for end in ends), tuple(end.e for end in ends))
+    return Run(outputs, crc([v for y in outputs for v in y]), final, tuple(map(tuple, traces)))
+
+
+def gru_sequence(layer: Gru, sequence: Sequence[Sequence[int]], h: Sequence[int], e: Sequence[int]) -> list[GruStep]:
+    """One GRU layer over a sequence, in the order in which it is given."""
+    steps = []
+    for x in sequence:
+        steps.append(gru_step(layer, x, h, e))
+        h, e = steps[-1].h, steps[-1].e
+    return steps
+
+
+def merge_sequences(
+    layer: Bidirectional, forward: Sequence[GruStep], backward: Sequence[GruStep]
+) -> list[tuple[int, ...]]:
+    """R23: the outputs of a bidirectional layer; forward[t] and backward[t] have read x_t last."""
+    if layer.final:
+        return [merge_all(layer.merge, forward[-1].h, backward[0].h)]
+    return [merge_all(layer.merge, f.h, b.h) for f, b in zip(forward, backward, strict=True)]

@@ -12,7 +12,7 @@ from quantgru.fixed import STATE, to_real
 from quantgru.hil.boards import find_board
 from quantgru.int_model import IntModel
 from quantgru.int_model.cost import Cost, cost
-from quantgru.model.run import outputs, states
+from quantgru.model.run import outputs, run_body
 from quantgru.on_board import BoardResult, run_on_board
 from quantgru.quantizer import quantize
 from quantgru.report.accuracy import Comparison, compare
@@ -52,11 +52,11 @@ def run_demo(
     model = quantize(float_model, calibration, name=NAME)
     tell(f"simulating {test.n_sequences} test sequences")
     result = run(model, test)
-    exact = states(float_model, test)[-1]
+    body = run_body(float_model, test)
     comparison = compare(
-        exact[test.valid],
+        body.states[-1][test.valid],
         to_real(result.states_raw[-1][test.valid], STATE.fraction_bits),
-        outputs(float_model, test, exact),
+        outputs(float_model, test, body.output),
         result.outputs,
         labels,
     )

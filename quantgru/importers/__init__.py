@@ -6,75 +6,95 @@ No framework is imported here: each importer is loaded when something of its kin
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any
 
-from quantgru.errors import ConfigError, ModelError
-from quantgru.importers.chain import Softmax
+from quantgru.errors import ModelError
+from quantgru.importers.options import ImportOptions, Softmax
+from quantgru.importers.sources import FILES, KERAS_OBJECT, PYTORCH_OBJECT, STATE_DICT, Source
 from quantgru.model import FloatModel
+from quantgru.model.layers import Reset
 
-__all__ = ["Softmax", "load"]
-
-_SUPPORTED: Final = "supported are .keras and .qgf files, live PyTorch modules and live Keras 3 models"
-
-_OTHER_FILES: Final = {
-    ".qgru": "is already quantized: use it with simulate, export and hil, or read it with qg.IntModel.load(path)",
-    ".pt": "a PyTorch checkpoint; load it with torch, then give the module: qg.load(module)",
-    ".pth": "a PyTorch checkpoint; load it with torch, then give the module: qg.load(module)",
-    ".h5": "an HDF5 file; load it with Keras 3, then save it as .keras",
-    ".hdf5": "an HDF5 file; load it with Keras 3, then save it as .keras",
-    ".onnx": "an ONNX file; give the PyTorch or Keras model that it was made from",
-}
+__all__ = ["ImportOptions", "Softmax", "load"]
 
 
-def load(source: Any, *, softmax: Softmax = "refuse", name: str | None = None) -> FloatModel:
-    """Returns the float model of a path, a live PyTorch module or a live Keras 3 model.
+def load(
+    source: Any,
+    *,
+    softmax: Softmax = "refuse",
+    reset: Reset | None = None,
+    chain: str | None = None,
+    convention: str | None = None,
+    name: str | None = None,
+) -> FloatModel:
+    """Returns the float model of a file, a live PyTorch module or Keras 3 model, or a state dict.
 
-    softmax  "logits" leaves a softmax at the very end out (the largest output stays the largest); "refuse" is an error
-    name     the model's name, which names exported code; otherwise it is made from the source's name
+    softmax     "logits" leaves a softmax at the very end out (the largest output stays the largest); "refuse" is an
+                error
+    reset       overrides what an ONNX file says about the reset gate: "after" or "before" the product
+    chain       for files that hold weights only, their modules in the order in which they run: "gru last fc1 relu fc2"
+    convention  for plain arrays (.npz), what they mean: see `quantgru formats`
+    name        the model's name, which names exported code; otherwise it is made from the source's name
 
     A FloatModel is returned as it is. A live object is compared with its import on random input, and never changed.
-    Raises ModelError for what cannot be read or cannot be done exactly, ConfigError for a missing package.
+    Raises ModelError for what cannot be read or cannot be done exactly, ConfigError for a missing package or an option
+    that the source does not take.
     """
-    if softmax not in get_args(Softmax):
-        raise ConfigError(f"load: softmax={softmax!r}, allowed are 'refuse' and 'logits'")
-    if isinstance(source, (str, os.PathLike)):
-        model = _load_path(Path(source), softmax)
-    elif isinstance(source, FloatModel):
+    options = ImportOptions(softmax, reset, chain, convention)
+    if isinstance(source, FloatModel):
+        options.require_only("load: a FloatModel", ())
         model = source
+    elif isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        model = _read(_source_of_file(path), f"model {path}", path, options)
     else:
-        model = _load_live(source, softmax)
+        model = _read(_source_of_object(source), f"model of type {_type_name(source)}", source, options)
     return model if name is None else replace(model, name=name)
 
 
-def _load_path(path: Path, softmax: Softmax) -> FloatModel:
+def _read(source: Source, where: str, given: Any, options: ImportOptions) -> FloatModel:
+    options.require_only(where, source.options)
+    module, function = source.reader
+    read = getattr(import_module(f"quantgru.importers.{module}"), function)
+    model: FloatModel = read(given, options)
+    return model
+
+
+def _source_of_file(path: Path) -> Source:
     suffix = path.suffix.lower()
-    if suffix == ".qgf":
-        from quantgru.model.file import load as load_file
+    for source in FILES:
+        if suffix in source.suffixes:
+            if not path.is_file():
+                found = "a folder" if path.is_dir() else "no such file"
+                raise ModelError(f"model {path}: {found}; expected a file: {source.what}")
+            return source
+    if suffix == ".qgru":
+        raise ModelError(
+            f"model {path}: is already quantized: use it with simulate, export and hil, or read it with "
+            "qg.IntModel.load(path)"
+        )
+    known = ", ".join(suffix for source in FILES for suffix in source.suffixes)
+    raise ModelError(
+        f"model {path}: file type {suffix!r}; supported are {known}; `quantgru formats` says what each may hold"
+    )
 
-        return load_file(path)
-    if suffix == ".keras":
-        from quantgru.importers.keras_file import load_keras_file
 
-        return load_keras_file(path, softmax)
-    raise ModelError(f"model {path}: {_OTHER_FILES.get(suffix, f'file type {suffix!r}')}; {_SUPPORTED}")
-
-
-def _load_live(source: Any, softmax: Softmax) -> FloatModel:
+def _source_of_object(source: Any) -> Source:
     """Looks at class names, not at frameworks: whoever gives a live object has imported its framework already."""
     kinds = {(cls.__module__.partition(".")[0], cls.__name__) for cls in type(source).__mro__}
     if ("keras", "Layer") in kinds:  # first: on the torch back end, a Keras model is a PyTorch module, too
-        from quantgru.importers.keras import load_keras
-
-        return load_keras(source, softmax)
+        return KERAS_OBJECT
     if ("torch", "Module") in kinds:
-        from quantgru.importers.pytorch import load_pytorch
-
-        return load_pytorch(source, softmax)
+        return PYTORCH_OBJECT
+    if isinstance(source, Mapping):
+        return STATE_DICT
+    supported = "supported are files, live PyTorch modules, live Keras 3 models and state dicts"
     if ("tf_keras", "Layer") in kinds:
-        raise ModelError(f"model of type {_type_name(source)}: Keras 2; save it as .keras from Keras 3; {_SUPPORTED}")
-    raise ModelError(f"model of type {_type_name(source)}: {_SUPPORTED}")
+        raise ModelError(f"model of type {_type_name(source)}: Keras 2; save it as .h5, and give the file; {supported}")
+    raise ModelError(f"model of type {_type_name(source)}: {supported}")
 
 
 def _type_name(source: Any) -> str:

@@ -7,15 +7,16 @@ import warnings
 from typing import Any
 
 from quantgru.errors import ModelError
-from quantgru.importers.chain import Chain, Softmax, identifier, refuse
+from quantgru.importers.chain import Chain, identifier, refuse
 from quantgru.importers.keras_config import Entry, chain_entries
 from quantgru.importers.keras_layers import KerasReader, KerasSource
+from quantgru.importers.options import ImportOptions
 from quantgru.importers.verify import LEFT_OUT, compare, first_line, probe, random_states_kept
-from quantgru.model import FloatModel, Gru
+from quantgru.model import Dense, FloatModel, Gru
 from quantgru.model.run import dense_output
 
 
-def load_keras(model: Any, softmax: Softmax) -> FloatModel:
+def load_keras(model: Any, options: ImportOptions) -> FloatModel:
     """The float model of a Sequential or Functional chain, or of a single GRU layer; on any back end.
 
     Raises ModelError for everything else, and where model and import do not compute the same.
@@ -31,7 +32,7 @@ def load_keras(model: Any, softmax: Softmax) -> FloatModel:
     entries = _entries(where, model)
     layers = {layer.name: layer for layer in getattr(model, "layers", [model])}
     with random_states_kept():
-        reader = KerasReader(Chain(softmax), lambda entry: layers[entry.name].get_weights())
+        reader = KerasReader(Chain(options.softmax), lambda entry: layers[entry.name].get_weights())
         reader.read(entries)
         converted = reader.chain.model(identifier(model.name), f"Keras model {model.name}")
         for source in reader.sources:
@@ -61,6 +62,7 @@ def _compare_layer(layer: Any, source: KerasSource) -> None:
             f"{where}: computes in {layer.compute_dtype}, supported are float32 and float64; "
             "set the dtype policy to 'float32'"
         )
+    assert isinstance(source.layer, (Gru, Dense))
     x = probe(source.layer.n_inputs)
     if isinstance(source.layer, Gru):
         found = FloatModel((source.layer,), last_step=not source.entry.config["return_sequences"]).run(x)

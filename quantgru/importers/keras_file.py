@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from quantgru.errors import ConfigError, ModelError
-from quantgru.importers.chain import Chain, Softmax, identifier
+from quantgru.importers.chain import Chain, identifier
 from quantgru.importers.keras_config import Entry, chain_entries
 from quantgru.importers.keras_layers import KerasReader
+from quantgru.importers.options import ImportOptions
 from quantgru.importers.verify import first_line
 from quantgru.model import FloatModel
 
@@ -26,7 +27,7 @@ WEIGHTS_LIMIT: Final = 256 << 20  # bytes; a thousand times what a microcontroll
 _DAMAGED: Final = "the file is damaged, or not one that Keras 3 saved; save it again with model.save(path)"
 
 
-def load_keras_file(path: Path, softmax: Softmax) -> FloatModel:
+def load_keras_file(path: Path, options: ImportOptions) -> FloatModel:
     """The float model of a `.keras` file with a Sequential or Functional chain.
 
     Raises ModelError for everything else, ConfigError where h5py is not installed.
@@ -38,18 +39,18 @@ def load_keras_file(path: Path, softmax: Softmax) -> FloatModel:
         )
     config, weights = _members(path, where)
     try:
-        return _convert(where, config, weights, softmax)
+        return _convert(where, config, weights, options)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError, RuntimeError) as error:
         # fields of the configuration that are missing or of another type, groups and data sets likewise
         raise ModelError(f"{where}: {first_line(error)}; {_DAMAGED}") from None
 
 
-def _convert(where: str, config: Mapping[str, Any], weights: bytes, softmax: Softmax) -> FloatModel:
+def _convert(where: str, config: Mapping[str, Any], weights: bytes, options: ImportOptions) -> FloatModel:
     h5py = _h5py()
     entries = chain_entries(config["class_name"], config["config"])
     name = str(config["config"]["name"])
     with h5py.File(io.BytesIO(weights), "r") as file:
-        reader = KerasReader(Chain(softmax), lambda entry: _data_sets(where, file, entry, len(weights)))
+        reader = KerasReader(Chain(options.softmax), lambda entry: _data_sets(where, file, entry, len(weights)))
         reader.read(entries)
     return reader.chain.model(identifier(name), f"Keras file of model {name}")
 

@@ -106,7 +106,7 @@ class KerasReader:
             biases[: 2 if after else 1] = arrays["bias"]
         weights = (arrays["kernel"].T, arrays["recurrent_kernel"].T)
         layer = stacked_gru(entry.name, "after" if after else "before", KERAS_ORDER, weights, (biases[0], biases[1]))
-        self.chain.add_gru(entry.where, [layer])
+        self.chain.add_recurrent(entry.where, [layer])
         self.sources.append(KerasSource(entry, layer))
         if not _flag(entry, "return_sequences"):
             self.chain.take_last_step()

@@ -13,14 +13,15 @@ import torch
 from torch import fx, nn
 
 from quantgru.errors import ModelError, QuantgruError
-from quantgru.importers.chain import BY_HAND, SUPPORTED, Chain, Softmax, identifier
+from quantgru.importers.chain import BY_HAND, SUPPORTED, Chain, identifier
+from quantgru.importers.options import ImportOptions
 from quantgru.importers.pytorch_graph import GraphReader, Source, gru_layers
 from quantgru.importers.verify import LEFT_OUT, compare, first_line, probe, random_states_kept
-from quantgru.model import Dense, FloatModel
+from quantgru.model import Dense, FloatModel, Gru
 from quantgru.model.run import dense_output
 
 
-def load_pytorch(module: nn.Module, softmax: Softmax) -> FloatModel:
+def load_pytorch(module: nn.Module, options: ImportOptions) -> FloatModel:
     """The float model of an nn.GRU, or of a module that traces to GRU → last step or all steps → Linear/activations.
 
     Raises ModelError for everything else, and where module and import do not compute the same.
@@ -29,8 +30,8 @@ def load_pytorch(module: nn.Module, softmax: Softmax) -> FloatModel:
     with random_states_kept(), torch.no_grad():
         copied = _float64_copy(module)
         if isinstance(copied, nn.GRU):
-            return _bare_gru(copied, softmax)
-        reader = GraphReader(copied, Chain(softmax))
+            return _bare_gru(copied, options)
+        reader = GraphReader(copied, Chain(options.softmax))
         reader.read(_trace(copied))
         kind = type(module).__name__
         model = reader.chain.model(identifier(kind), f"PyTorch module {kind}")
@@ -52,11 +53,11 @@ def _refuse_wrappers(module: nn.Module) -> None:
             raise ModelError(f"PyTorch module {type(module).__name__}: a wrapper around a module; {next_step}")
 
 
-def _bare_gru(module: nn.GRU, softmax: Softmax) -> FloatModel:
+def _bare_gru(module: nn.GRU, options: ImportOptions) -> FloatModel:
     layers = gru_layers("gru", module)
     source = Source("gru", module, layers)
-    chain = Chain(softmax)
-    chain.add_gru(source.where, layers)
+    chain = Chain(options.softmax)
+    chain.add_recurrent(source.where, layers)
     _compare_layer(source)
     return chain.model("gru", "PyTorch module GRU")
 
@@ -116,6 +117,7 @@ def _trace(module: nn.Module) -> fx.Graph:
 def _compare_layer(source: Source) -> None:
     """A GRU is compared over all its layers at once, a Linear before its activation."""
     module, first = source.module, source.layers[0]
+    assert isinstance(first, (Gru, Dense))
     x = probe(first.n_inputs)
     if isinstance(first, Dense):
         compare(source.where, _run(source.where, module, x).detach().numpy(), dense_output(first, x))

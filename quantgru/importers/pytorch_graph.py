@@ -204,7 +204,7 @@ class GraphReader:
             )
         layers = gru_layers(str(node.target), module)
         self._add_source(node, module, layers)
-        self.chain.add_gru(where, layers)
+        self.chain.add_recurrent(where, layers)
         return GruResult(value, module.num_layers)
 
     def _add_source(self, node: fx.Node, module: nn.Module, layers: tuple[Layer, ...]) -> None:

@@ -7,35 +7,60 @@ from typing import Any, Final
 
 from quantgru import container
 from quantgru.errors import ModelError
-from quantgru.model.layers import Dense, FloatModel, Gru, Layer
+from quantgru.model.float_model import FloatModel
+from quantgru.model.layers import Bidirectional, Dense, Embedding, Gru, Layer, Reverse
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+_FORMATS_READ: Final = (1, 2)  # 1 knew sigmoid gates, tanh candidates and dense layers at the end only
 
-_GRU_ARRAYS: Final = ("input_weights", "recurrent_weights", "bias", "recurrent_bias")
-_DENSE_ARRAYS: Final = ("weights", "bias")
+# Of each kind of layer, the fields that are arrays and those that are texts.
+_ARRAYS: Final[dict[str, tuple[str, ...]]] = {
+    "gru": ("input_weights", "recurrent_weights", "bias", "recurrent_bias"),
+    "dense": ("weights", "bias"),
+    "embedding": ("vectors",),
+    "reverse": (),
+}
+_TEXTS: Final[dict[str, tuple[str, ...]]] = {
+    "gru": ("name", "reset", "gate", "candidate"),
+    "dense": ("name", "activation"),
+    "embedding": ("name",),
+    "reverse": ("name",),
+}
+_KINDS: Final[dict[str, type[Gru] | type[Dense] | type[Embedding] | type[Reverse]]] = {
+    "gru": Gru,
+    "dense": Dense,
+    "embedding": Embedding,
+    "reverse": Reverse,
+}
 
 
 def save(model: FloatModel, path: str | Path) -> None:
     """Writes `model`. Raises ModelError where the path cannot be written."""
     arrays: container.Arrays = {}
-    layers: list[dict[str, Any]] = []
-    for i, layer in enumerate(model.layers):
-        if isinstance(layer, Gru):
-            names: tuple[str, ...] = _GRU_ARRAYS
-            layers.append({"kind": "gru", "name": layer.name, "reset": layer.reset})
-        else:
-            names = _DENSE_ARRAYS
-            layers.append({"kind": "dense", "name": layer.name, "activation": layer.activation})
-        arrays |= {f"layers.{i}.{name}": getattr(layer, name) for name in names}
     header = {
         "kind": "float model",
         "format": FORMAT,
         "name": model.name,
         "last_step": model.last_step,
+        "mask_value": model.mask_value,
         "notes": list(model.notes),
-        "layers": layers,
+        "layers": [_write(layer, f"layers.{i}", arrays) for i, layer in enumerate(model.layers)],
     }
     container.save(path, header, arrays)
+
+
+def _write(layer: Layer, prefix: str, arrays: container.Arrays) -> dict[str, Any]:
+    if isinstance(layer, Bidirectional):
+        parts = {part: _write(getattr(layer, part), f"{prefix}.{part}", arrays) for part in ("forward", "backward")}
+        return {"kind": "bidirectional", "name": layer.name, "merge": layer.merge, "final": layer.final, **parts}
+    kind = next(name for name, of_kind in _KINDS.items() if isinstance(layer, of_kind))
+    arrays |= {f"{prefix}.{name}": getattr(layer, name) for name in _ARRAYS[kind]}
+    entry = {"kind": kind, **{name: getattr(layer, name) for name in _TEXTS[kind]}}
+    if isinstance(layer, Gru):
+        entry["has_initial_state"] = layer.initial_state is not None
+        if layer.initial_state is not None:
+            arrays[f"{prefix}.initial_state"] = layer.initial_state
+    return entry
 
 
 def load(path: str | Path) -> FloatModel:
@@ -44,12 +69,15 @@ def load(path: str | Path) -> FloatModel:
     where = f"float model {path}"
     if header.get("kind") != "float model":
         raise ModelError(f"{where}: holds {header.get('kind')!r}, expected a float model")
-    if header.get("format") != FORMAT:
+    if header.get("format") not in _FORMATS_READ:
         raise ModelError(f"{where}: format {header.get('format')!r}, this version reads {FORMAT}; update quantgru")
     try:
-        layers = tuple(_layer(i, entry, arrays) for i, entry in enumerate(header["layers"]))
+        layers = tuple(_read(entry, f"layers.{i}", arrays) for i, entry in enumerate(header["layers"]))
         notes = tuple(str(note) for note in header["notes"])
-        return FloatModel(layers, _field(header, "last_step", bool), _field(header, "name", str), notes)
+        mask_value = header.get("mask_value")
+        if mask_value is not None:
+            mask_value = float(_field(header, "mask_value", (int, float)))
+        return FloatModel(layers, _field(header, "last_step", bool), _field(header, "name", str), notes, mask_value)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
     except KeyError as error:
@@ -58,22 +86,26 @@ def load(path: str | Path) -> FloatModel:
         raise ModelError(f"{where}: a field has the wrong type ({error}); the file is damaged") from None
 
 
-def _field(entry: dict[str, Any], name: str, kind: type) -> Any:
+def _field(entry: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
     value = entry[name]
     if not isinstance(value, kind):
         raise TypeError(f"{name} is {value!r}")
     return value
 
 
-def _layer(i: int, entry: dict[str, Any], arrays: container.Arrays) -> Layer:
-    def named(names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: arrays[f"layers.{i}.{name}"] for name in names}
-
-    match entry["kind"]:
-        case "gru":
-            return Gru(name=_field(entry, "name", str), reset=_field(entry, "reset", str), **named(_GRU_ARRAYS))
-        case "dense":
-            activation = _field(entry, "activation", str)
-            return Dense(name=_field(entry, "name", str), activation=activation, **named(_DENSE_ARRAYS))
-        case kind:
-            raise ModelError(f"layer {i}: kind {kind!r}, this version reads 'gru' and 'dense'; update quantgru")
+def _read(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> Layer:
+    kind = entry["kind"]
+    if kind == "bidirectional":
+        forward, backward = (_read(entry[part], f"{prefix}.{part}", arrays) for part in ("forward", "backward"))
+        if not (isinstance(forward, Gru) and isinstance(backward, Gru)):
+            raise TypeError(f"forward and backward of {prefix} are no GRU layers")
+        merge = _field(entry, "merge", str)
+        return Bidirectional(_field(entry, "name", str), forward, backward, merge, _field(entry, "final", bool))
+    if kind not in _KINDS:
+        raise ModelError(f"layer {prefix}: kind {kind!r}, this version reads {', '.join(_KINDS)}; update quantgru")
+    fields: dict[str, Any] = {name: arrays[f"{prefix}.{name}"] for name in _ARRAYS[kind]}
+    # Absent in files of format 1: gate, candidate.
+    fields |= {name: _field(entry, name, str) for name in _TEXTS[kind] if name in entry or name in ("name", "reset")}
+    if kind == "gru" and entry.get("has_initial_state"):
+        fields["initial_state"] = arrays[f"{prefix}.initial_state"]
+    return _KINDS[kind](**fields)

@@ -1,30 +1,31 @@
 """Layers of the float model in their one canonical form. Dialects are re-labelled in `importers`, nowhere else.
 
-z = sigmoid(W_z x + U_z h + b_z)                      update gate: the share of h that is kept
-r = sigmoid(W_r x + U_r h + b_r)                      reset gate
-n = tanh(W_n x + b_n + r * (U_n h + c))               reset "after" the product
-n = tanh(W_n x + b_n + U_n (r * h))                   reset "before" the product
+z = g(W_z x + U_z h + b_z)                      update gate: the share of h that is kept
+r = g(W_r x + U_r h + b_r)                      reset gate
+n = f(W_n x + b_n + r * (U_n h + c))            candidate, reset "after" the product
+n = f(W_n x + b_n + U_n (r * h))                candidate, reset "before" the product
 h' = z * h + (1 - z) * n
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.activations import DENSE_ACTIVATIONS
+from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES
 from quantgru.errors import ModelError
-from quantgru.sequences import Sequences, SequencesLike, as_sequences
 
 FloatArray = npt.NDArray[np.float64]
 Reset = Literal["after", "before"]
+GateFunction = Literal["sigmoid", "hard_sigmoid"]
+Candidate = Literal["tanh", "relu", "linear", "sigmoid", "hard_tanh"]
 DenseActivation = Literal["linear", "relu", "sigmoid", "tanh"]
+Merge = Literal["concat", "sum", "mul", "ave"]
 
 
 class Gate(IntEnum):
@@ -43,6 +44,9 @@ class Gru:
     recurrent_weights  U [3, H, H]
     bias               b [3, H]
     recurrent_bias     c [H], inside the reset product; zero for reset "before"
+    gate               g; hard_sigmoid(a) is a + 1/2 limited to 0 ... 1: a slope is part of the weights of z and r
+    candidate          f
+    initial_state      h before the first step [H]; zero if None
     """
 
     name: str
@@ -51,17 +55,16 @@ class Gru:
     recurrent_weights: FloatArray
     bias: FloatArray
     recurrent_bias: FloatArray
-    gate: Literal["sigmoid"] = "sigmoid"
-    candidate: Literal["tanh"] = "tanh"
+    gate: GateFunction = "sigmoid"
+    candidate: Candidate = "tanh"
+    initial_state: FloatArray | None = None
 
     def __post_init__(self) -> None:
         where = f"GRU layer {self.name!r}"
         if self.reset not in get_args(Reset):
             raise ModelError(f"{where}: reset {self.reset!r}, allowed are 'after' and 'before'")
-        if self.gate != "sigmoid" or self.candidate != "tanh":
-            raise ModelError(
-                f"{where}: gates {self.gate!r} and candidate {self.candidate!r}, supported are 'sigmoid' and 'tanh'"
-            )
+        _one_of(where, "gate", self.gate, GATES)
+        _one_of(where, "candidate", self.candidate, CANDIDATES)
         shape = _shape(self, "input_weights", where)
         if len(shape) != 3 or shape[0] != 3 or 0 in shape:
             raise ModelError(f"{where}: input weights {shape}, expected (3, units, inputs)")
@@ -70,6 +73,8 @@ class Gru:
         _own(self, "recurrent_weights", (3, units, units), where)
         _own(self, "bias", (3, units), where)
         _own(self, "recurrent_bias", (units,), where)
+        if self.initial_state is not None:
+            _own(self, "initial_state", (units,), where)
         if self.reset == "before" and self.recurrent_bias.any():
             raise ModelError(f"{where}: reset before the product has no recurrent bias; add it to the bias of n")
 
@@ -80,6 +85,47 @@ class Gru:
     @property
     def n_units(self) -> int:
         return int(self.input_weights.shape[1])
+
+    @property
+    def n_outputs(self) -> int:
+        return self.n_units
+
+
+@dataclass(frozen=True, eq=False)
+class Bidirectional:
+    """Two GRU layers on the same sequence, of which `backward` reads from the last step to the first.
+
+    Step t of the result merges the state of `forward` after the steps 0 ... t with that of `backward` after the steps
+    T-1 ... t. If `final`, the result is a single vector: both states after all steps.
+    """
+
+    name: str
+    forward: Gru
+    backward: Gru
+    merge: Merge = "concat"
+    final: bool = False
+
+    def __post_init__(self) -> None:
+        where = f"bidirectional layer {self.name!r}"
+        _one_of(where, "merge", self.merge, get_args(Merge))
+        forward, backward = self.forward.input_weights.shape, self.backward.input_weights.shape
+        if forward != backward:
+            raise ModelError(f"{where}: input weights {forward} forward, {backward} backward, expected the same shape")
+
+    @property
+    def n_inputs(self) -> int:
+        return self.forward.n_inputs
+
+    @property
+    def n_outputs(self) -> int:
+        return self.forward.n_units * (2 if self.merge == "concat" else 1)
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """The sequence from its last step to its first."""
+
+    name: str = "reverse"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +139,7 @@ class Dense:
 
     def __post_init__(self) -> None:
         where = f"dense layer {self.name!r}"
-        if self.activation not in DENSE_ACTIVATIONS:
-            raise ModelError(f"{where}: activation {self.activation!r}, supported are {', '.join(DENSE_ACTIVATIONS)}")
+        _one_of(where, "activation", self.activation, DENSE_ACTIVATIONS)
         shape = _shape(self, "weights", where)
         if len(shape) != 2 or 0 in shape:
             raise ModelError(f"{where}: weights {shape}, expected (outputs, inputs)")
@@ -110,75 +155,39 @@ class Dense:
         return int(self.weights.shape[0])
 
 
-Layer = Gru | Dense
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """One vector for each token number 0 ... tokens - 1; vectors [tokens, outputs], float64."""
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FloatModel:
-    """GRU layers, then dense layers (the head, which may be absent).
-
-    last_step  whether the output is that of the last step, rather than one for every step
-    notes      free text of the importer, for reports
-    """
-
-    layers: tuple[Layer, ...]
-    last_step: bool
-    name: str = "model"
-    notes: tuple[str, ...] = field(default=())
+    name: str
+    vectors: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        if not self.grus:
-            raise ModelError(f"model {self.name!r}: no GRU layer; supported are GRU layers, then dense layers")
-        if any(isinstance(layer, Gru) for layer in self.layers[len(self.grus) :]):
-            raise ModelError(
-                f"model {self.name!r}: a dense layer before a GRU layer; supported are dense layers at the end"
-            )
-        width = self.n_inputs
-        for layer in self.layers:
-            if layer.n_inputs != width:
-                raise ModelError(
-                    f"layer {layer.name!r}: {layer.n_inputs} inputs, but the layer before it gives {width} values"
-                )
-            width = layer.n_units if isinstance(layer, Gru) else layer.n_outputs
-
-    def __repr__(self) -> str:
-        widths = [layer.n_units if isinstance(layer, Gru) else layer.n_outputs for layer in self.layers]
-        return f"<FloatModel {self.name!r}: {' → '.join(map(str, [self.n_inputs, *widths]))}>"
+        where = f"embedding {self.name!r}"
+        shape = _shape(self, "vectors", where)
+        if len(shape) != 2 or 0 in shape:
+            raise ModelError(f"{where}: vectors {shape}, expected (tokens, outputs)")
+        _own(self, "vectors", shape, where)
 
     @property
-    def grus(self) -> tuple[Gru, ...]:
-        return tuple(layer for layer in self.layers if isinstance(layer, Gru))
-
-    @property
-    def head(self) -> tuple[Dense, ...]:
-        return tuple(layer for layer in self.layers if isinstance(layer, Dense))
+    def n_tokens(self) -> int:
+        return int(self.vectors.shape[0])
 
     @property
     def n_inputs(self) -> int:
-        return self.layers[0].n_inputs
+        return 1
 
     @property
     def n_outputs(self) -> int:
-        last = self.layers[-1]
-        return last.n_units if isinstance(last, Gru) else last.n_outputs
+        return int(self.vectors.shape[1])
 
-    def run(self, x: SequencesLike | Sequences) -> Any:
-        """Outputs in float64 for x [sequences, steps, inputs] or a list of [steps, inputs].
 
-        [sequences, steps, outputs], a list of [steps, outputs] for a list, [sequences, outputs] for a last-step head.
-        Zero in padding. Raises DataError.
-        """
-        from quantgru.model.run import outputs, states
+Layer = Gru | Bidirectional | Reverse | Dense | Embedding
 
-        sequences = as_sequences(x, n_features=self.n_inputs)
-        return outputs(self, sequences, states(self, sequences)[-1])
 
-    def save(self, path: str | Path) -> None:
-        """Writes the float model for the command line (`quantgru quantize model.qgf`). Raises ModelError."""
-        from quantgru.model.file import save
-
-        save(self, path)
+def _one_of(where: str, what: str, found: object, allowed: Any) -> None:
+    if found not in allowed:
+        raise ModelError(f"{where}: {what} {found!r}, supported are {', '.join(allowed)}")
 
 
 def _real(layer: object, field_name: str, where: str) -> npt.NDArray[Any]:

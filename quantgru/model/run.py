@@ -2,48 +2,153 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.activations import DENSE_ACTIVATIONS, sigmoid
-from quantgru.model.layers import Dense, FloatModel, Gru
-from quantgru.sequences import Sequences
-
-FloatArray = npt.NDArray[np.float64]
+from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES, FloatArray
+from quantgru.errors import DataError
+from quantgru.model.float_model import FloatModel
+from quantgru.model.layers import Bidirectional, Dense, Embedding, Gru, Layer, Reverse
+from quantgru.sequences import Sequences, StatesLike, as_states, reverse_steps
 
 # Called after each step with its number, the state before it, z, r and n, [sequences, units] each.
 GateObserver = Callable[[int, FloatArray, FloatArray, FloatArray, FloatArray], None]
 
+MERGES: Final[dict[str, Callable[[FloatArray, FloatArray], FloatArray]]] = {
+    "concat": lambda forward, backward: np.concatenate((forward, backward), axis=-1),
+    "sum": lambda forward, backward: forward + backward,
+    "mul": lambda forward, backward: forward * backward,
+    "ave": lambda forward, backward: (forward + backward) / 2,
+}
 
-def gru_states(layer: Gru, x: FloatArray, observe: GateObserver | None = None) -> FloatArray:
-    """h after every step, [sequences, steps, units], from zero; x [sequences, steps, inputs]."""
+
+@dataclass(frozen=True, eq=False)
+class BodyRun:
+    """What the layers before the head computed.
+
+    inputs  what each of these layers read
+    states  h of each GRU layer after each step [sequences, steps, units], steps in the order in which it read them
+    output  what the head reads
+    """
+
+    inputs: tuple[Sequences, ...]
+    states: tuple[FloatArray, ...]
+    output: Sequences
+
+
+def run_body(
+    model: FloatModel,
+    sequences: Sequences,
+    initial_states: StatesLike | None = None,
+    observers: Sequence[GateObserver] = (),
+) -> BodyRun:
+    """Runs the layers before the head; observers are none, or one for each GRU layer. Raises DataError."""
+    starts = [np.zeros(layer.n_units) if layer.initial_state is None else layer.initial_state for layer in model.grus]
+    if initial_states is not None:
+        starts = as_states(initial_states, [layer.n_units for layer in model.grus], sequences.n_sequences)
+    inputs: list[Sequences] = []
+    states: list[FloatArray] = []
+    signal = sequences
+
+    def run_gru(layer: Gru, x: Sequences) -> FloatArray:
+        number = len(states)
+        states.append(gru_states(layer, x, starts[number], observers[number] if observers else None))
+        return states[-1]
+
+    for layer in model.body:
+        inputs.append(signal)
+        signal = _run_layer(layer, signal, run_gru)
+    return BodyRun(tuple(inputs), tuple(states), signal)
+
+
+def _run_layer(layer: Layer, x: Sequences, run_gru: Callable[[Gru, Sequences], FloatArray]) -> Sequences:
+    match layer:
+        case Gru():
+            return replace(x, values=run_gru(layer, x))
+        case Bidirectional():
+            reverse = reverse_steps(x.values, x.lengths)
+            forward = replace(x, values=run_gru(layer.forward, x))
+            backward = replace(x, values=run_gru(layer.backward, replace(x, values=reverse)))
+            return _merged(layer, forward, backward)
+        case Reverse():
+            return replace(x, values=reverse_steps(x.values, x.lengths))
+        case Dense():
+            return replace(x, values=dense_output(layer, x.values))
+        case Embedding():
+            return replace(x, values=_vectors(layer, x))
+
+
+def _merged(layer: Bidirectional, forward: Sequences, backward: Sequences) -> Sequences:
+    """Both in the order in which they were computed."""
+    merge = MERGES[layer.merge]
+    if layer.final:
+        final = merge(forward.last_steps(), backward.last_steps())
+        return Sequences(final[:, None], np.ones(len(final), dtype=np.int64))
+    return replace(forward, values=merge(forward.values, reverse_steps(backward.values, backward.lengths)))
+
+
+def _vectors(layer: Embedding, x: Sequences) -> FloatArray:
+    tokens = x.values[..., 0]
+    wrong = np.argwhere((tokens != np.floor(tokens)) | (tokens < 0) | (tokens >= layer.n_tokens))
+    if len(wrong):
+        i, t = wrong[0].tolist()
+        raise DataError(
+            f"input: {tokens[i, t]} at sequence {i}, step {t}, embedding {layer.name!r} takes integers of "
+            f"0 ... {layer.n_tokens - 1}"
+        )
+    return np.asarray(layer.vectors[tokens.astype(np.int64)])
+
+
+def gru_states(
+    layer: Gru, sequences: Sequences, start: npt.ArrayLike = 0.0, observe: GateObserver | None = None
+) -> FloatArray:
+    """h after every step, [sequences, steps, units], from `start` [units] or [sequences, units]. It stays in padding.
+
+    Raises DataError where h leaves the range of float64, which an unbounded candidate can do.
+    """
+    x = sequences.values
     n_sequences, n_steps, _ = x.shape
     units = layer.n_units
+    gate, candidate = GATES[layer.gate], CANDIDATES[layer.candidate]
     # Gates side by side: one product a step for all three.
     input_weights = layer.input_weights.reshape(3 * units, -1).T
     recurrent_weights = layer.recurrent_weights.reshape(3 * units, units).T
     bias = layer.bias.reshape(-1)
-    h = np.zeros((n_sequences, units))
+    h = np.broadcast_to(np.asarray(start, dtype=np.float64), (n_sequences, units))
     states = np.empty((n_sequences, n_steps, units))
-    for t in range(n_steps):
-        from_x = x[:, t] @ input_weights + bias
-        from_h = h @ recurrent_weights
-        z = sigmoid(from_x[:, :units] + from_h[:, :units])
-        r = sigmoid(from_x[:, units : 2 * units] + from_h[:, units : 2 * units])
-        if layer.reset == "after":
-            inner = r * (from_h[:, 2 * units :] + layer.recurrent_bias)
-        else:
-            inner = (r * h) @ recurrent_weights[:, 2 * units :]
-        n = np.tanh(from_x[:, 2 * units :] + inner)
-        new_h = z * h + (1 - z) * n
-        if observe is not None:
-            observe(t, h, z, r, n)
-        h = new_h
-        states[:, t] = h
+    running = sequences.valid[..., None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for t in range(n_steps):
+            from_x = x[:, t] @ input_weights + bias
+            from_h = h @ recurrent_weights
+            z = gate(from_x[:, :units] + from_h[:, :units])
+            r = gate(from_x[:, units : 2 * units] + from_h[:, units : 2 * units])
+            if layer.reset == "after":
+                inner = r * (from_h[:, 2 * units :] + layer.recurrent_bias)
+            else:
+                inner = (r * h) @ recurrent_weights[:, 2 * units :]
+            n = candidate(from_x[:, 2 * units :] + inner)
+            new_h = np.where(running[:, t], z * h + (1 - z) * n, h)
+            if observe is not None:
+                observe(t, h, z, r, n)
+            h = new_h
+            states[:, t] = h
+    _refuse_divergence(layer, states)
     return states
+
+
+def _refuse_divergence(layer: Gru, states: FloatArray) -> None:
+    bad = np.argwhere(~np.isfinite(states))
+    if len(bad):
+        i, t, unit = bad[0].tolist()
+        raise DataError(
+            f"GRU layer {layer.name!r}: unit {unit} diverges at sequence {i}, step {t}; its candidate is "
+            f"{layer.candidate}, which has no limit: scale the inputs, or check the weights"
+        )
 
 
 def dense_output(layer: Dense, x: FloatArray) -> FloatArray:
@@ -51,21 +156,14 @@ def dense_output(layer: Dense, x: FloatArray) -> FloatArray:
     return DENSE_ACTIVATIONS[layer.activation](x @ layer.weights.T + layer.bias)
 
 
-def states(model: FloatModel, sequences: Sequences) -> list[FloatArray]:
+def states(model: FloatModel, sequences: Sequences) -> tuple[FloatArray, ...]:
     """h of each GRU layer after every step, [sequences, steps, units] each."""
-    x = sequences.values
-    result = []
-    for layer in model.grus:
-        x = gru_states(layer, x)
-        result.append(x)
-    return result
+    return run_body(model, sequences).states
 
 
-def outputs(model: FloatModel, sequences: Sequences, last_states: FloatArray) -> Any:
-    """The head on the states of the last GRU layer, arranged as `FloatModel.run` says."""
-    y = last_states
-    if model.last_step:
-        y = y[np.arange(sequences.n_sequences), sequences.lengths - 1]
+def outputs(model: FloatModel, sequences: Sequences, body_output: Sequences) -> Any:
+    """The head on what the body gave, arranged as `FloatModel.run` says."""
+    y = body_output.last_steps() if model.last_step else body_output.values
     for layer in model.head:
         y = dense_output(layer, y)
     return y if model.last_step else sequences.arrange(np.where(sequences.valid[..., None], y, 0.0))

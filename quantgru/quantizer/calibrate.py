@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.model import Dense, FloatModel, Gru
-from quantgru.model.run import dense_output, gru_states
+from quantgru.model.run import dense_output, run_body
 from quantgru.sequences import Sequences
 
 FloatArray = npt.NDArray[np.float64]
@@ -60,14 +60,11 @@ class Calibration:
 def calibrate(model: FloatModel, sequences: Sequences) -> Calibration:
     """Runs `model` on `sequences` and collects statistics."""
     rows = sequences.rows()
-    x = sequences.values
-    grus = []
-    for layer in model.grus:
-        observer = _GruObserver(layer, sequences)
-        input_mean = x[sequences.valid].mean(axis=0)
-        x = gru_states(layer, x, observer)
-        grus.append(observer.statistics(input_mean))
-    y = x[sequences.valid]
+    observers = [_GruObserver(layer, sequences) for layer in model.grus]
+    body = run_body(model, sequences, observers=observers)
+    means = [x.rows().mean(axis=0) for x in body.inputs]
+    grus = [observer.statistics(mean) for observer, mean in zip(observers, means, strict=True)]
+    y = body.output.rows()
     head = []
     for dense in model.head:
         head.append(_dense_statistics(dense, y))

@@ -1,0 +1,53 @@
+"""Everything that can be loaded: which file types, by which importer, and with what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of source.
+
+    suffixes  file types; none for live objects
+    what      for people
+    reader    module of `importers` and function(path or object, ImportOptions) in it
+    package   what must be installed, beside quantgru itself; empty if nothing
+    options   the fields of ImportOptions that it takes
+    """
+
+    suffixes: tuple[str, ...]
+    what: str
+    reader: tuple[str, str]
+    package: str
+    options: tuple[str, ...]
+
+
+KERAS_OBJECT: Final = Source((), "live Keras 3 model or GRU layer", ("keras", "load_keras"), "keras", ("softmax",))
+PYTORCH_OBJECT: Final = Source((), "live PyTorch module", ("pytorch", "load_pytorch"), "torch", ("softmax",))
+STATE_DICT: Final = Source(
+    (), "state dict: a mapping of names to tensors", ("state_dict", "load_state_dict"), "", ("softmax", "chain")
+)
+FILES: Final = (
+    Source((".keras",), "Keras 3 model", ("keras_file", "load_keras_file"), "h5py", ("softmax",)),
+    Source(
+        (".h5", ".hdf5"),
+        "Keras 2 or Keras 3 model, or weights of Keras 3 (.weights.h5)",
+        ("keras_h5", "load_h5_file"),
+        "h5py",
+        ("softmax", "chain"),
+    ),
+    Source((".onnx",), "ONNX model", ("onnx_file", "load_onnx_file"), "onnx", ("softmax", "reset")),
+    Source((".pt", ".pth"), "PyTorch state dict", ("state_dict", "load_pt_file"), "torch", ("softmax", "chain")),
+    Source(
+        (".safetensors",),
+        "state dict in safetensors",
+        ("state_dict", "load_safetensors_file"),
+        "",
+        ("softmax", "chain"),
+    ),
+    Source((".pb",), "TensorFlow 1 frozen graph", ("tensorflow1", "load_graph_file"), "protobuf", ("softmax",)),
+    Source((".npz",), "plain arrays, named as in a convention", ("arrays", "load_npz_file"), "", ("convention",)),
+    Source((".qgf",), "float model by FloatModel.save", ("qgf_file", "load_qgf_file"), "", ()),
+)
