@@ -12,7 +12,7 @@ from quantgru.exporter.layout import c_array, memory_order
 from quantgru.firmware_files import firmware_directory
 from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
 from quantgru.int_model.cost import cost, scratch_shape
-from quantgru.int_model.types import ACTIVATION_NUMBERS, SPEC_MAJOR, SPEC_MINOR
+from quantgru.int_model.contract import ACTIVATION_NUMBERS, SPEC_MAJOR, SPEC_MINOR
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("quantgru.exporter"),

@@ -39,7 +39,7 @@ from quantgru.hil.messages import (
 )
 from quantgru.hil.transport import Transport
 from quantgru.int_model import IntModel
-from quantgru.int_model.types import SPEC_MAJOR, SPEC_MINOR
+from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
 
 _Reply = TypeVar("_Reply")
 

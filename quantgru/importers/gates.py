@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -56,3 +57,31 @@ def stacked_gru(
     bias = from_input + from_state
     bias[Gate.N] = from_input[Gate.N]
     return Gru(name, reset, split_gates(weights[0], order), split_gates(weights[1], order), bias, from_state[Gate.N])
+
+
+def with_hard_sigmoid(layer: Gru, slope: float, offset: float = 0.5) -> Gru:
+    """`layer` with the gates slope * a + offset, limited to 0 ... 1; the canonical function has slope 1 and offset 1/2."""
+    factors = np.array([slope, slope, 1.0])  # z, r, n
+    bias = layer.bias * factors[:, None]
+    bias[[Gate.Z, Gate.R]] += offset - 0.5
+    return replace(
+        layer,
+        gate="hard_sigmoid",
+        input_weights=layer.input_weights * factors[:, None, None],
+        recurrent_weights=layer.recurrent_weights * factors[:, None, None],
+        bias=bias,
+    )
+
+
+def with_scaled_candidate(layer: Gru, scale: float, shift: float) -> Gru:
+    """`layer` with scale * a + shift as the argument of its candidate function."""
+    factors = np.array([1.0, 1.0, scale])  # z, r, n
+    bias = layer.bias * factors[:, None]
+    bias[Gate.N] += shift
+    return replace(
+        layer,
+        input_weights=layer.input_weights * factors[:, None, None],
+        recurrent_weights=layer.recurrent_weights * factors[:, None, None],
+        bias=bias,
+        recurrent_bias=layer.recurrent_bias * scale,
+    )

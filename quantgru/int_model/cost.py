@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quantgru.int_model.types import IntModel, Matrix
+from quantgru.int_model.int_model import IntModel
+from quantgru.int_model.layers import Matrix
 
 
 @dataclass(frozen=True)

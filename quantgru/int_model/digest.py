@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import struct
 
-from quantgru.int_model.types import (
+from quantgru.int_model.contract import (
     ACTIVATION_NUMBERS,
+    CANDIDATE_NUMBERS,
+    GATE_NUMBERS,
+    MERGE_NUMBERS,
     RESET_NUMBERS,
     SPEC_MAJOR,
-    IntGru,
-    IntLayer,
-    IntModel,
-    Matrix,
 )
+from quantgru.int_model.int_model import IntModel
+from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntReverse, Matrix
+
+GRU, DENSE, EMBEDDING, REVERSE, BIDIRECTIONAL, GRU_WITH_INITIAL_STATE = range(1, 7)
 
 
 def canonical_bytes(model: IntModel) -> bytes:
@@ -34,12 +37,34 @@ def digest(model: IntModel) -> bytes:
 
 
 def _layer(layer: IntLayer) -> bytes:
-    if isinstance(layer, IntGru):
-        start = struct.pack("<BBBBB", 1, RESET_NUMBERS[layer.reset], 0, 0, 15)
-        biases = layer.bias.astype("<i4").tobytes() + layer.recurrent_bias.astype("<i4").tobytes()
-        return start + _matrix(layer.input) + _matrix(layer.recurrent) + biases
-    start = struct.pack("<BBb", 2, ACTIVATION_NUMBERS[layer.activation], layer.output_fraction_bits)
-    return start + _matrix(layer.matrix) + layer.bias.astype("<i4").tobytes()
+    match layer:
+        case IntGru():
+            return _gru(layer)
+        case IntDense():
+            start = struct.pack("<BBb", DENSE, ACTIVATION_NUMBERS[layer.activation], layer.output_fraction_bits)
+            return start + _matrix(layer.matrix) + layer.bias.astype("<i4").tobytes()
+        case IntEmbedding():
+            return struct.pack("<BHH", EMBEDDING, layer.n_tokens, layer.n_outputs) + layer.codes.astype("<i1").tobytes()
+        case IntReverse():
+            return struct.pack("<B", REVERSE)
+        case IntBidirectional():
+            start = struct.pack("<BBB", BIDIRECTIONAL, MERGE_NUMBERS[layer.merge], layer.final)
+            return start + _gru(layer.forward) + _gru(layer.backward)
+
+
+def _gru(layer: IntGru) -> bytes:
+    starts_at_zero = not layer.initial_state.any()
+    start = struct.pack(
+        "<BBBBb",
+        GRU if starts_at_zero else GRU_WITH_INITIAL_STATE,
+        RESET_NUMBERS[layer.reset],
+        GATE_NUMBERS[layer.gate],
+        CANDIDATE_NUMBERS[layer.candidate],
+        layer.state_fraction_bits,
+    )
+    biases = layer.bias.astype("<i4").tobytes() + layer.recurrent_bias.astype("<i4").tobytes()
+    initial_state = b"" if starts_at_zero else layer.initial_state.astype("<i2").tobytes()
+    return start + _matrix(layer.input) + _matrix(layer.recurrent) + biases + initial_state
 
 
 def _matrix(matrix: Matrix) -> bytes:

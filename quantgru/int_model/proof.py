@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from quantgru.errors import ModelError
 from quantgru.fixed import INT32_MAX
-from quantgru.int_model.types import IntDense, IntGru, IntLayer, Matrix
+from quantgru.int_model.layers import IntDense, IntGru, Matrix
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -39,7 +39,7 @@ def requantized_bounds(matrix: Matrix) -> Int64Array:
     return np.asarray((product >> (16 + matrix.shift.astype(np.int64))) + 1)
 
 
-def prove(layer: IntLayer) -> Bounds:
+def prove(layer: IntGru | IntDense) -> Bounds:
     """Returns the bounds of a layer. Raises ModelError, with layer and row, where one reaches 2**31."""
     matrices = {"W": layer.input, "U": layer.recurrent} if isinstance(layer, IntGru) else {"weights": layer.matrix}
     accumulators = tuple(
@@ -49,7 +49,7 @@ def prove(layer: IntLayer) -> Bounds:
     return Bounds(accumulators, _largest(_pre_activations(layer), f"layer {layer.name!r}, pre-activation"))
 
 
-def _pre_activations(layer: IntLayer) -> Int64Array:
+def _pre_activations(layer: IntGru | IntDense) -> Int64Array:
     bias = np.abs(layer.bias.astype(np.int64))
     if isinstance(layer, IntDense):
         return requantized_bounds(layer.matrix) + bias

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from quantgru.errors import DataError, ModelError
 from quantgru.fixed import MAX_FRACTION_BITS, PRE_ACTIVATION, STATE
 from quantgru.int_model import IntDense, IntGru, IntLayer, IntModel, SelfTest
-from quantgru.int_model.types import Matrix
+from quantgru.int_model import Matrix
 from quantgru.model import Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics, calibrate
 from quantgru.quantizer.dequantize import real_weights

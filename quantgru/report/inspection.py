@@ -11,7 +11,7 @@ from quantgru.fixed import STATE, Format
 from quantgru.int_model import IntGru, IntLayer, IntModel
 from quantgru.int_model.cost import cost
 from quantgru.int_model.proof import prove
-from quantgru.int_model.types import SPEC_MAJOR, SPEC_MINOR
+from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
 
 
 def inspection(model: IntModel) -> dict[str, Any]:

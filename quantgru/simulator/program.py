@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from quantgru.errors import ModelError
 from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
-from quantgru.int_model.types import ACTIVATION_NUMBERS
+from quantgru.int_model.contract import ACTIVATION_NUMBERS
 from quantgru.simulator import kernels
 
 Int16Array = npt.NDArray[np.int16]

@@ -173,7 +173,7 @@ def variants(name: str) -> dict[str, dict[str, Any]]:
         return {"torchscript": torchscript}
     if name not in ("last_step", "bidirectional"):
         return {"torchscript": torchscript, "dynamo": dynamo}
-    free = tuple(torch.export.Dim.DYNAMIC if axis < 2 else None for axis in range(3))
+    free = tuple(torch.export.Dim.AUTO if axis < 2 else torch.export.Dim.STATIC for axis in range(3))
     return {
         "torchscript": torchscript,
         "torchscript_fixed": {"dynamo": False},
@@ -265,9 +265,15 @@ def write_checkpoints() -> None:
 
 def write_state(state: dict[str, torch.Tensor], name: str) -> None:
     write(state, f"{name}.pt")
-    write(state, f"{name}.legacy.pt", _use_new_zipfile_serialization=False)
+    legacy = PYTORCH / f"{name}.legacy.pt"  # names storages by address: written anew only if it holds something else
+    if not legacy.exists() or not same(torch.load(legacy, weights_only=True), state):
+        write(state, legacy.name, _use_new_zipfile_serialization=False)
     save_file(state, PYTORCH / f"{name}.safetensors")
     report(PYTORCH / f"{name}.safetensors")
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return [*found] == [*expected] and all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def write(content: Any, name: str, **options: bool) -> None:

@@ -1,0 +1,54 @@
+"""Checks that the types of the integer model share: what they refuse is a ModelError."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.errors import ModelError
+
+
+def own(owner: object, name: str, dtype: type[np.generic], shape: Sequence[int], where: str) -> None:
+    """Replaces an array field by a checked, read-only copy. Raises ModelError."""
+    array = np.asarray(getattr(owner, name))
+    if array.dtype != dtype or array.shape != tuple(shape):
+        raise ModelError(
+            f"{where}: {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype).name} {tuple(shape)}"
+        )
+    array = np.array(array, order="C")
+    array.flags.writeable = False
+    object.__setattr__(owner, name, array)
+
+
+def in_range(what: str, values: npt.ArrayLike, low: int, high: int) -> None:
+    array = np.asarray(values)
+    if array.size and not (low <= array.min() and array.max() <= high):
+        raise ModelError(f"{what}: {array.min()} ... {array.max()}, allowed {low} ... {high}")
+
+
+def own_integer(owner: object, name: str, low: int, high: int, where: str) -> None:
+    """Replaces an integer field, which may be numpy's, by a plain int in low ... high. Raises ModelError."""
+    value = getattr(owner, name)
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ModelError(f"{where}: {name} {value!r}, expected an integer of {low} ... {high}")
+    object.__setattr__(owner, name, int(value))
+
+
+def one_of(where: str, what: str, found: object, allowed: Iterable[str]) -> None:
+    names = list(allowed)
+    if found not in names:
+        raise ModelError(f"{where}: {what} {found!r}, allowed are {', '.join(names)}")
+
+
+def check_name(name: object, where: str) -> None:
+    """Raises ModelError unless `name` is text."""
+    if not isinstance(name, str):
+        raise ModelError(f"{where}: name {name!r}, expected text")
+
+
+def check_flag(flag: object, where: str, what: str) -> None:
+    """Raises ModelError unless `flag` is True or False."""
+    if type(flag) is not bool:
+        raise ModelError(f"{where}: {what} is {flag!r}, expected True or False")

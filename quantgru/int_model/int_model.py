@@ -1,0 +1,226 @@
+"""The integer model: layers in the order in which they run, and what belongs to their inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.errors import ModelError
+from quantgru.fixed import MAX_FRACTION_BITS
+from quantgru.int_model.checks import check_flag, check_name, in_range, own, own_integer
+from quantgru.int_model.layers import (
+    IntBidirectional,
+    IntDense,
+    IntEmbedding,
+    IntGru,
+    IntLayer,
+    IntReverse,
+    output_bits,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SelfTest:
+    """Raw inputs of a few steps [steps, inputs] from reset, and the check value that they give [R16, R24]."""
+
+    inputs: npt.NDArray[np.int16]
+    check: int
+
+    def __post_init__(self) -> None:
+        own(self, "inputs", np.int16, np.shape(self.inputs), "self-test")
+        own_integer(self, "check", 0, 2**32 - 1, "self-test")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IntModel:
+    """Layers in the order in which they run, in integers. Immutable; proved by `proof.prove` when it is made.
+
+    input_fraction_bits  int8 [inputs]
+    last_step            whether the output has a meaning after the last step only
+    selftest             a few steps for the device; not part of the digest
+    input_units          physical unit of each input, such as "g" or "deg/s"; empty if unknown; not part of the digest
+    output_units         the same of each output
+    notes                what the quantizer reports (ranges, warnings); JSON values, not part of the digest
+    mask_value           steps at which all real inputs have this value are none: they are not given to the device
+    """
+
+    layers: tuple[IntLayer, ...]
+    input_fraction_bits: npt.NDArray[np.int8]
+    last_step: bool
+    selftest: SelfTest
+    name: str = "model"
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    input_units: Sequence[str] = ()
+    output_units: Sequence[str] = ()
+    mask_value: float | None = None
+
+    def __post_init__(self) -> None:
+        from quantgru.int_model.proof import prove
+
+        where = f"model {self.name!r}"
+        object.__setattr__(self, "layers", tuple(self.layers))
+        check_name(self.name, "model")
+        if not isinstance(self.notes, Mapping):
+            raise ModelError(f"{where}: notes are a {type(self.notes).__name__}, expected a mapping")
+        object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
+        check_flag(self.last_step, where, "last_step")
+        if self.mask_value is not None and not np.isfinite(self.mask_value):
+            raise ModelError(f"{where}: mask value {self.mask_value}, expected a finite number")
+        self._check_layers(where)
+        self._check_inputs()
+        _own_physical_units(self, "input_units", self.n_inputs)
+        _own_physical_units(self, "output_units", self.n_outputs)
+        for layer in (*self.grus, *self.dense):
+            prove(layer)
+
+    def _check_layers(self, where: str) -> None:
+        if not self.grus or len(self.layers) > 255:
+            raise ModelError(
+                f"{where}: {len(self.layers)} layers, {len(self.grus)} of them GRU, expected at least one GRU layer "
+                "and at most 255 layers"
+            )
+        width = self.n_inputs
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, IntReverse):
+                continue
+            if layer.n_inputs != width:
+                raise ModelError(f"layer {layer.name!r}: {layer.n_inputs} inputs, the layer before it gives {width}")
+            width = layer.n_outputs
+            if isinstance(layer, IntEmbedding) and any(not isinstance(b, IntReverse) for b in self.layers[:i]):
+                raise ModelError(f"embedding {layer.name!r}: after another layer, it must be the first")
+            if isinstance(layer, IntBidirectional) and layer.final:
+                only_dense = all(isinstance(after, IntDense) for after in self.layers[i + 1 :])
+                if not (only_dense and self.last_step):
+                    raise ModelError(f"layer {layer.name!r}: a single vector, but every step of it is needed")
+        if self.n_units > 2**16 - 1:
+            raise ModelError(f"{where}: {self.n_units} units, allowed are 65535")
+
+    def _check_inputs(self) -> None:
+        own(self, "input_fraction_bits", np.int8, (self.n_inputs,), "model")
+        in_range("input fraction bits", self.input_fraction_bits, -MAX_FRACTION_BITS, MAX_FRACTION_BITS)
+        if self.embedding is not None and self.input_fraction_bits.any():
+            raise ModelError(f"input fraction bits: {self.input_fraction_bits[0]}, a token number has 0")
+        steps = self.selftest.inputs.shape
+        if len(steps) != 2 or steps[1] != self.n_inputs or not 1 <= steps[0] <= 2**16 - 1:
+            raise ModelError(f"self-test: inputs {steps}, expected (1 ... 65535 steps, {self.n_inputs})")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy: the mapping of the notes cannot be pickled."""
+        return IntModel, (
+            self.layers, self.input_fraction_bits, self.last_step, self.selftest, self.name, dict(self.notes),
+            self.input_units, self.output_units, self.mask_value,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        widths = [layer.n_outputs for layer in self.layers if not isinstance(layer, IntReverse)]
+        sizes = " → ".join(map(str, [self.n_inputs, *widths]))
+        return f"<IntModel {self.name!r}: {sizes}, digest {self.digest.hex()[:12]}>"
+
+    @property
+    def grus(self) -> tuple[IntGru, ...]:
+        """All GRU layers, of a bidirectional layer first the forward one."""
+        found: list[IntGru] = []
+        for layer in self.layers:
+            if isinstance(layer, IntGru):
+                found.append(layer)
+            elif isinstance(layer, IntBidirectional):
+                found += [layer.forward, layer.backward]
+        return tuple(found)
+
+    @property
+    def dense(self) -> tuple[IntDense, ...]:
+        """All dense layers, wherever they are."""
+        return tuple(layer for layer in self.layers if isinstance(layer, IntDense))
+
+    @property
+    def embedding(self) -> IntEmbedding | None:
+        return next((layer for layer in self.layers if isinstance(layer, IntEmbedding)), None)
+
+    @property
+    def head(self) -> tuple[IntDense, ...]:
+        """The dense layers at the end: they cost nothing at steps whose output is not asked for."""
+        found: list[IntDense] = []
+        for layer in reversed(self.layers):
+            if not isinstance(layer, IntDense):
+                break
+            found.append(layer)
+        return tuple(reversed(found))
+
+    @property
+    def body(self) -> tuple[IntLayer, ...]:
+        """All layers before the head."""
+        return self.layers[: len(self.layers) - len(self.head)]
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the model can run step by step; else it needs the whole sequence."""
+        seen_gru = False
+        for layer in self.layers:
+            if isinstance(layer, IntBidirectional) or (seen_gru and isinstance(layer, IntReverse)):
+                return False
+            seen_gru |= isinstance(layer, IntGru)
+        return True
+
+    @property
+    def reversed_input(self) -> bool:
+        """Whether a streaming model is given its sequence from the last step to the first."""
+        return self.streaming and sum(isinstance(layer, IntReverse) for layer in self.layers) % 2 == 1
+
+    @property
+    def n_inputs(self) -> int:
+        return next(layer.n_inputs for layer in self.layers if not isinstance(layer, IntReverse))
+
+    @property
+    def n_units(self) -> int:
+        """Units of all GRU layers together."""
+        return sum(layer.n_units for layer in self.grus)
+
+    @property
+    def n_outputs(self) -> int:
+        return next(layer.n_outputs for layer in reversed(self.layers) if not isinstance(layer, IntReverse))
+
+    @property
+    def output_fraction_bits(self) -> int:
+        bits = self.input_fraction_bits.astype(np.int64)
+        for layer in self.layers:
+            bits = output_bits(layer, bits)
+        return int(bits[0])  # the same for all: the last layer that is no reversal is recurrent or dense
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 over the numbers in canonical order [R17]."""
+        from quantgru.int_model.digest import digest
+
+        return digest(self)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a `.qgru` file. Raises ModelError where the path cannot be written."""
+        from quantgru.int_model.file import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> IntModel:
+        """Reads a `.qgru` file. Raises ModelError for what is missing, damaged, unknown, or breaks an invariant."""
+        from quantgru.int_model.file import load
+
+        return load(path)
+
+
+def _own_physical_units(model: IntModel, name: str, n: int) -> None:
+    """Replaces units by a tuple of none or `n` texts. Raises ModelError."""
+    units = getattr(model, name)
+    if (
+        not isinstance(units, (tuple, list))
+        or len(units) not in (0, n)
+        or not all(isinstance(unit, str) for unit in units)
+    ):
+        raise ModelError(f"model {model.name!r}: {name} {units!r}, expected {n} texts, or none")
+    object.__setattr__(model, name, tuple(units))
