@@ -21,7 +21,7 @@ from quantgru.hil.session import Patience, Session
 from quantgru.hil.timer import StepCost, Timer, board_timer, step_cost
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
-from quantgru.sequences import Sequences, SequencesLike, as_sequences
+from quantgru.sequences import Sequences, SequencesLike, as_sequences, reverse_steps, without_masked
 from quantgru.simulator import Trace, check_values, run
 
 _CHUNK = 64  # sequences that are traced at a time
@@ -90,7 +90,7 @@ def run_on_board(
     """
     _check_arguments(model, board, port)
     patience = _patience(timeout_s)
-    sequences = as_sequences(x, n_features=model.n_inputs)
+    sequences = without_masked(as_sequences(x, n_features=model.n_inputs), mask_value=model.mask_value)
     place = _running(model, board) if board is not None else _connected(os.fspath(port or ""))
     with place as (url, image, timer), SerialTransport(url) as transport:
         session = Session(transport, patience)
@@ -105,6 +105,11 @@ def _check_arguments(model: object, board: object, port: object) -> None:
         raise ModelError(
             f"run on a board: a model of type {type(model).__name__}, expected an IntModel; "
             "qg.quantize or qg.IntModel.load gives one"
+        )
+    if not model.streaming:
+        raise ModelError(
+            f"run on a board: model {model.name!r} has layers that need the whole sequence, and the test firmware runs "
+            "step by step; quantgru simulate computes what NAME_run of the exported code gives"
         )
     if (board is None) == (port is None):
         raise ConfigError("run on a board: give either a board, by name, or a port")
@@ -139,7 +144,7 @@ def _connected(port: str) -> Iterator[tuple[str, Image | None, Timer | None]]:
 
 
 def _expectation(model: IntModel, sequences: Sequences) -> tuple[list[Any], Expected]:
-    """Raw inputs of each sequence, and what the simulator computes for them."""
+    """Raw inputs of each sequence, in the order in which the board gets them, and what the simulator computes."""
     inputs: list[Any] = []
     outputs: list[Any] = []
     checks: list[Any] = []
@@ -149,13 +154,15 @@ def _expectation(model: IntModel, sequences: Sequences) -> tuple[list[Any], Expe
         result = run(model, part, trace=True)
         assert result.trace is not None
         check = check_values(result.trace, part)
+        raw = reverse_steps(result.inputs_raw, part.lengths) if model.reversed_input else result.inputs_raw
         for i, length in enumerate(part.lengths):
-            inputs.append(result.inputs_raw[i, :length])
+            inputs.append(raw[i, :length])
             outputs.append(result.trace.outputs[i, :length])
             checks.append(check[i, :length])
 
     def trace(sequence: int, step: int) -> StepTrace:
-        one = run(model, inputs[sequence][None, : step + 1], raw_input=True, trace=True).trace
+        steps = inputs[sequence][: step + 1]
+        one = run(model, steps[None, :: -1 if model.reversed_input else 1], raw_input=True, trace=True).trace
         assert one is not None
         return _step_trace(one, step)
 

@@ -694,6 +694,7 @@ def run(model: Model, sequence: Sequence[Sequence[int]], start: State | None = N
 
 def run_sequence(model: Model, sequence: Sequence[Sequence[int]], start: State | None = None) -> Run:
     """R24: layer by layer over the whole sequence x_0 … x_(T-1), from the reset or from a state."""
+    assert sequence
     state = start or reset(model)
     states, traces = zip(state.h, state.e, strict=True), []
     values = [tuple(x) for x in sequence]

@@ -1,4 +1,4 @@
-"""Proofs, for all arguments, of what SPEC.md claims of R1, R4, R5, R11b, R12 and P2: exact, and within 32 bits.
+"""Proofs, for all arguments, of what SPEC.md claims of its integer rules and of P2: exact, and within 32 bits.
 
 z3 looks for a counterexample and finds none. Products of two variables are hard for it, so that each proof has two
 halves: lemmas that bound a product by its factors, and then the rule itself in linear arithmetic over that product as
@@ -144,3 +144,98 @@ def test_r12_fits_and_stays_between_state_and_candidate():
         assert proves(z3.If(d >= 0, between(h, new_h, n), between(n, new_h, h)), bounds, sign, *operands)
         assert proves(between(0, acc % 2**15, 2**15 - 1), bounds, sign, *operands)
         assert proves(floor_shift(acc, 15) * 2**15 + acc % 2**15 == acc)
+
+
+def test_r12_loses_nothing():
+    """With e as the 15 bits below h, the step is exactly h + u (n - h), in whatever format h and n have."""
+    h, e, new_h, new_e = z3.Ints("h e new_h new_e")
+    acc = product + e
+    step = z3.And(new_h == h + floor_shift(acc, 15), new_e == acc % 2**15)
+    assert proves(new_h * 2**15 + new_e == h * 2**15 + e + product, step)
+
+
+# ---- R18 ----------------------------------------------------------------------------------------------------------
+
+
+def clip(low_end, v, high_end):
+    return z3.If(v < low_end, low_end, z3.If(v > high_end, high_end, v))
+
+
+def hard_sigmoid(v):
+    return 16384 + clip(-16384, v, 16384)
+
+
+def test_r18_lies_between_0_and_1_and_is_symmetric():
+    assert proves(between(0, hard_sigmoid(a), 32768), s32(a))
+    assert proves(hard_sigmoid(a) + hard_sigmoid(-a) == 32768, s32(a))
+    assert proves(hard_sigmoid(a) <= hard_sigmoid(b), s32(a), s32(b), a <= b)
+
+
+def test_r18_is_the_nearest_to_the_real_function():
+    """x + 1/2, limited to 0 … 1, with x = a / 2^15, is a multiple of 2^-15: no rounding at all."""
+    assert proves(hard_sigmoid(a) == clip(0, a + 2**14, 2**15), s32(a))
+
+
+def test_r18_within_32_bits_where_it_is_limited_first():
+    wide = z3.BitVec("wide", 32)
+    limited = z3.If(wide < -16384, z3.BitVecVal(-16384, 32), z3.If(wide > 16384, z3.BitVecVal(16384, 32), wide))
+    exact = z3.BV2Int(wide, is_signed=True)
+    assert proves(z3.BV2Int(limited + 16384) == hard_sigmoid(exact))
+    added_first = z3.BV2Int(wide + 16384, is_signed=True)
+    assert not proves(clip(0, added_first, 32768) == hard_sigmoid(exact))
+
+
+# ---- R19 ----------------------------------------------------------------------------------------------------------
+
+
+def s16(v):
+    """v fits an s16."""
+    return between(-(2**15), v, 2**15 - 1)
+
+
+@pytest.mark.parametrize("f_h", range(-15, 15))
+def test_r19_state_of_a_bounded_candidate_is_in_range(f_h):
+    """For every t of tanh, sigmoid and hard_tanh: R1 is allowed, n is the nearest, and lies between -1.0 and 1.0."""
+    t, shift = z3.Int("t"), 15 - f_h
+    n = round_half_up(t, shift)
+    one = 2**f_h if f_h >= 0 else 1  # below 0 fraction bits 1.0 is less than one LSB
+    assert 1 <= shift <= 30
+    assert proves(z3.And(s32(t + 2 ** (shift - 1)), s16(n)), s16(t))
+    assert proves(between(-one, n, one), s16(t))
+    assert proves(between(-(2 ** (shift - 1)), n * 2**shift - t, 2 ** (shift - 1)), s16(t))
+
+
+def test_r19_saturates_to_an_s16():
+    saturated = clip(-(2**15), a, 2**15 - 1)
+    assert proves(s16(saturated), s32(a))
+    assert proves(s16(clip(-(2**15), z3.If(a > 0, a, 0), 2**15 - 1)), s32(a))
+    assert proves(saturated == a, s16(a))
+
+
+# ---- R21 and R23 --------------------------------------------------------------------------------------------------
+
+
+def test_r21_reads_a_token_that_exists_and_puts_out_an_s16():
+    x, tokens, code = z3.Ints("x tokens code")
+    limited = z3.If(x < 0, 0, x)
+    token = z3.If(limited < tokens, limited, tokens - 1)
+    assert proves(between(0, token, tokens - 1), s16(x), between(1, tokens, 2**15))
+    assert proves(token == x, between(0, x, tokens - 1), s16(x), between(1, tokens, 2**15))
+    assert proves(s16(256 * code), between(-(2**7), code, 2**7 - 1))
+
+
+def test_r23_sum_and_average_fit_an_s16_and_round_once():
+    forward, backward = z3.Ints("forward backward")
+    both = forward + backward
+    assert proves(z3.And(s32(both + 1), s16(round_half_up(both, 1))), s16(forward), s16(backward))
+    assert proves(between(0, 2 * round_half_up(both, 1) - both, 1), s16(forward), s16(backward))
+
+
+def test_r23_product_saturates_in_one_case_only():
+    forward, backward = z3.Ints("forward backward")
+    operands = (s16(forward), s16(backward), product == forward * backward)
+    bounds = between(-(2**15) * (2**15 - 1), product, 2**30)
+    assert proves(bounds, *operands)
+    assert proves(z3.And(s32(product + 2**14), -(2**15) <= round_half_up(product, 15)), bounds)
+    assert proves(round_half_up(product, 15) <= 2**15 - 1, bounds, product <= (2**15 - 1) * 2**15)
+    assert proves(product <= (2**15 - 1) * 2**15, *operands, z3.Or(forward > -(2**15), backward > -(2**15)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quantgru.demo import digits
 from quantgru.exporter import export
-from quantgru.fixed import STATE, to_real
+from quantgru.fixed import to_real
 from quantgru.hil.boards import find_board
 from quantgru.int_model import IntModel
 from quantgru.int_model.cost import Cost, cost
@@ -55,7 +55,7 @@ def run_demo(
     body = run_body(float_model, test)
     comparison = compare(
         body.states[-1][test.valid],
-        to_real(result.states_raw[-1][test.valid], STATE.fraction_bits),
+        to_real(result.states_raw[-1][test.valid], model.grus[-1].state_fraction_bits),
         outputs(float_model, test, body.output),
         result.outputs,
         labels,

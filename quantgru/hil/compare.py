@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import DataError, DeviceError
-from quantgru.fixed import GATE, RESIDUAL, STATE, Format
+from quantgru.fixed import GATE, RESIDUAL, Format
 from quantgru.hil.messages import ARRAY_NAMES, Int16Array, Steps, Uint32Array
 from quantgru.hil.session import Session
-from quantgru.int_model import IntModel
+from quantgru.int_model import IntGru, IntModel
 
 Gate = Literal["u", "r", "n", "h", "residual", "output", "check value"]
-
-_FORMATS: Final = {"u": GATE, "r": GATE, "n": STATE, "h": STATE, "residual": RESIDUAL}
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,13 +177,21 @@ def _narrow_down(
         for name in ARRAY_NAMES:  # as a step computes them: the first that differs is where it went wrong
             found = _first_difference(arrays[name][units], getattr(trace, name)[units])
             if found is not None:
-                return Difference(sequence, step, layer.name, name, *found, str(_FORMATS[name]))
+                return Difference(sequence, step, layer.name, name, *found, str(_format(name, layer)))
         start += layer.n_units
     found = _first_difference(outputs, trace.outputs)
     if found is None:
         return None
     output = Format(16, model.output_fraction_bits)
     return Difference(sequence, step, model.layers[-1].name, "output", *found, str(output))
+
+
+def _format(name: str, layer: IntGru) -> Format:
+    """Of an array of a GRU layer, by its name on the wire."""
+    state = layer.state_fraction_bits
+    formats = {"u": GATE, "r": GATE, "n": Format(16, state), "h": Format(16, state)}
+    # The residual goes on where h ends: R12 shifts by 15.
+    return formats.get(name, Format(RESIDUAL.bits, state + 15, signed=False))
 
 
 def _first_difference(

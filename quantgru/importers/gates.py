@@ -60,7 +60,7 @@ def stacked_gru(
 
 
 def with_hard_sigmoid(layer: Gru, slope: float, offset: float = 0.5) -> Gru:
-    """`layer` with the gates slope * a + offset, limited to 0 ... 1; the canonical function has slope 1 and offset 1/2."""
+    """`layer` with gates slope * a + offset, limited to 0 ... 1. In the canonical ones, slope is 1 and offset 1/2."""
     factors = np.array([slope, slope, 1.0])  # z, r, n
     bias = layer.bias * factors[:, None]
     bias[[Gate.Z, Gate.R]] += offset - 0.5

@@ -13,7 +13,7 @@ A name is followed by what the file does not say about its module, if anything, 
 
     gru(hard_sigmoid, relu)  the functions of gates and candidate; otherwise sigmoid and tanh
     gru(sum)                 how a bidirectional GRU merges its directions: concat, sum, mul or ave; otherwise concat
-    gru(before)              where the reset gate acts, after or before the product, for a GRU whose file does not say it
+    gru(before)              where the reset gate acts, after or before the product, of a GRU whose file does not say it
     matrix(embedding)        a lone matrix that comes first: an embedding, or (dense) a dense layer without bias
     norm(0.001)              epsilon of a normalisation; otherwise what its framework takes if nobody says it
 
@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, get_args
 
 import numpy as np
@@ -50,7 +50,10 @@ _WORD: Final = re.compile(r"\s*([^\s()]+)(?:\(([^()]*)\))?(?=\s|$)")
 
 @dataclass(frozen=True, eq=False)
 class Recurrent:
-    """The layers of one GRU module, with sigmoid, tanh and concat. `says_reset`: whether the file says where it acts."""
+    """The layers of one GRU module, with sigmoid, tanh and concat.
+
+    says_reset  whether the file says where the reset gate acts; if not, `reset` is "after" and recurrent_bias is zero
+    """
 
     layers: tuple[Gru | Bidirectional, ...]
     says_reset: bool = True
@@ -93,56 +96,71 @@ def chain_of_parts(
 
     Modules that are not in the chain are named in a warning. Raises ModelError, with the modules found and an example.
     """
-    return _ChainReader(where, parts, options, hard_sigmoid_slope).read()
+    reader = _ChainReader(where, parts, Chain(options.softmax), hard_sigmoid_slope)
+    try:
+        words = [(_only_gru(parts), [])] if options.chain is None else _words(options.chain)
+        for word, arguments in words:
+            reader.add(word, arguments)
+    except _ChainError as error:
+        modules = [f"{_short(name)} ({_kind(part)})" for name, part in parts.items()]
+        raise ModelError(
+            f"{where}: {error}; it holds {_listed(modules) or 'no module'}; say with chain in which order they run, "
+            f"with these words between: {', '.join(WORDS)}; for example chain={_example(parts)!r}"
+        ) from None
+    reader.warn_of_unused()
+    return reader.chain
 
 
+class _ChainError(Exception):
+    """What is missing or wrong in the text. `chain_of_parts` adds what the file holds, and an example."""
+
+
+def _only_gru(parts: Mapping[str, Part]) -> str:
+    grus = [name for name, part in parts.items() if isinstance(part, Recurrent)]
+    if not grus:
+        raise _ChainError("no GRU layer in it")
+    if len(parts) > 1:
+        raise _ChainError("weights of several modules, without their order")
+    return grus[0]
+
+
+def _words(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The words with their arguments."""
+    text = text.strip()
+    if not text:
+        raise _ChainError("the chain is empty")
+    position = 0
+    while position < len(text):
+        match = _WORD.match(text, position)
+        if match is None:
+            raise _ChainError(f"the chain cannot be read from {_short(text[position:].strip())} on")
+        yield match[1], [] if match[2] is None else [argument.strip() for argument in match[2].split(",")]
+        position = match.end()
+
+
+@dataclass
 class _ChainReader:
-    def __init__(self, where: str, parts: Mapping[str, Part], options: ImportOptions, slope: float) -> None:
-        self.where = where
-        self.parts = parts
-        self.text = options.chain
-        self.slope = slope
-        self.chain = Chain(options.softmax)
-        self.used: set[str] = set()
+    """Adds words to `chain`, and knows which modules were used."""
 
-    def read(self) -> Chain:
-        for name, arguments in self._words():
-            if name in self.parts:
-                self._add_part(name, arguments)
-            else:
-                self._add_word(name, arguments)
-        self._warn_of_unused()
-        return self.chain
+    where: str
+    parts: Mapping[str, Part]
+    chain: Chain
+    hard_sigmoid_slope: float
+    used: set[str] = field(default_factory=set)
 
-    def _words(self) -> list[tuple[str, list[str]]]:
-        """The words of the text with their arguments."""
-        if self.text is None:
-            return [(self._only_gru(), [])]
-        words, position = [], 0
-        text = self.text.strip()
-        while position < len(text):
-            match = _WORD.match(text, position)
-            if match is None:
-                raise self._error(f"chain {_short(text)} cannot be read from {_short(text[position:].strip())} on")
-            arguments = [] if match[2] is None else [argument.strip() for argument in match[2].split(",")]
-            words.append((match[1], arguments))
-            position = match.end()
-        return words
+    def add(self, name: str, arguments: list[str]) -> None:
+        if name in self.used:
+            raise _ChainError(f"the chain names module {_short(name)} twice")
+        if name in self.parts:
+            self.used.add(name)
+            self._add_part(f"{self.where}: module {_short(name)}", name, arguments)
+        elif name in WORDS:
+            _want_none(name, arguments)
+            self._add_word(f"{self.where}: word {_short(name)} of the chain", name)
+        else:
+            raise _ChainError(f"the chain names {_short(name)}, which is neither a module of it nor a word")
 
-    def _only_gru(self) -> str:
-        grus = [name for name, part in self.parts.items() if isinstance(part, Recurrent)]
-        if not grus:
-            raise self._error("no GRU layer in it")
-        if len(self.parts) > 1:
-            raise self._error("holds weights only, and several modules")
-        return grus[0]
-
-    def _add_word(self, word: str, arguments: Sequence[str]) -> None:
-        where = f"{self.where}: {_short(word)} of the chain"
-        if word not in WORDS:
-            raise self._error(f"chain names {_short(word)}, which is neither a module of it nor a word")
-        if arguments:
-            raise self._error(f"{_short(word)} of the chain takes nothing in brackets")
+    def _add_word(self, where: str, word: str) -> None:
         match word:
             case "last":
                 self.chain.take_last_step()
@@ -155,118 +173,122 @@ class _ChainReader:
             case activation:
                 self.chain.add_activation(where, activation)
 
-    def _add_part(self, name: str, arguments: Sequence[str]) -> None:
-        if name in self.used:
-            raise self._error(f"chain names module {_short(name)} twice; give each call weights of its own")
-        self.used.add(name)
-        where, part = f"{self.where}: module {_short(name)}", self.parts[name]
-        match part:
-            case Recurrent():
-                self.chain.add_recurrent(where, self._recurrent(name, part, arguments))
-            case Matrix():
-                self._add_matrix(where, name, part, arguments)
-            case Normalisation():
-                self._add_normalisation(where, part, arguments)
-            case Unsupported():
-                raise refuse(where, part.found)
-            case _ if arguments:
-                raise self._error(f"module {_short(name)} of the chain takes nothing in brackets")
-            case Dense():
+    def _add_part(self, where: str, name: str, arguments: list[str]) -> None:
+        match self.parts[name]:
+            case Recurrent() as part:
+                self.chain.add_recurrent(where, _with_arguments(name, part, arguments, self.hard_sigmoid_slope))
+            case Matrix(values):
+                self._add_matrix(where, name, values, arguments)
+            case Normalisation() as part:
+                self._add_normalisation(where, name, part, arguments)
+            case Dense() as part:
+                _want_none(name, arguments)
                 self.chain.add_dense(where, part)
-            case Embedding():
+            case Embedding() as part:
+                _want_none(name, arguments)
                 self.chain.add_embedding(where, part)
+            case Unsupported(found):
+                raise refuse(where, found)
 
-    def _recurrent(self, name: str, part: Recurrent, arguments: Sequence[str]) -> tuple[Gru | Bidirectional, ...]:
-        rest = list(arguments)
-        merge = self._take(name, rest, get_args(Merge))
-        reset = self._take(name, rest, get_args(Reset))
-        if not part.says_reset and reset is None:
-            raise self._error(
-                f"module {_short(name)} has no bias, which would say where its reset gate acts: write {name}(after) "
-                f"or {name}(before)"
-            )
-        if reset is not None and part.says_reset:
-            raise self._error(f"module {_short(name)}: the file says where its reset gate acts: leave {reset!r} out")
-        if rest and (len(rest) != 2 or rest[0] not in GATES or rest[1] not in CANDIDATES):
-            raise self._error(
-                f"module {_short(name)} with ({_short(', '.join(rest))}): the functions are one of {', '.join(GATES)} "
-                f"for the gates, and one of {', '.join(CANDIDATES)} for the candidate"
-            )
-        gate, candidate = rest or ("sigmoid", "tanh")
-
-        def with_functions(gru: Gru) -> Gru:
-            changed = replace(gru, candidate=candidate, reset=reset or gru.reset)
-            return with_hard_sigmoid(changed, self.slope) if gate == "hard_sigmoid" else changed
-
-        layers = []
-        for layer in part.layers:
-            if isinstance(layer, Bidirectional):
-                directions = {"forward": with_functions(layer.forward), "backward": with_functions(layer.backward)}
-                layers.append(replace(layer, merge=merge or layer.merge, **directions))
-            elif merge:
-                raise self._error(f"module {_short(name)} has one direction: nothing for {merge!r} to merge")
-            else:
-                layers.append(with_functions(layer))
-        return tuple(layers)
-
-    def _take(self, name: str, arguments: list[str], choices: Sequence[str]) -> Any:
-        """The one argument that is among `choices`, taken out of the list, or None."""
-        found = [argument for argument in arguments if argument in choices]
-        if len(found) > 1:
-            raise self._error(f"module {_short(name)}: both {found[0]!r} and {found[1]!r}")
-        for argument in found:
-            arguments.remove(argument)
-        return found[0] if found else None
-
-    def _add_matrix(self, where: str, name: str, part: Matrix, arguments: Sequence[str]) -> None:
-        first = not self.chain.layers
-        if arguments not in ([], ["dense"], ["embedding"]) or (first and not arguments):
-            rows, columns = part.values.shape
-            raise self._error(
+    def _add_matrix(self, where: str, name: str, values: FloatArray, arguments: list[str]) -> None:
+        rows, columns = values.shape
+        if arguments == ["embedding"]:
+            self.chain.add_embedding(where, Embedding(name, values))
+        elif arguments == ["dense"] or (not arguments and self.chain.layers):  # later, it can only be dense
+            self.chain.add_dense(where, Dense(name, values, np.zeros(rows)))
+        else:
+            raise _ChainError(
                 f"module {_short(name)}, a lone matrix {rows} x {columns}: write {name}(embedding) for an embedding of "
                 f"{rows} tokens, or {name}(dense) for a dense layer without bias"
             )
-        if arguments == ["embedding"]:
-            self.chain.add_embedding(where, Embedding(name, part.values))
-        else:
-            self.chain.add_dense(where, Dense(name, part.values, np.zeros(len(part.values))))
 
-    def _add_normalisation(self, where: str, part: Normalisation, arguments: Sequence[str]) -> None:
-        try:
-            (epsilon,) = map(float, arguments or [part.epsilon])
-        except ValueError:
-            epsilon = -1.0
-        if not 0 <= epsilon < 1:
-            raise self._error(f"a normalisation with ({_short(', '.join(arguments))}): expected its epsilon, 0 ... 1")
-        if not (part.variance + epsilon > 0).all():
-            raise refuse(where, f"a variance of {part.variance.min()}", "train it again")
-        if not arguments:
+    def _add_normalisation(self, where: str, name: str, part: Normalisation, arguments: list[str]) -> None:
+        epsilon = part.epsilon
+        if arguments:
+            epsilon = _number(arguments[0]) if len(arguments) == 1 else -1.0
+            if not 0 <= epsilon < 1:
+                raise _ChainError(f"module {_short(name)} with ({', '.join(arguments)}): expected its epsilon, 0 ... 1")
+        else:
             self.chain.notes.append(f"{where}: epsilon is not in the file: {epsilon:g} is taken")
+        if not (part.variance + epsilon > 0).all():
+            raise refuse(where, f"a variance of {part.variance.min():g}", "train it again")
         scale = part.scale / np.sqrt(part.variance + epsilon)
         self.chain.add_affine(where, scale, part.shift - part.mean * scale)
 
-    def _warn_of_unused(self) -> None:
-        unused = [name for name in self.parts if name not in self.used]
+    def warn_of_unused(self) -> None:
+        unused = [_short(name) for name in self.parts if name not in self.used]
         if unused:
             message = f"{self.where}: not in the chain, and left out: {_listed(unused)}"
             self.chain.notes.append(message)
             warnings.warn(message, QuantgruWarning, stacklevel=2)
 
-    def _error(self, found: str) -> ModelError:
-        modules = [f"{_short(name)} ({_kind(part)})" for name, part in self.parts.items()]
-        return ModelError(
-            f"{self.where}: {found}; it holds {_listed(modules) or 'no module'}; say with chain in which order they run, "
-            f"with these words between: {', '.join(WORDS)}; for example chain={self._example()!r}"
-        )
 
-    def _example(self) -> str:
-        """A chain of the file's modules, in the file's order."""
-        usable = {name: part for name, part in self.parts.items() if not isinstance(part, Unsupported)}
-        recurrent = [name for name, part in usable.items() if isinstance(part, Recurrent)]
-        first = [name for name, part in usable.items() if isinstance(part, Embedding)]
-        rest = [name for name in usable if name not in (*recurrent, *first)]
-        words = [*first, *recurrent[:LISTED], "last", *" relu ".join(rest[:LISTED]).split()]
-        return " ".join(words) if recurrent else "gru last fc"
+def _with_arguments(name: str, part: Recurrent, arguments: list[str], slope: float) -> list[Gru | Bidirectional]:
+    """The layers of a module as the words in its brackets say."""
+    gate, candidate, merge, reset = _functions(name, arguments)
+    if part.says_reset and reset:
+        raise _ChainError(f"module {_short(name)}: the file says where its reset gate acts; leave {reset!r} out")
+    if not part.says_reset and not reset:
+        raise _ChainError(
+            f"module {_short(name)} has no bias, which would say where its reset gate acts: write {name}(after) or "
+            f"{name}(before)"
+        )
+    if merge and not all(isinstance(layer, Bidirectional) for layer in part.layers):
+        raise _ChainError(f"module {_short(name)} has one direction, so nothing for {merge!r} to merge")
+
+    def changed(layer: Gru) -> Gru:
+        layer = replace(layer, candidate=candidate, reset=reset or layer.reset)
+        return with_hard_sigmoid(layer, slope) if gate == "hard_sigmoid" else layer
+
+    layers: list[Gru | Bidirectional] = []
+    for layer in part.layers:
+        if isinstance(layer, Bidirectional):
+            forward, backward = changed(layer.forward), changed(layer.backward)
+            layers.append(replace(layer, forward=forward, backward=backward, merge=merge or layer.merge))
+        else:
+            layers.append(changed(layer))
+    return layers
+
+
+def _functions(name: str, arguments: list[str]) -> tuple[Any, Any, Any, Any]:
+    """Gate and candidate, then merge and reset or None, out of the words in a GRU's brackets."""
+    merges = [argument for argument in arguments if argument in get_args(Merge)]
+    resets = [argument for argument in arguments if argument in get_args(Reset)]
+    functions = [argument for argument in arguments if argument not in (*merges, *resets)] or ["sigmoid", "tanh"]
+    if (
+        max(len(merges), len(resets)) > 1
+        or len(functions) != 2
+        or functions[0] not in GATES
+        or functions[1] not in CANDIDATES
+    ):
+        raise _ChainError(
+            f"module {_short(name)} with ({', '.join(arguments)}): in brackets may be two functions, of the gates "
+            f"({', '.join(GATES)}) and of the candidate ({', '.join(CANDIDATES)}); one of {', '.join(get_args(Merge))}; "
+            "after or before"
+        )
+    return *functions, merges[0] if merges else None, resets[0] if resets else None  # type: ignore[return-value]
+
+
+def _want_none(name: str, arguments: list[str]) -> None:
+    if arguments:
+        raise _ChainError(f"{_short(name)} of the chain takes nothing in brackets, found ({', '.join(arguments)})")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _example(parts: Mapping[str, Part]) -> str:
+    """A chain of the file's modules, in the file's order."""
+    usable = {name: part for name, part in parts.items() if not isinstance(part, Unsupported)}
+    recurrent = [name for name, part in usable.items() if isinstance(part, Recurrent)]
+    first = [name for name, part in usable.items() if isinstance(part, Embedding)]
+    rest = [name for name in usable if name not in (*recurrent, *first)]
+    words = [*first, *recurrent[:LISTED], "last", *" relu ".join(rest[:LISTED]).split()]
+    return " ".join(words) if recurrent else "gru last fc"
 
 
 def _kind(part: Part) -> str:

@@ -107,17 +107,18 @@ def read_layer(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> 
 
 
 def _read_gru(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> IntGru:
+    recurrent = _read_matrix(entry["recurrent"], f"{prefix}.recurrent", arrays)
     return IntGru(
         entry["name"],
         entry["reset"],
         _read_matrix(entry["input"], f"{prefix}.input", arrays),
-        _read_matrix(entry["recurrent"], f"{prefix}.recurrent", arrays),
+        recurrent,
         arrays.pop(f"{prefix}.bias"),
         arrays.pop(f"{prefix}.recurrent_bias"),
         entry["gate"],
         entry["candidate"],
         _fraction_bits(entry),
-        arrays.pop(f"{prefix}.initial_state", None),
+        arrays.pop(f"{prefix}.initial_state", np.zeros(recurrent.n_columns, np.int16)),
     )
 
 

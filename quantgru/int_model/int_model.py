@@ -77,7 +77,8 @@ class IntModel:
         self._check_inputs()
         _own_physical_units(self, "input_units", self.n_inputs)
         _own_physical_units(self, "output_units", self.n_outputs)
-        for layer in (*self.grus, *self.dense):
+        weighted: tuple[IntGru | IntDense, ...] = (*self.grus, *self.dense)
+        for layer in weighted:
             prove(layer)
 
     def _check_layers(self, where: str) -> None:

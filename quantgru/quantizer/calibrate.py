@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.model import Dense, FloatModel, Gru
+from quantgru.activations import BOUNDED_CANDIDATES
+from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.model.run import dense_output, run_body
-from quantgru.sequences import Sequences
+from quantgru.sequences import Sequences, StatesLike
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -23,13 +24,15 @@ class GruStatistics:
     input_mean       of what W multiplies [inputs]
     recurrent_means  of what U multiplies, by gate [3, units]: h before the step; r * h for n with reset "before"
     largest_update   largest u = 1 - z of each unit [units]
-    extreme_share    share of all z, r and n that are at the ends of their range: within 2**-10 of 0 or 1, 2**-9 of 1
+    extreme_share    share of all z, r and bounded n at the ends of their range: within 2**-10 of 0 or 1, 2**-9 of 1
+    state_peak       largest |h| and |n|, the state before the first step included
     """
 
     input_mean: FloatArray
     recurrent_means: FloatArray
     largest_update: FloatArray
     extreme_share: float
+    state_peak: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,40 +47,51 @@ class DenseStatistics:
 class Calibration:
     """What was seen on the calibration data, padding left out.
 
+    longest                                           steps of the longest sequence
     input_min, input_max, input_rms, input_deviation  [inputs]; deviation is the standard deviation
+    grus                                              of each of `FloatModel.grus`
+    dense                                             of each dense layer, in the order in which they run
     """
 
     n_sequences: int
     n_steps: int
+    longest: int
     input_min: FloatArray
     input_max: FloatArray
     input_rms: FloatArray
     input_deviation: FloatArray
     grus: tuple[GruStatistics, ...]
-    head: tuple[DenseStatistics, ...]
+    dense: tuple[DenseStatistics, ...]
 
 
-def calibrate(model: FloatModel, sequences: Sequences) -> Calibration:
-    """Runs `model` on `sequences` and collects statistics."""
+def calibrate(model: FloatModel, sequences: Sequences, initial_states: StatesLike | None = None) -> Calibration:
+    """Runs `model` on `sequences` and collects statistics. Raises DataError."""
     rows = sequences.rows()
     observers = [_GruObserver(layer, sequences) for layer in model.grus]
-    body = run_body(model, sequences, observers=observers)
-    means = [x.rows().mean(axis=0) for x in body.inputs]
-    grus = [observer.statistics(mean) for observer, mean in zip(observers, means, strict=True)]
+    body = run_body(model, sequences, initial_states, observers)
+    inputs = [x.rows() for x in body.inputs]
+    gru_means = [
+        x.mean(axis=0)
+        for layer, x in zip(model.body, inputs, strict=True)
+        for _ in range({Gru: 1, Bidirectional: 2}.get(type(layer), 0))
+    ]
+    dense = [
+        _dense_statistics(layer, x) for layer, x in zip(model.body, inputs, strict=True) if isinstance(layer, Dense)
+    ]
     y = body.output.rows()
-    head = []
-    for dense in model.head:
-        head.append(_dense_statistics(dense, y))
-        y = dense_output(dense, y)
+    for layer in model.head:
+        dense.append(_dense_statistics(layer, y))
+        y = dense_output(layer, y)
     return Calibration(
         sequences.n_sequences,
         sequences.n_steps,
+        int(sequences.lengths.max()),
         rows.min(axis=0),
         rows.max(axis=0),
         np.sqrt(np.mean(rows**2, axis=0)),
         rows.std(axis=0),
-        tuple(grus),
-        tuple(head),
+        tuple(observer.statistics(mean) for observer, mean in zip(observers, gru_means, strict=True)),
+        tuple(dense),
     )
 
 
@@ -86,23 +100,32 @@ class _GruObserver:
 
     def __init__(self, layer: Gru, sequences: Sequences) -> None:
         self._reset = layer.reset
+        self._bounded = layer.candidate in BOUNDED_CANDIDATES
         self._lengths = sequences.lengths
         self._n_steps = sequences.n_steps
         self._largest_update = np.zeros(layer.n_units)
         self._sums = np.zeros((3, layer.n_units))
         self._n_extreme = 0
+        self._state_peak = 0.0
 
     def __call__(self, t: int, h: FloatArray, z: FloatArray, r: FloatArray, n: FloatArray) -> None:
         running = self._lengths > t
         np.maximum(self._largest_update, (1 - z[running]).max(axis=0, initial=0.0), out=self._largest_update)
         self._sums[:2] += h[running].sum(axis=0)
-        extreme = (np.abs(z - 0.5) > _EXTREME / 2, np.abs(r - 0.5) > _EXTREME / 2, np.abs(n) > _EXTREME)
-        self._n_extreme += sum(int(values[running].sum()) for values in extreme)
         self._sums[2] += (h if self._reset == "after" else r * h)[running].sum(axis=0)
+        extreme = [np.abs(z - 0.5) > _EXTREME / 2, np.abs(r - 0.5) > _EXTREME / 2]
+        if self._bounded:
+            extreme.append(np.abs(n) > _EXTREME)
+        self._n_extreme += sum(int(values[running].sum()) for values in extreme)
+        # h' lies between h and n: after the last step, too, nothing is larger than what was seen before it.
+        peaks = (np.abs(values[running]).max(initial=0.0) for values in (h, n))
+        self._state_peak = max(self._state_peak, *peaks)
 
     def statistics(self, input_mean: FloatArray) -> GruStatistics:
-        share = self._n_extreme / (self._sums.size * self._n_steps)
-        return GruStatistics(input_mean, self._sums / self._n_steps, self._largest_update, share)
+        gates = 3 if self._bounded else 2
+        share = self._n_extreme / (gates * self._sums.shape[1] * self._n_steps)
+        means = self._sums / self._n_steps
+        return GruStatistics(input_mean, means, self._largest_update, share, float(self._state_peak))
 
 
 def _dense_statistics(layer: Dense, x: FloatArray) -> DenseStatistics:

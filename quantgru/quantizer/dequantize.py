@@ -5,43 +5,69 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.fixed import PRE_ACTIVATION, STATE, to_real
-from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
-from quantgru.model import Dense, FloatModel, Gru
+from quantgru.fixed import to_real
+from quantgru.int_model import (
+    IntBidirectional,
+    IntDense,
+    IntEmbedding,
+    IntGru,
+    IntLayer,
+    IntModel,
+    IntReverse,
+    Matrix,
+    output_bits,
+)
+from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Layer, Reverse
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 def dequantize(model: IntModel) -> FloatModel:
     """The float model with exactly the weights and biases of `model`.
 
-    What `model` and its float run differ in is then arithmetic alone: rounding of inputs, tables, states.
+    What `model` and its float run differ in is then arithmetic alone: rounding of inputs, tables, states. (The vectors
+    of an embedding are its codes: their scale is part of the next weights.)
     """
     operand_bits = model.input_fraction_bits.astype(np.int64)
-    layers: list[Gru | Dense] = []
-    for gru in model.grus:
-        layers.append(_gru(gru, operand_bits))
-        operand_bits = np.full(gru.n_units, STATE.fraction_bits)
-    for dense in model.head:
-        layers.append(_dense(dense, operand_bits))
-        operand_bits = np.full(dense.n_outputs, dense.output_fraction_bits)
-    return FloatModel(tuple(layers), model.last_step, model.name)
+    layers: list[Layer] = []
+    for layer in model.layers:
+        layers.append(_layer(layer, operand_bits))
+        operand_bits = output_bits(layer, operand_bits)
+    return FloatModel(tuple(layers), model.last_step, model.name, mask_value=model.mask_value)
 
 
-def real_weights(matrix: Matrix, operand_bits: npt.NDArray[np.int64], result_bits: int) -> FloatArray:
-    """Real weights [rows, columns] of a matrix on operands with `operand_bits`, whose sums have `result_bits`."""
+def real_weights(matrix: Matrix, operand_bits: IntArray, result_bits: IntArray) -> FloatArray:
+    """Real weights [rows, columns] of a matrix on operands with `operand_bits` [columns], whose sums have `result_bits`
+    [rows]."""
     exponent = matrix.left_shift - 16 - matrix.shift.astype(np.int64) - result_bits
     scale = np.ldexp(matrix.multiplier.astype(np.float64), exponent)
     return np.asarray(np.ldexp(matrix.codes * scale[:, None], operand_bits))
 
 
-def _gru(layer: IntGru, operand_bits: npt.NDArray[np.int64]) -> Gru:
-    bits = PRE_ACTIVATION.fraction_bits
-    units = layer.n_units
-    state_bits = np.full(units, STATE.fraction_bits)
+def _layer(layer: IntLayer, operand_bits: IntArray) -> Layer:
+    match layer:
+        case IntGru():
+            return _gru(layer, operand_bits)
+        case IntBidirectional():
+            forward, backward = _gru(layer.forward, operand_bits), _gru(layer.backward, operand_bits)
+            return Bidirectional(layer.name, forward, backward, layer.merge, layer.final)
+        case IntReverse():
+            return Reverse(layer.name)
+        case IntDense():
+            bits = np.full(layer.n_outputs, layer.row_bits)
+            weights = real_weights(layer.matrix, operand_bits, bits)
+            return Dense(layer.name, weights, to_real(layer.bias, bits), layer.activation)
+        case IntEmbedding():
+            return Embedding(layer.name, layer.codes.astype(np.float64))
+
+
+def _gru(layer: IntGru, operand_bits: IntArray) -> Gru:
+    bits, units = layer.row_bits, layer.n_units
     recurrent_bias = np.zeros(units)
     if layer.reset == "after":
-        recurrent_bias = to_real(layer.recurrent_bias, bits)
+        recurrent_bias = to_real(layer.recurrent_bias, layer.candidate_bits)
+    state_bits = np.full(units, layer.state_fraction_bits)
     return Gru(
         layer.name,
         layer.reset,
@@ -49,11 +75,7 @@ def _gru(layer: IntGru, operand_bits: npt.NDArray[np.int64]) -> Gru:
         real_weights(layer.recurrent, state_bits, bits).reshape(3, units, units),
         to_real(layer.bias, bits).reshape(3, units),
         recurrent_bias,
-    )
-
-
-def _dense(layer: IntDense, operand_bits: npt.NDArray[np.int64]) -> Dense:
-    bits = PRE_ACTIVATION.fraction_bits if layer.activation in ("sigmoid", "tanh") else layer.output_fraction_bits
-    return Dense(
-        layer.name, real_weights(layer.matrix, operand_bits, bits), to_real(layer.bias, bits), layer.activation
+        layer.gate,
+        layer.candidate,
+        to_real(layer.initial_state, layer.state_fraction_bits) if layer.initial_state.any() else None,
     )

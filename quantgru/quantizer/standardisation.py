@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import DataError
-from quantgru.model import FloatModel, Gru
+from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Layer, Reverse
+
+FloatArray = npt.NDArray[np.float64]
 
 
 def fold_standardisation(model: FloatModel, mean: npt.ArrayLike | None, scale: npt.ArrayLike | None) -> FloatModel:
@@ -22,14 +24,41 @@ def fold_standardisation(model: FloatModel, mean: npt.ArrayLike | None, scale: n
     factor = _per_input(1.0 if scale is None else scale, model.n_inputs, "scale")
     if (factor == 0).any():
         raise DataError(f"scale: 0 at feature {int(np.argmin(np.abs(factor)))}; a constant feature has scale 1")
-    first = model.layers[0]
-    assert isinstance(first, Gru)
+    if model.mask_value is not None:
+        raise DataError(
+            "mean and scale: the model masks steps by their standardised value; standardise x before it"
+        )
+    layers = list(model.layers)
+    first = next(i for i, layer in enumerate(layers) if not isinstance(layer, Reverse))
+    layers[first] = _folded(layers[first], shift, factor)
+    return replace(model, layers=tuple(layers))
+
+
+def _folded(layer: Layer, shift: FloatArray, factor: FloatArray) -> Layer:
+    match layer:
+        case Gru():
+            return _folded_gru(layer, shift, factor)
+        case Dense():
+            weights = _divided(layer.weights, factor)
+            return replace(layer, weights=weights, bias=layer.bias - weights @ shift)
+        case Bidirectional():
+            forward, backward = (_folded_gru(gru, shift, factor) for gru in (layer.forward, layer.backward))
+            return replace(layer, forward=forward, backward=backward)
+        case Embedding() | Reverse():
+            raise DataError(f"mean and scale: the model reads token numbers, of layer {layer.name!r}; leave them out")
+
+
+def _folded_gru(layer: Gru, shift: FloatArray, factor: FloatArray) -> Gru:
+    weights = _divided(layer.input_weights, factor)
+    return replace(layer, input_weights=weights, bias=layer.bias - weights @ shift)
+
+
+def _divided(weights: FloatArray, factor: FloatArray) -> FloatArray:
     with np.errstate(over="ignore"):
-        weights = first.input_weights / factor
-    if not np.isfinite(weights).all():
+        divided = weights / factor
+    if not np.isfinite(divided).all():
         raise DataError(f"scale: {np.abs(factor).min():.3g} is too small for the weights of the model")
-    folded = replace(first, input_weights=weights, bias=first.bias - weights @ shift)
-    return replace(model, layers=(folded, *model.layers[1:]))
+    return np.asarray(divided)
 
 
 def _per_input(values: npt.ArrayLike, n_inputs: int, what: str) -> npt.NDArray[np.float64]:

@@ -15,8 +15,8 @@ IntArray = npt.NDArray[np.int64]
 _LARGEST_SHIFT = 30
 
 
-def quantize_rows(weights: FloatArray, fraction_bits: int, where: str) -> Matrix:
-    """Integer rows whose requantized sums have `fraction_bits`; weights [rows, columns] act on raw operands.
+def quantize_rows(weights: FloatArray, fraction_bits: IntArray, where: str) -> Matrix:
+    """Integer rows whose requantized sums have `fraction_bits` [rows]; weights [rows, columns] act on raw operands.
 
     Each row's scale is the smallest that holds its weights in -128 ... 127, then rounded up to a multiplier of 15 bits
     and a shift; the codes are rounded with the scale that the device will use. A row whose accumulator could overflow
@@ -25,7 +25,7 @@ def quantize_rows(weights: FloatArray, fraction_bits: int, where: str) -> Matrix
     with np.errstate(over="ignore"):
         sums = np.ldexp(np.abs(weights).sum(axis=1), 15 + fraction_bits)
     if not sums.max() <= 2**29:  # the end of what [R4] can return: 2**31 * 2**15 / 2**17
-        raise _too_large(weights, int(sums.argmax()), fraction_bits, where)
+        raise _too_large(weights, fraction_bits, int(sums.argmax()), where)
     scale = np.maximum(weights.max(axis=1) / 127, -weights.min(axis=1) / 128)
     _, exponent = _multipliers(np.ldexp(scale, fraction_bits), _LARGEST_SHIFT)
     left_shift = max(0, int((1 - exponent).max()))  # at most 10: no factor is above 2**14 / 127
@@ -33,7 +33,7 @@ def quantize_rows(weights: FloatArray, fraction_bits: int, where: str) -> Matrix
         multiplier, exponent = _multipliers(np.ldexp(scale, fraction_bits), _LARGEST_SHIFT - left_shift)
         shift = exponent + left_shift
         if shift.min() < 1:
-            raise _too_large(weights, int(shift.argmin()), fraction_bits, where)
+            raise _too_large(weights, fraction_bits, int(shift.argmin()), where)
         codes = _codes(weights, multiplier, exponent, fraction_bits)
         bounds = (np.abs(codes).sum(axis=1) << 15) << left_shift
         if (bounds <= INT32_MAX).all():
@@ -42,10 +42,10 @@ def quantize_rows(weights: FloatArray, fraction_bits: int, where: str) -> Matrix
         scale = np.where(bounds > INT32_MAX, scale * (bounds / INT32_MAX) * 1.001, scale)
 
 
-def _too_large(weights: FloatArray, row: int, fraction_bits: int, where: str) -> ModelError:
+def _too_large(weights: FloatArray, fraction_bits: IntArray, row: int, where: str) -> ModelError:
     with np.errstate(over="ignore"):
         reached = np.ldexp(np.abs(weights[row]).sum(), 15)
-    largest = np.ldexp(1.0, 29 - fraction_bits)
+    largest = np.ldexp(1.0, 29 - fraction_bits[row])
     return ModelError(
         f"{where}, row {row}: the sum reaches {reached:.4g} where all operands are at the end of their range, and a "
         f"32-bit accumulator holds up to {largest:.6g}; lower the weights, or scale the inputs, with mean= and "
@@ -67,18 +67,18 @@ def _multipliers(factors: FloatArray, largest_exponent: int) -> tuple[IntArray, 
     return np.where(overflown, 2**14, multiplier), exponent - overflown
 
 
-def _codes(weights: FloatArray, multiplier: IntArray, exponent: IntArray, fraction_bits: int) -> IntArray:
+def _codes(weights: FloatArray, multiplier: IntArray, exponent: IntArray, fraction_bits: IntArray) -> IntArray:
     scale = np.ldexp(multiplier.astype(np.float64), -(16 + exponent) - fraction_bits)
     return np.clip(round_half_up(weights / scale[:, None]), -128, 127).astype(np.int64)
 
 
-def quantize_bias(bias: FloatArray, fraction_bits: int, where: str) -> npt.NDArray[np.int32]:
-    """Biases as s32 with `fraction_bits`. Raises ModelError for one that does not fit."""
+def quantize_bias(bias: FloatArray, fraction_bits: IntArray, where: str) -> npt.NDArray[np.int32]:
+    """Biases as s32 with `fraction_bits` [rows]. Raises ModelError for one that does not fit."""
     end = np.ldexp(1.0, 31 - fraction_bits)  # itself out of range, and finite times 2**fraction_bits
     raw = round_half_up(np.ldexp(np.clip(bias, -end, end), fraction_bits))
     if np.abs(raw).max(initial=0) > INT32_MAX:
         row = int(np.abs(raw).argmax())
         raise ModelError(
-            f"{where}, bias {row}: {bias[row]:.6g} does not fit s32f{fraction_bits}; check the model's weights"
+            f"{where}, bias {row}: {bias[row]:.6g} does not fit s32f{fraction_bits[row]}; check the model's weights"
         )
     return raw.astype(np.int32)

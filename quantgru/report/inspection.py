@@ -7,11 +7,20 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from quantgru.fixed import STATE, Format
-from quantgru.int_model import IntGru, IntLayer, IntModel
-from quantgru.int_model.cost import cost
-from quantgru.int_model.proof import prove
+from quantgru.fixed import Format
+from quantgru.int_model import (
+    IntBidirectional,
+    IntDense,
+    IntEmbedding,
+    IntGru,
+    IntLayer,
+    IntModel,
+    IntReverse,
+)
 from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
+from quantgru.int_model.cost import cost
+from quantgru.int_model.layers import EMBEDDING_BITS
+from quantgru.int_model.proof import prove
 
 
 def inspection(model: IntModel) -> dict[str, Any]:
@@ -28,7 +37,10 @@ def inspection(model: IntModel) -> dict[str, Any]:
         "input_units": list(model.input_units),
         "output_units": list(model.output_units),
         "output_fraction_bits": model.output_fraction_bits,
-        "layers": [_layer(layer) for layer in model.layers],
+        "runs": "step by step" if model.streaming else "over a whole sequence",
+        "reversed_input": model.reversed_input,
+        "mask_value": model.mask_value,
+        "layers": [entry for layer in model.layers for entry in _entries(layer)],
         "cost": {
             "constant_bytes": total.constant_bytes,
             "state_bytes": total.state_bytes,
@@ -52,28 +64,61 @@ def print_inspection(model: IntModel, console: Console) -> None:
     )
 
 
-def _layer(layer: IntLayer) -> dict[str, Any]:
-    bounds = prove(layer)
-    common = {
+def _entries(layer: IntLayer) -> list[dict[str, Any]]:
+    """One for each GRU and dense layer, and for what has no multiplications of its own."""
+    match layer:
+        case IntGru():
+            return [_gru(layer)]
+        case IntBidirectional():
+            directions = [
+                _gru(gru) | {"name": f"{layer.name}, {direction}"}
+                for direction, gru in (("forward", layer.forward), ("backward", layer.backward))
+            ]
+            kind = f"merge by {layer.merge}, {'final states' if layer.final else 'every step'}"
+            return [*directions, _plain(layer, kind, Format(16, layer.output_fraction_bits))]
+        case IntDense():
+            return [
+                {
+                    **_plain(layer, f"dense, {layer.activation}", Format(16, layer.output_fraction_bits)),
+                    **_bounds(layer),
+                    "weight_bits": [layer.matrix.bits],
+                }
+            ]
+        case IntEmbedding():
+            entry = _plain(layer, f"embedding of {layer.n_tokens} tokens", Format(16, EMBEDDING_BITS))
+            return [entry | {"weight_bits": [8]}]
+        case IntReverse():
+            return [{"name": layer.name, "kind": "steps from the last to the first"}]
+
+
+def _gru(layer: IntGru) -> dict[str, Any]:
+    kind = [f"GRU, reset {layer.reset}"]
+    if layer.gate != "sigmoid":
+        kind.append(f"gates {layer.gate}")
+    if layer.candidate != "tanh":
+        kind.append(f"candidate {layer.candidate}")
+    if layer.initial_state.any():
+        kind.append("initial state")
+    return {
+        **_plain(layer, ", ".join(kind), Format(16, layer.state_fraction_bits)),
+        **_bounds(layer),
+        "weight_bits": sorted({layer.input.bits, layer.recurrent.bits}),
+    }
+
+
+def _plain(layer: IntGru | IntBidirectional | IntDense | IntEmbedding, kind: str, output: Format) -> dict[str, Any]:
+    return {
         "name": layer.name,
+        "kind": kind,
         "inputs": layer.n_inputs,
-        "accumulator_bound": max(bounds.accumulators),
-        "pre_activation_bound": bounds.pre_activation,
-    }
-    if isinstance(layer, IntGru):
-        bits = sorted({layer.input.bits, layer.recurrent.bits})
-        return common | {
-            "kind": f"GRU, reset {layer.reset}",
-            "outputs": layer.n_units,
-            "weight_bits": bits,
-            "output_format": str(STATE),
-        }
-    return common | {
-        "kind": f"dense, {layer.activation}",
         "outputs": layer.n_outputs,
-        "weight_bits": [layer.matrix.bits],
-        "output_format": str(Format(16, layer.output_fraction_bits)),
+        "output_format": str(output),
     }
+
+
+def _bounds(layer: IntGru | IntDense) -> dict[str, Any]:
+    bounds = prove(layer)
+    return {"accumulator_bound": max(bounds.accumulators), "pre_activation_bound": bounds.pre_activation}
 
 
 def _summary(facts: dict[str, Any]) -> RenderableType:
@@ -87,6 +132,7 @@ def _summary(facts: dict[str, Any]) -> RenderableType:
         "contract": f"SPEC {facts['spec']}",
         "inputs": f"{facts['inputs']}, s16 with {_bits(facts['input_fraction_bits'])} fraction bits",
         "outputs": f"{facts['outputs']}, {output}, of {facts['output_of']}{in_units}",
+        "runs": _runs(facts),
         "flash": f"{total['constant_bytes']:,} bytes of constants, and the kernel library once",
         "RAM": f"{total['state_bytes']:,} bytes of state, {total['scratch_bytes']:,} of scratch that models can share",
         "work": f"{total['step_macs']:,} multiply-accumulates a step, {total['head_macs']:,} for an output",
@@ -96,6 +142,12 @@ def _summary(facts: dict[str, Any]) -> RenderableType:
     return table
 
 
+def _runs(facts: dict[str, Any]) -> str:
+    order = ", from the last step to the first" if facts["reversed_input"] else ""
+    masked = "" if facts["mask_value"] is None else f"; steps whose inputs all are {facts['mask_value']:g} are left out"
+    return f"{facts['runs']}{order}{masked}"
+
+
 def _bits(bits: list[int]) -> str:
     return str(bits[0]) if len(set(bits)) == 1 else f"{min(bits)} ... {max(bits)}"
 
@@ -103,15 +155,15 @@ def _bits(bits: list[int]) -> str:
 def _layer_table(facts: dict[str, Any]) -> RenderableType:
     table = Table("layer", "kind", "in", "out", "weights", "output", "accumulator bound", "pre-activation bound")
     for layer in facts["layers"]:
+        bits = layer.get("weight_bits")
+        bounds = (layer.get(name) for name in ("accumulator_bound", "pre_activation_bound"))
         table.add_row(
             layer["name"],
             layer["kind"],
-            str(layer["inputs"]),
-            str(layer["outputs"]),
-            f"{_bits(layer['weight_bits'])} bit",
-            layer["output_format"],
-            f"{layer['accumulator_bound']:,}",
-            f"{layer['pre_activation_bound']:,}",
+            *(str(layer.get(name, "")) for name in ("inputs", "outputs")),
+            f"{_bits(bits)} bit" if bits else "",
+            layer.get("output_format", ""),
+            *("" if bound is None else f"{bound:,}" for bound in bounds),
         )
     return table
 

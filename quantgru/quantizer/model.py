@@ -1,0 +1,106 @@
+"""Float model and calibration data to an integer model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.errors import DataError, ModelError
+from quantgru.int_model import IntModel, SelfTest
+from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru
+from quantgru.quantizer.calibrate import Calibration, calibrate
+from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits
+from quantgru.quantizer.layers import quantize_layers
+from quantgru.quantizer.notes import FAINTEST_PEAK, notes
+from quantgru.quantizer.standardisation import fold_standardisation
+from quantgru.sequences import Sequences, SequencesLike, StatesLike
+from quantgru.simulator.batch import run, run_check, step_check
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_SELFTEST_STEPS = 8
+
+
+def quantize(
+    model: FloatModel,
+    calibration: SequencesLike | Sequences,
+    *,
+    mean: npt.ArrayLike | None = None,
+    scale: npt.ArrayLike | None = None,
+    initial_states: StatesLike | None = None,
+    name: str | None = None,
+    input_units: Sequence[str] = (),
+    output_units: Sequence[str] = (),
+) -> IntModel:
+    """The integer model of `model`, with formats chosen on calibration data [sequences, steps, inputs].
+
+    With mean and scale [inputs], `model` was trained on (x - mean) / scale; they are folded into the weights, and x,
+    here and on the device, is in its own units. Initial states, of each GRU layer [units] or [sequences, units], are
+    such as sequences will start from, if not from the model's own: the state's format then holds them. Units are texts
+    for reports and exported headers, such as "deg/s", one for each input or output.
+
+    Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold.
+    """
+    if not isinstance(model, FloatModel):
+        raise ModelError(
+            f"quantize: a model of type {type(model).__name__}, expected a FloatModel; qg.load(model) makes one"
+        )
+    sequences = model.sequences(calibration, what="calibration data")
+    folded = fold_standardisation(model, mean, scale)
+    if not isinstance(folded.layers[0], Embedding):
+        _check_range(sequences)
+    seen = calibrate(folded, sequences, initial_states)
+    fraction_bits = _input_fraction_bits(folded, seen)
+    int_model = IntModel(
+        quantize_layers(folded, seen, fraction_bits),
+        fraction_bits.astype(np.int8),
+        model.last_step,
+        SelfTest(np.zeros((1, model.n_inputs), np.int16), 0),
+        name or model.name,
+        notes(folded, seen, fraction_bits),
+        input_units,  # the model checks them, and makes them tuples
+        output_units,
+        model.mask_value,
+    )
+    first_steps = sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))]
+    return replace(int_model, selftest=_selftest(int_model, first_steps))
+
+
+def _check_range(sequences: Sequences) -> None:
+    peaks = np.abs(sequences.rows()).max(axis=0)
+    feature = int(peaks.argmax())
+    if peaks[feature] > LARGEST_VALUE:
+        raise DataError(
+            f"calibration data: feature {feature} reaches {peaks[feature]:.3g}, a 16-bit input at most "
+            f"{LARGEST_VALUE:.3g}; scale the inputs"
+        )
+    if peaks[feature] < FAINTEST_PEAK:
+        raise DataError(
+            f"calibration data: no value is larger than {peaks[feature]:.3g}, which says nothing about the ranges of "
+            "the inputs; give sequences as the device will see them, and scale inputs as small as this"
+        )
+
+
+def _input_fraction_bits(model: FloatModel, seen: Calibration) -> IntArray:
+    """Of each input [inputs], by what the first layer with weights makes of it; 0 for token numbers."""
+    if any(isinstance(layer, Embedding) for layer in model.layers):
+        return np.zeros(1, dtype=np.int64)
+    first = next(layer for layer in model.layers if isinstance(layer, (Gru, Bidirectional, Dense)))
+    grus = [first.forward, first.backward] if isinstance(first, Bidirectional) else [first]
+    rows = [gru.input_weights.reshape(-1, gru.n_inputs) if isinstance(gru, Gru) else gru.weights for gru in grus]
+    return input_fraction_bits(seen.input_min, seen.input_max, seen.input_deviation, np.concatenate(rows))
+
+
+def _selftest(model: IntModel, x: FloatArray) -> SelfTest:
+    result = run(model, x, trace=True, threads=1)
+    assert result.trace is not None
+    check = 0
+    if not model.streaming:
+        return SelfTest(result.inputs_raw[0], run_check(result, 0))
+    for step in range(x.shape[1]):
+        check = step_check(result.trace, 0, step, check)
+    return SelfTest(result.inputs_raw[0], check)
