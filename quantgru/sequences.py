@@ -5,8 +5,6 @@ Everything that reads input goes through `Sequences`, so that shapes and values 
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import DataError
+from quantgru.npz import read_npz
 
 FloatArray = npt.NDArray[np.float64]
 SequencesLike = npt.ArrayLike | Sequence[npt.ArrayLike]
 StatesLike = Sequence[npt.ArrayLike]
-
-
-# What numpy and zipfile raise for damaged archives; RuntimeError: encrypted, MemoryError: a size that cannot be.
-_UNREADABLE = (
-    EOFError,
-    KeyError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +188,7 @@ def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDAr
     Optional are `lengths` and `labels` [sequences], and `mask` bool [sequences, steps]. Returns the sequences and the
     labels, or None. Raises DataError; pickled objects are refused.
     """
-    arrays, found = _read_npz(Path(path), what, ("x", "lengths", "mask", "labels"))
+    arrays, found = read_npz(Path(path), what, ("x", "lengths", "mask", "labels"))
     if "x" not in arrays:
         raise DataError(f"{what} {path}: no array 'x', found {found}; save it with np.savez({str(path)!r}, x=x)")
     x = _numeric(arrays["x"], f"{what} {path}, array 'x'")
@@ -237,38 +222,11 @@ def check_labels(labels: npt.NDArray[np.int64], n_outputs: int) -> npt.NDArray[n
 
 def load_vectors(path: str | Path, names: Sequence[str], what: str) -> list[FloatArray]:
     """Reads the named arrays of numbers from an .npz file. Raises DataError."""
-    arrays, found = _read_npz(Path(path), what, names)
+    arrays, found = read_npz(Path(path), what, names)
     missing = [name for name in names if name not in arrays]
     if missing:
         raise DataError(f"{what} {path}: no array {missing[0]!r}, found {found}, expected {list(names)}")
     return [_numeric(arrays[name], f"{what} {path}, array {name!r}") for name in names]
-
-
-def _read_npz(path: Path, what: str, names: Sequence[str]) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
-    try:
-        with open(path, "rb") as file:
-            if not file.peek(6).startswith((b"PK", b"\x93NUMPY", b"\x80")):  # numpy takes all else for a pickle, too
-                raise ValueError("it is no zip archive; save it with np.savez(path, x=x)")
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"{what} {path}: a single array, expected an .npz file; save it with np.savez(path, x=x)"
-                )
-            with archive:
-                assert archive.zip is not None  # it is open
-                methods = {member.compress_type for member in archive.zip.infolist()}
-                if not methods <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:  # the others unpack without a bound
-                    raise ValueError("packed in a way that numpy does not use")
-                return {name: archive[name] for name in names if name in archive}, sorted(archive.files)
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{what} {path}: no such file") from None
-    except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "allow_pickle" in reason:  # numpy goes on to say how to read them all the same
-            reason = "it holds pickled objects, which are never read; save arrays of numbers"
-        raise DataError(f"{what} {path}: not a readable .npz file ({reason})") from None
 
 
 def _is_uniform(x: Sequence[Any]) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from quantgru.errors import DataError, ModelError
-from quantgru.model import Dense, FloatModel, Gru
+from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
 from quantgru.model.run import states
 from quantgru.sequences import as_sequences, load_npz
 
@@ -285,8 +285,10 @@ def with_value(shape, position, value):
 
 GRU_REFUSALS = {
     "reset": ({"reset": "none"}, "reset 'none', allowed are 'after' and 'before'"),
-    "gate": ({"gate": "hard_sigmoid"}, "gates 'hard_sigmoid' and candidate 'tanh', supported are 'sigmoid' and"),
-    "candidate": ({"candidate": "relu"}, "gates 'sigmoid' and candidate 'relu', supported are"),
+    "gate": ({"gate": "tanh"}, "gate 'tanh', supported are sigmoid, hard_sigmoid"),
+    "candidate": ({"candidate": "elu"}, "candidate 'elu', supported are tanh, relu, linear, sigmoid, hard_tanh"),
+    "initial state": ({"initial_state": [0.5]}, "initial_state (1,), expected (2,)"),
+    "NaN in the initial state": ({"initial_state": [0, np.nan]}, "initial_state holds nan at [1]; all weights must be"),
     "W of two axes": ({"input_weights": np.zeros((6, 1))}, "input weights (6, 1), expected (3, units, inputs)"),
     "W of two gates": ({"input_weights": np.zeros((2, 2, 1))}, "input weights (2, 2, 1), expected (3, units, inputs)"),
     "no units": ({"input_weights": np.zeros((3, 0, 1))}, "input weights (3, 0, 1), expected (3, units, inputs)"),
@@ -339,15 +341,15 @@ def test_dense_refusals(arguments, message):
 
 
 MODEL_REFUSALS = {
-    "no layer": ((), "model 'm': no GRU layer; supported are GRU layers, then dense layers"),
-    "no GRU": ((dense([[1]], [0]),), "model 'm': no GRU layer; supported are GRU layers, then dense layers"),
-    "dense first": (
-        (dense([[1]], [0]), zero_gru()),
-        "model 'm': a dense layer before a GRU layer; supported are dense",
+    "no layer": ((), "model 'm': no GRU layer; at least one is needed"),
+    "no GRU": ((dense([[1]], [0]), Reverse()), "model 'm': no GRU layer; at least one is needed"),
+    "embedding second": (
+        (zero_gru(), Embedding("words", np.zeros((3, 2)))),
+        "embedding 'words': after another layer, but it reads token numbers: put it first",
     ),
-    "dense between": (
-        (zero_gru(), dense([[1, 1]], [0]), zero_gru()),
-        "model 'm': a dense layer before a GRU layer; supported are dense layers at the end",
+    "GRU after final states": (
+        (Bidirectional("both", zero_gru(), zero_gru(), final=True), zero_gru(input_weights=np.zeros((3, 2, 4)))),
+        "bidirectional layer 'both': gives its final states only, a single vector, but layer 'gru' after it needs",
     ),
     "GRU widths": ((zero_gru(), zero_gru(name="g2")), "layer 'g2': 1 inputs, but the layer before it gives 2 values"),
     "dense width": ((zero_gru(), dense([[1]], [0])), "layer 'dense': 1 inputs, but the layer before it gives 2 values"),

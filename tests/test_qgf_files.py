@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from test_float_model import dense, two_layer_model, zero_gru
+from test_float_structure import every_kind
 
 from quantgru import container
 from quantgru.errors import ModelError
@@ -27,6 +28,21 @@ def test_files_keep_everything(tmp_path, last_step):
             np.testing.assert_array_equal(getattr(read, field), value, err_msg=f"{mine.name}.{field}")
 
 
+def test_files_keep_every_kind_of_layer(tmp_path):
+    model, path = every_kind(), tmp_path / "model.qgf"
+    model.save(path)
+    found = load(path)
+    assert found.mask_value == -1.0
+    assert [type(layer) for layer in found.layers] == [type(layer) for layer in model.layers]
+    tokens = np.random.default_rng(0).integers(0, 5, size=(3, 6, 1))
+    np.testing.assert_array_equal(found.run(tokens), model.run(tokens))
+    for mine, read in zip(model.grus, found.grus, strict=True):
+        for field, value in vars(mine).items():
+            np.testing.assert_array_equal(getattr(read, field), value, err_msg=f"{mine.name}.{field}")
+    last = found.layers[-2]
+    assert (last.name, last.merge, last.final) == ("both", "mul", True)
+
+
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         two_layer_model(last_step=True).save(tmp_path / name)
@@ -37,6 +53,13 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
 def test_paths_may_be_text(tmp_path):
     two_layer_model(last_step=True).save(str(tmp_path / "model.qgf"))
     assert load(str(tmp_path / "model.qgf")).name == "stacked"
+
+
+def test_files_of_format_1_are_read(tmp_path):
+    """They had neither functions nor masks."""
+    container.save(tmp_path / "model.qgf", HEADER, ARRAYS)
+    model = load(tmp_path / "model.qgf")
+    assert (model.grus[0].gate, model.grus[0].candidate, model.mask_value) == ("sigmoid", "tanh", None)
 
 
 @pytest.fixture
@@ -112,11 +135,11 @@ def changed_entry(**fields):
 
 
 DAMAGES = {
-    "newer format": ({"format": 2}, {}, "format 2, this version reads 1; update quantgru"),
+    "newer format": ({"format": 3}, {}, "format 3, this version reads 2; update quantgru"),
     "layer kind": (
         changed_entry(kind="lstm"),
         {},
-        "layer 0: kind 'lstm', this version reads 'gru' and 'dense'; update",
+        "layer layers.0: kind 'lstm', this version reads gru, dense, embedding, reverse, bidirectional; update",
     ),
     "reset": (changed_entry(reset="never"), {}, "GRU layer 'gru': reset 'never', allowed are 'after' and 'before'"),
     "reset's type": (changed_entry(reset=[]), {}, "a field has the wrong type (reset is []); the file is damaged"),
@@ -131,6 +154,16 @@ DAMAGES = {
     "entries' type": ({"layers": [3]}, {}, "a field has the wrong type ("),
     "no layers": ({"layers": []}, {}, "model 'm': no GRU layer"),
     "shape": ({}, {"layers.0.bias": np.zeros((3, 3))}, "GRU layer 'gru': bias (3, 3), expected (3, 2)"),
+    "mask value's type": (
+        {"mask_value": "0"},
+        {},
+        "a field has the wrong type (mask_value is '0'); the file is damaged",
+    ),
+    "directions": (
+        changed_entry(kind="bidirectional", forward={"kind": "reverse", "name": "r"}, backward=GRU_ENTRY),
+        {f"layers.0.backward.{name.removeprefix('layers.0.')}": array for name, array in ARRAYS.items()},
+        "a field has the wrong type (forward and backward of layers.0 are no GRU layers); the file is damaged",
+    ),
     "NaN": ({}, {"layers.0.bias": np.full((3, 2), np.nan)}, "GRU layer 'gru': bias holds nan at [0, 0]"),
 }
 

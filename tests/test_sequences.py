@@ -238,7 +238,7 @@ def test_files_that_are_no_npz(tmp_path):
         load_npz(path)
     with pytest.raises(DataError, match=r"not a readable \.npz file \(.*Is a directory"):
         load_npz(tmp_path)
-    for content in (b"", b"x", b"PK\x03\x04", b"\x93NUMPY", b"1.0, 2.0\n"):
+    for content in (b"", b"x", b"PK\x03\x04", b"1.0, 2.0\n"):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"not a readable \.npz file \("):
             load_npz(path)

@@ -51,12 +51,14 @@ def stacked_gru(
 ) -> Gru:
     """The canonical layer for weights ([3*H, I], [3*H, H]) and the biases of the two products ([3*H], [3*H]).
 
-    Both biases of z and r only ever appear as their sum. Those of n stay apart: the reset gate scales the second one.
+    Both biases of z and r only ever appear as their sum. So do those of n with reset "before"; with reset "after" they
+    stay apart: the reset gate scales the second one.
     """
     from_input, from_state = (split_gates(bias, order) for bias in biases)
-    bias = from_input + from_state
-    bias[Gate.N] = from_input[Gate.N]
-    return Gru(name, reset, split_gates(weights[0], order), split_gates(weights[1], order), bias, from_state[Gate.N])
+    bias, recurrent_bias = from_input + from_state, np.zeros_like(from_state[Gate.N])
+    if reset == "after":
+        bias[Gate.N], recurrent_bias = from_input[Gate.N], from_state[Gate.N]
+    return Gru(name, reset, split_gates(weights[0], order), split_gates(weights[1], order), bias, recurrent_bias)
 
 
 def with_hard_sigmoid(layer: Gru, slope: float, offset: float = 0.5) -> Gru:

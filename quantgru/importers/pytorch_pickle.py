@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 SIZE_LIMIT: Final = 2 << 20  # bytes; 200 for each tensor is usual
+AXES_LIMIT: Final = 8
 
 _MARK: Final = object()
 
@@ -23,7 +24,7 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Global:
-    """The name of a class or a function, which is never imported."""
+    """The name of a class or a function, which is never imported. Also stands for objects of no use here."""
 
     module: str
     name: str
@@ -51,41 +52,28 @@ class Tensor:
     stride: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Inert:
-    """A value that a checkpoint may hold, and that is of no use here: a type, a device, a size."""
-
-    kind: Global
-
-
 def _tensor(arguments: tuple[Any, ...]) -> Any:
     storage, offset, size, stride = arguments[:4]
-    numbers = (offset, *_tuple_of_counts(size), *_tuple_of_counts(stride))
-    if not isinstance(storage, Storage) or type(offset) is not int or min(numbers) < 0 or len(size) != len(stride):
+    axes = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= AXES_LIMIT
+    if not axes or not isinstance(storage, Storage) or any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
         raise UnreadableError("a tensor with sizes that cannot be")
     return Tensor(storage, offset, size, stride)
 
 
-def _tuple_of_counts(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, tuple) or any(type(entry) is not int for entry in value):
-        raise UnreadableError("a tensor without sizes")
-    return value
-
-
-CALLS: Final[dict[tuple[str, str], Callable[[tuple[Any, ...]], Any]]] = {
-    ("collections", "OrderedDict"): lambda arguments: {},
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda arguments: arguments[0],
-    ("torch", "Size"): lambda arguments: Inert(Global("torch", "Size")),
-    ("torch", "device"): lambda arguments: Inert(Global("torch", "device")),
+CALLS: Final[dict[Global, Callable[[tuple[Any, ...]], Any]]] = {
+    Global("collections", "OrderedDict"): lambda arguments: {},
+    Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    Global("torch._utils", "_rebuild_parameter"): lambda arguments: arguments[0],
+    Global("torch", "Size"): lambda arguments: Global("torch", "Size"),
+    Global("torch", "device"): lambda arguments: Global("torch", "device"),
 }
 DTYPES: Final = frozenset(
     ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 )
 
 
-def read_pickle(file: BinaryIO) -> Any:
-    """The value of the pickle at the position of `file`, which is left behind it.
+def read_pickle(file: BinaryIO) -> tuple[Any, list[Storage]]:
+    """The value of the pickle at the position of `file`, which is left behind it, and the storages that it names.
 
     Containers, numbers and texts are Python's; everything else is one of the types above. Raises UnreadableError.
     """
@@ -93,7 +81,7 @@ def read_pickle(file: BinaryIO) -> Any:
     try:
         for opcode, argument, _ in pickletools.genops(file):
             reader.step(opcode.name, argument)
-        return reader.stack.pop()
+        return reader.stack.pop(), reader.storages
     except UnreadableError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
@@ -106,6 +94,7 @@ class _Reader:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.storages: list[Storage] = []
 
     def step(self, name: str, argument: Any) -> None:
         if name in _VALUES:
@@ -132,14 +121,18 @@ class _Reader:
         return taken[::-1]
 
     def push_global(self, module: str, name: str) -> None:
-        known = (module, name) in CALLS or (module == "torch" and (name in DTYPES or name.endswith("Storage")))
-        if not known:
-            raise UnreadableError(f"the Python object {module}.{name}")
-        self.stack.append(Global(module, name))
+        if type(module) is not str or type(name) is not str:
+            raise UnreadableError("a Python object without a name")
+        found = Global(module, name)
+        if found not in CALLS and not (module == "torch" and (name in DTYPES or name.endswith("Storage"))):
+            raise UnreadableError(f"the Python object {str(found)[:80]!r}")
+        self.stack.append(found)
 
     def call(self) -> None:
         function, arguments = self.pop(2)
-        self.stack.append(CALLS[function.module, function.name](arguments))
+        if not isinstance(function, Global) or function not in CALLS or not isinstance(arguments, tuple):
+            raise UnreadableError("a call of an object")
+        self.stack.append(CALLS[function](arguments))
 
     def build(self) -> None:
         """The attributes of an OrderedDict, among them _metadata: not wanted."""
@@ -155,12 +148,15 @@ class _Reader:
         fits = kind == "storage" and isinstance(storage_type, Global) and isinstance(key, str) and type(count) is int
         if not fits or count < 0 or view not in ([], [None]):
             raise UnreadableError("a reference to something else than a storage")
-        self.stack.append(Storage(key, storage_type, count))
+        self.storages.append(Storage(key, storage_type, count))
+        self.stack.append(self.storages[-1])
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict):
             raise UnreadableError("items of an object")
+        if any(type(key) not in (str, int, float) for key in items[::2]):  # others can take forever to compare
+            raise UnreadableError("a key that is neither text nor number")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def append(self, items: list[Any]) -> None:

@@ -102,7 +102,8 @@ def _read(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> Layer
         merge = _field(entry, "merge", str)
         return Bidirectional(_field(entry, "name", str), forward, backward, merge, _field(entry, "final", bool))
     if kind not in _KINDS:
-        raise ModelError(f"layer {prefix}: kind {kind!r}, this version reads {', '.join(_KINDS)}; update quantgru")
+        kinds = ", ".join((*_KINDS, "bidirectional"))
+        raise ModelError(f"layer {prefix}: kind {kind!r}, this version reads {kinds}; update quantgru")
     fields: dict[str, Any] = {name: arrays[f"{prefix}.{name}"] for name in _ARRAYS[kind]}
     # Absent in files of format 1: gate, candidate.
     fields |= {name: _field(entry, name, str) for name in _TEXTS[kind] if name in entry or name in ("name", "reset")}

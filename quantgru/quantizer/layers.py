@@ -142,6 +142,8 @@ def _bidirectional(
     """Both directions get the coarser one's format, so that their states can be merged."""
     grus = (layer.forward, layer.backward)
     state_bits = min(_state_bits(gru, operand_scale, of_gru) for gru, of_gru in zip(grus, seen, strict=True))
+    if layer.merge == "mul":  # products have 2 f - 15 fraction bits, and no format has more than 31
+        state_bits = min(state_bits, (MAX_FRACTION_BITS + STATE.fraction_bits) // 2)
     forward, backward = (_gru(gru, operand_scale, of_gru, state_bits) for gru, of_gru in zip(grus, seen, strict=True))
     return IntBidirectional(layer.name, forward, backward, layer.merge, layer.final)
 

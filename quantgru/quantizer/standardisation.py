@@ -25,9 +25,7 @@ def fold_standardisation(model: FloatModel, mean: npt.ArrayLike | None, scale: n
     if (factor == 0).any():
         raise DataError(f"scale: 0 at feature {int(np.argmin(np.abs(factor)))}; a constant feature has scale 1")
     if model.mask_value is not None:
-        raise DataError(
-            "mean and scale: the model masks steps by their standardised value; standardise x before it"
-        )
+        raise DataError("mean and scale: the model masks steps by their standardised value; standardise x before it")
     layers = list(model.layers)
     first = next(i for i, layer in enumerate(layers) if not isinstance(layer, Reverse))
     layers[first] = _folded(layers[first], shift, factor)

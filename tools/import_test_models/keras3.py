@@ -27,8 +27,8 @@ from keras import layers
 FOLDER = MODELS / "keras3"
 FIRST = ("reset_after", "reset_before", "no_bias", "stack")  # these are in tests/models itself
 MASK_VALUE = -1.5
-WHOLE_HDF5 = ("gru", "bidirectional_concat", "masking", "embedding", "normalization", "compiled")
-WEIGHTS_HDF5 = ("gru", "functional", "bidirectional_concat")
+WHOLE_HDF5 = ("bidirectional_concat", "embedding", "normalization", "compiled")
+WEIGHTS_HDF5 = ("functional", "bidirectional_concat")
 
 
 def chain(*parts: Any, inputs: Any = None) -> keras.Model:
@@ -91,7 +91,6 @@ BUILDERS: dict[str, Callable[[], keras.Model]] = {
     "reset_before": lambda: chain(layers.GRU(4, reset_after=False), layers.Dense(2, activation="sigmoid")),
     "no_bias": lambda: chain(layers.GRU(4, use_bias=False, return_sequences=True)),
     "stack": stack,
-    "gru": lambda: chain(layers.GRU(4), layers.Dense(2)),
     "functional": functional,
     "compiled": compiled,
     "bidirectional_concat": lambda: chain(bidirectional(), layers.Dense(2)),

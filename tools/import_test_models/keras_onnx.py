@@ -68,8 +68,8 @@ def check(path: Path, x: np.ndarray, y: np.ndarray) -> None:
 
 def main() -> None:
     ONNX.mkdir(parents=True, exist_ok=True)
-    names = ["reset_after", "reset_before", "every_step", "hard_sigmoid"]
-    for name in [*names, "open_steps"] if BACKEND == "torch" else names:
+    names = ["reset_after", "reset_before", "every_step"]
+    for name in [*names, "open_steps" if BACKEND == "torch" else "hard_sigmoid"]:
         write(name)
 
 

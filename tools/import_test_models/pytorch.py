@@ -33,6 +33,7 @@ Arrays = dict[str, np.ndarray]
 
 PYTORCH = MODELS / "pytorch"
 ONNX = MODELS / "onnx"
+LEGACY = ("gru", "stack", "half")
 
 
 class Net(nn.Module):
@@ -266,7 +267,7 @@ def write_checkpoints() -> None:
 def write_state(state: dict[str, torch.Tensor], name: str) -> None:
     write(state, f"{name}.pt")
     legacy = PYTORCH / f"{name}.legacy.pt"  # names storages by address: written anew only if it holds something else
-    if not legacy.exists() or not same(torch.load(legacy, weights_only=True), state):
+    if name in LEGACY and not (legacy.exists() and same(torch.load(legacy, weights_only=True), state)):
         write(state, legacy.name, _use_new_zipfile_serialization=False)
     save_file(state, PYTORCH / f"{name}.safetensors")
     report(PYTORCH / f"{name}.safetensors")
