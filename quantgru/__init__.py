@@ -20,7 +20,7 @@ from quantgru.errors import ConfigError, DataError, DeviceError, ModelError, Qua
 
 if TYPE_CHECKING:
     from quantgru.exporter import export
-    from quantgru.importers import load
+    from quantgru.importers import from_arrays, load
     from quantgru.int_model import IntModel
     from quantgru.model import Dense, FloatModel, Gru
     from quantgru.on_board import BoardResult, run_on_board
@@ -37,6 +37,7 @@ _HOMES = {
     "Stream": "simulator",
     "BoardResult": "on_board",
     "export": "exporter",
+    "from_arrays": "importers",
     "load": "importers",
     "quantize": "quantizer",
     "run": "simulator",
@@ -57,6 +58,7 @@ __all__ = [
     "QuantgruError",
     "Stream",
     "export",
+    "from_arrays",
     "load",
     "quantize",
     "run",

@@ -211,6 +211,18 @@ def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDAr
     return sequences, _integers(labels, x.shape[0], f"{what} {path}, array 'labels'")
 
 
+def load_initial_states(path: str | Path, what: str = "input") -> list[FloatArray] | None:
+    """Arrays initial_state0, initial_state1, ... of an .npz file, one for each GRU layer; None if it has none.
+
+    Raises DataError.
+    """
+    _, found = read_npz(Path(path), what, ())
+    n = sum(name.startswith("initial_state") for name in found)
+    if n == 0:
+        return None
+    return load_vectors(path, [f"initial_state{i}" for i in range(n)], what)
+
+
 def check_labels(labels: npt.NDArray[np.int64], n_outputs: int) -> npt.NDArray[np.int64]:
     """Returns the labels if each is the number of an output. Raises DataError."""
     if labels.size and not (labels.min() >= 0 and labels.max() < n_outputs):

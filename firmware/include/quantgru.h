@@ -1,9 +1,9 @@
 /* quantgru: gated recurrent networks in fixed point. The kernel library.
  *
  * The numbers are defined in SPEC.md; rules are cited as [R1]. An exported model consists of descriptors of the types
- * below, and of wrappers with its own name (NAME_reset, NAME_step, NAME_output): most programs call only those.
- * Nothing here allocates, keeps static data that changes, uses float or 64-bit integers, or can fail (but for the
- * self-test).
+ * below, and of wrappers with its own name (NAME_reset, NAME_step, NAME_output, or NAME_run for a model that needs a
+ * whole sequence): most programs call only those. Nothing here allocates, keeps static data that changes, or uses float
+ * or 64-bit integers. Only self-tests can fail, and runs with a wrong number of steps.
  *
  * Formats are written s16f12: signed or unsigned, total bits, fraction bits.
  */
@@ -15,12 +15,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Exported code checks the major number: it must be equal, for it names the numbers. */
+/* Exported code checks both: the major number must be equal, for it names the numbers, and the minor one not less. */
 #define QG_SPEC_MAJOR 1
-#define QG_SPEC_MINOR 0
+#define QG_SPEC_MINOR 1
 
 /* Exported code checks this, too. Raised when a descriptor below changes, or the order of codes in memory. */
-#define QG_EXPORT_FORMAT 1
+#define QG_EXPORT_FORMAT 2
 
 #define QG_DIGEST_BYTES 32
 
@@ -44,43 +44,81 @@ typedef struct qg_matrix {
     uint8_t left_shift; /* k: |accumulator| 2^k < 2^31, proved when the model was quantized */
 } qg_matrix;
 
+/* Kinds of layers, with the numbers of the digest [R17]. */
+enum { QG_GRU = 1, QG_DENSE = 2, QG_EMBEDDING = 3, QG_REVERSE = 4, QG_BIDIRECTIONAL = 5 };
+
 /* u, r and n of the last step, as the step leaves them. */
 typedef struct qg_gates {
     uint16_t *u; /* u16f15, 0 ... 2^15; the update gate is z = 2^15 - u */
     uint16_t *r; /* u16f15, 0 ... 2^15 */
-    int16_t *n;  /* s16f15 */
+    int16_t *n;  /* in the state's format */
 } qg_gates;
 
 typedef struct qg_gru qg_gru;
 
-/* One GRU layer. Gates stand in the order z, r, n. */
+/* One GRU layer. Gates stand in the order z, r, n. h and n are s16 with state_fraction_bits. */
 struct qg_gru {
     /* qg_gru_reset_after or qg_gru_reset_before. `product` has room for n_units and is used by reset-before only. */
     void (*step)(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual, const qg_gates *gates,
                  int16_t *product);
-    qg_matrix input;               /* [3 n_units][inputs] */
-    qg_matrix recurrent;           /* [3 n_units][n_units] */
-    const int32_t *bias;           /* [3 n_units], s32f14 */
-    const int32_t *recurrent_bias; /* [n_units], s32f14, of n inside the reset product; NULL for reset-before */
+    uint16_t (*gate)(int32_t a);     /* qg_sigmoid or qg_hard_sigmoid */
+    int16_t (*candidate)(int32_t a); /* [R19] qg_tanh, qg_relu, qg_linear (also of hard_tanh) or qg_dense_sigmoid */
+    qg_matrix input;                 /* [3 n_units][inputs] */
+    qg_matrix recurrent;             /* [3 n_units][n_units] */
+    const int32_t *bias;             /* [3 n_units]; z, r: s32f14 for sigmoid, s32f15 for hard_sigmoid; n: by R19 */
+    const int32_t *recurrent_bias;   /* [n_units], of n inside the reset product; NULL for reset-before */
+    const int16_t *initial_state;    /* [n_units], h after a reset; NULL: zeros */
     uint16_t n_units;
+    uint8_t state_shift;        /* what `candidate` returns to n: 15 - state_fraction_bits; 0 for relu and linear */
+    int8_t state_fraction_bits; /* -31 ... 31 */
+    uint8_t gate_kind;          /* [R17] 0 sigmoid, 1 hard_sigmoid */
+    uint8_t candidate_kind;     /* [R17] 0 tanh, 1 relu, 2 linear, 3 sigmoid, 4 hard_tanh */
 };
 
+typedef struct qg_dense qg_dense;
+
 /* One dense layer. */
-typedef struct qg_dense {
+struct qg_dense {
+    /* qg_dense_layer: pointed to, so that a model without dense layers does not link it. */
+    void (*layer)(const qg_dense *dense, const int16_t *x, int16_t *out);
     int16_t (*activation)(int32_t a); /* qg_linear, qg_relu, qg_dense_sigmoid or qg_tanh */
     qg_matrix matrix;
     const int32_t *bias;     /* [n_rows], in the output's format for linear and relu, else s32f14 */
     uint8_t activation_kind; /* [R17] 0 linear, 1 relu, 2 sigmoid, 3 tanh */
     int8_t output_fraction_bits;
-} qg_dense;
+};
 
+typedef struct qg_embedding qg_embedding;
+
+/* A vector for each token. */
+struct qg_embedding {
+    /* qg_look_up: pointed to, so that a model without an embedding does not link it. */
+    void (*look_up)(const qg_embedding *embedding, const int16_t *x, int16_t *out);
+    const int8_t *codes; /* [n_tokens][n_outputs], QG_CONSTANT */
+    uint16_t n_tokens;   /* 1 ... 32768 */
+    uint16_t n_outputs;
+};
+
+/* How the two directions of a bidirectional layer come together [R23]. */
+typedef struct qg_bidirectional {
+    int16_t (*merge)(int16_t forward, int16_t backward); /* qg_merge_mean, qg_merge_product; NULL: concat */
+    uint8_t merge_kind;                                  /* [R17] 0 concat, 1 sum, 2 mul, 3 ave */
+    uint8_t one_vector; /* 1: of both states after all steps, instead of a vector for every step */
+} qg_bidirectional;
+
+/* A model: the kinds of its layers in the order in which they run, and the layers of each kind in that order. */
 typedef struct qg_model {
-    const qg_gru *grus;
-    const qg_dense *head;
-    const int8_t *input_fraction_bits; /* [n_inputs], QG_CONSTANT */
-    const uint8_t *digest;             /* [QG_DIGEST_BYTES], QG_CONSTANT */
+    const uint8_t *kinds;                   /* [n_layers]: QG_GRU ... QG_BIDIRECTIONAL */
+    const qg_gru *grus;                     /* [n_grus], of a bidirectional layer forward, then backward */
+    const qg_dense *dense;                  /* [n_dense] */
+    const qg_embedding *embedding;          /* NULL: none */
+    const qg_bidirectional *bidirectionals; /* NULL: none */
+    const int8_t *input_fraction_bits;      /* [n_inputs], QG_CONSTANT */
+    const uint8_t *digest;                  /* [QG_DIGEST_BYTES], QG_CONSTANT */
+    uint8_t n_layers;
     uint8_t n_grus;
     uint8_t n_dense;
+    uint8_t n_head;    /* dense layers at the end: the head, which runs only for outputs that are wanted */
     uint8_t last_step; /* 1: the output has a meaning only after the last step of a sequence */
     int8_t output_fraction_bits;
     uint16_t n_inputs;
@@ -91,9 +129,9 @@ typedef struct qg_model {
 /* The arrays of a model's scratch; wrappers point it into their own struct. Nothing in it need survive between calls,
  * so that models may share it; the gates can be read until the next step. */
 typedef struct qg_scratch {
-    qg_gates gates;    /* [n_units] each, the layers one after the other */
-    int16_t *product;  /* [largest n_units of a reset-before layer] */
-    int16_t *dense[2]; /* [widest inner dense layer] each: they take turns */
+    qg_gates gates;      /* [n_units] each, the layers one after the other */
+    int16_t *product;    /* [largest n_units of a reset-before layer] */
+    int16_t *vectors[2]; /* what dense layers and an embedding hand to the next layer: they take turns */
 } qg_scratch;
 
 /* Inputs of a few steps from reset, and the check value that they must give. */
@@ -105,10 +143,12 @@ typedef struct qg_selftest_vector {
 
 #define QG_SELFTEST_FAILED (-1)
 
-/* h [n_units] and residual [n_units] of all layers, one after the other, to zero [R13]. */
+/* Models that run step by step: no bidirectional layer, and no reversal after the first GRU layer [R22]. */
+
+/* h [n_units] of all GRU layers, one after the other, to the initial states, residual [n_units] to zero [R13]. */
 void qg_reset(const qg_model *model, int16_t *h, uint16_t *residual);
 
-/* One time step of all GRU layers: reads x [n_inputs], updates h and residual [R9 ... R12]. */
+/* One time step of all layers before the head: reads x [n_inputs], updates h and residual [R9 ... R12]. */
 void qg_step(const qg_model *model, const int16_t *x, int16_t *h, uint16_t *residual, const qg_scratch *scratch);
 
 /* The head on the last layer's h [R14]; without a head the last layer's h itself. Writes out [n_outputs]. */
@@ -118,27 +158,60 @@ void qg_output(const qg_model *model, const int16_t *h, const qg_scratch *scratc
 uint32_t qg_step_check(const qg_model *model, const int16_t *h, const uint16_t *residual, const int16_t *out,
                        uint32_t crc);
 
-/* CRC-32 (IEEE 802.3), continued from `crc`, first 0. */
-uint32_t qg_crc32(uint32_t crc, const uint8_t *bytes, size_t n_bytes);
-
 /* Runs the steps of `vector` from reset and compares check values: 0, or QG_SELFTEST_FAILED. Resets h and residual
  * before and after; uses x [n_inputs] and out [n_outputs] as work space. */
 int8_t qg_selftest(const qg_model *model, const qg_selftest_vector *vector, int16_t *h, uint16_t *residual,
                    const qg_scratch *scratch, int16_t *x, int16_t *out);
 
+/* Models that need a whole sequence. Layer after layer runs over all steps, in place: there is one row of memory for a
+ * step. A reversal reads the rows from the other end, and moves none. */
+
+/* The arrays of a run; wrappers point it into their own struct. Nothing in it need survive between runs. */
+typedef struct qg_work {
+    qg_scratch scratch;  /* gates: [largest n_units] */
+    int16_t *h;          /* [largest n_units], of a layer of one vector for both directions */
+    uint16_t *residual;  /* [largest n_units] */
+    int16_t *rows;       /* [most_steps][row_values]; unused if row_values is 0 */
+    uint16_t row_values; /* for the widest output of a layer before the head, and of a bidirectional one of every step,
+                          * unless it is the first that writes rows, for what it reads and one direction */
+    uint16_t most_steps;
+} qg_work;
+
+#define QG_WRONG_STEPS (-2)
+
+/* Reads inputs [n_steps][n_inputs], all in RAM, and writes outputs [n_steps][n_outputs], for a model with last_step
+ * outputs [n_outputs] [R24]. Returns 0, or QG_WRONG_STEPS for n_steps of 0 or more than work->most_steps. */
+int8_t qg_run(const qg_model *model, const int16_t *inputs, uint16_t n_steps, const qg_work *work, int16_t *outputs);
+
+/* Runs `vector` and compares check values: 0, QG_SELFTEST_FAILED, or QG_WRONG_STEPS. Uses inputs [n_steps][n_inputs]
+ * and outputs, as qg_run writes them, as work space. */
+int8_t qg_run_selftest(const qg_model *model, const qg_selftest_vector *vector, const qg_work *work, int16_t *inputs,
+                       int16_t *outputs);
+
 /* The parts. */
+
+/* The head on x, which the layer before it puts out [R14]; without a head, x. Writes out [n_outputs]. */
+void qg_head(const qg_model *model, const int16_t *x, const qg_scratch *scratch, int16_t *out);
+
+/* h and residual of one layer [R13]. */
+void qg_gru_reset(const qg_gru *gru, int16_t *h, uint16_t *residual);
 
 void qg_gru_reset_after(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual, const qg_gates *gates,
                         int16_t *product);
 void qg_gru_reset_before(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual, const qg_gates *gates,
                          int16_t *product);
 void qg_dense_layer(const qg_dense *dense, const int16_t *x, int16_t *out);
+void qg_look_up(const qg_embedding *embedding, const int16_t *x, int16_t *out); /* [R21] x is a token */
 
 uint16_t qg_sigmoid(int32_t a);      /* [R7] s32f14 -> u16f15, 0 ... 2^15 */
+uint16_t qg_hard_sigmoid(int32_t a); /* [R18] s32f15 -> u16f15, 0 ... 2^15 */
 int16_t qg_tanh(int32_t a);          /* [R8] s32f14 -> s16f15, -32767 ... 32767 */
 int16_t qg_dense_sigmoid(int32_t a); /* s32f14 -> s16f15, 0 ... 32767 */
 int16_t qg_linear(int32_t a);        /* saturates */
 int16_t qg_relu(int32_t a);          /* saturates */
+
+int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and ave, which mean different things by it */
+int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */
 
 /* Adds rows first_row ... first_row + n_rows - 1, requantized, to sums [R4]. Reads x [n_columns]. first_row is the
  * first row of a block, n_rows at least 1. */
@@ -147,6 +220,10 @@ void qg_affine_add(const qg_matrix *matrix, uint16_t first_row, uint16_t n_rows,
 /* The dot product of one row of n_columns weights with x, and those of a block of rows. */
 int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int16_t *x);
 void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+
+/* CRC-32 (IEEE 802.3) of bytes, and of 16-bit values, low byte first; continued from `crc`, first 0 [R16]. */
+uint32_t qg_crc32(uint32_t crc, const uint8_t *bytes, size_t n_bytes);
+uint32_t qg_check_values(uint32_t crc, const void *values, uint16_t n);
 
 /* A raw input from a number of sensor counts, when the model was calibrated in counts [R15]. Saturates. */
 int16_t qg_input_from_counts(int32_t counts, int8_t fraction_bits);

@@ -1,4 +1,4 @@
-/* One time step of a GRU layer, with either place of the reset gate [R9 ... R12]. */
+/* One time step of a GRU layer, with either place of the reset gate [R9 ... R13, R19]. */
 #include "qg_fixed.h"
 #include "quantgru.h"
 
@@ -23,8 +23,8 @@ static inline void read_s32(const int32_t *constants, uint16_t n, int32_t *value
     } while (++i < n);
 }
 
-/* Pre-activations of a block of units of one gate: bias + W x + U operand, s32f14 [R9]. The model proves that no
- * partial sum reaches 2^31. */
+/* Pre-activations of a block of units of one gate: bias + W x + U operand, in the format of the gate's rows [R9]. The
+ * model proves that no partial sum reaches 2^31. */
 static void gate_sums(const qg_gru *gru, gate which, uint16_t first_unit, uint16_t n, const int16_t *x,
                       const int16_t *operand, int32_t sums[BLOCK_UNITS])
 {
@@ -35,8 +35,8 @@ static void gate_sums(const qg_gru *gru, gate which, uint16_t first_unit, uint16
 }
 
 /* u or r of all units [R10]. */
-static void sigmoid_gate(const qg_gru *gru, gate which, const int16_t *x, const int16_t *h, uint16_t *values,
-                         int32_t sums[BLOCK_UNITS])
+static void gate_values(const qg_gru *gru, gate which, const int16_t *x, const int16_t *h, uint16_t *values,
+                        int32_t sums[BLOCK_UNITS])
 {
     uint16_t unit = 0;
     do {
@@ -44,19 +44,22 @@ static void sigmoid_gate(const qg_gru *gru, gate which, const int16_t *x, const 
         size_t i = 0;
         gate_sums(gru, which, unit, n, x, h, sums);
         do {
-            /* u = 2^15 - sigmoid(a) = sigmoid(-a); |a| < 2^31 */
-            values[i] = qg_sigmoid(which == UPDATE ? -sums[i] : sums[i]);
+            /* u = 2^15 - gate(a) = gate(-a); |a| < 2^31 */
+            values[i] = gru->gate(which == UPDATE ? -sums[i] : sums[i]);
         } while (++i < n);
         values += n;
         unit = (uint16_t)(unit + n);
     } while (unit < gru->n_units);
 }
 
-static inline void tanh_of_sums(const int32_t *sums, uint16_t n, int16_t *values)
+/* n of a block of units, in the state's format [R19]. */
+static void candidates(const qg_gru *gru, const int32_t *sums, uint16_t n, int16_t *values)
 {
+    const uint8_t shift = gru->state_shift;
     size_t i = 0;
     do {
-        values[i] = qg_tanh(sums[i]);
+        const int16_t t = gru->candidate(sums[i]);
+        values[i] = shift == 0 ? t : (int16_t)qg_round_shift(t, shift);
     } while (++i < n);
 }
 
@@ -74,6 +77,16 @@ static void update_state(const qg_gru *gru, int16_t *h, uint16_t *residual, cons
     } while (++i < gru->n_units);
 }
 
+void qg_gru_reset(const qg_gru *gru, int16_t *h, uint16_t *residual)
+{
+    const int16_t *const initial_state = gru->initial_state;
+    size_t i = 0;
+    do {
+        h[i] = (int16_t)(initial_state == NULL ? 0 : QG_READ_S16(initial_state + i));
+        residual[i] = 0;
+    } while (++i < gru->n_units);
+}
+
 QG_KERNEL void qg_gru_reset_after(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual,
                                   const qg_gates *gates, int16_t *product)
 {
@@ -81,8 +94,8 @@ QG_KERNEL void qg_gru_reset_after(const qg_gru *gru, const int16_t *x, int16_t *
     int32_t sums[BLOCK_UNITS];
     uint16_t unit = 0;
     (void)product;
-    sigmoid_gate(gru, UPDATE, x, h, gates->u, sums);
-    sigmoid_gate(gru, RESET, x, h, gates->r, sums);
+    gate_values(gru, UPDATE, x, h, gates->u, sums);
+    gate_values(gru, RESET, x, h, gates->r, sums);
     do {
         const uint16_t row = (uint16_t)(CANDIDATE * n_units + unit);
         const uint16_t n = block_size(n_units, unit);
@@ -95,7 +108,7 @@ QG_KERNEL void qg_gru_reset_after(const qg_gru *gru, const int16_t *x, int16_t *
             sums[i] = qg_reset_product(sums[i], r[i]) + QG_READ_S32(bias + i);
         } while (++i < n);
         qg_affine_add(&gru->input, row, n, x, sums);
-        tanh_of_sums(sums, n, gates->n + unit);
+        candidates(gru, sums, n, gates->n + unit);
         unit = (uint16_t)(unit + n);
     } while (unit < n_units);
     update_state(gru, h, residual, gates);
@@ -107,8 +120,8 @@ QG_KERNEL void qg_gru_reset_before(const qg_gru *gru, const int16_t *x, int16_t 
     const uint16_t n_units = gru->n_units;
     int32_t sums[BLOCK_UNITS];
     uint16_t unit = 0;
-    sigmoid_gate(gru, UPDATE, x, h, gates->u, sums);
-    sigmoid_gate(gru, RESET, x, h, gates->r, sums);
+    gate_values(gru, UPDATE, x, h, gates->u, sums);
+    gate_values(gru, RESET, x, h, gates->r, sums);
     do { /* [R11b] |h r| <= 2^30 */
         product[unit] = (int16_t)qg_round_shift((int32_t)h[unit] * (int32_t)gates->r[unit], 15);
     } while (++unit < n_units);
@@ -116,7 +129,7 @@ QG_KERNEL void qg_gru_reset_before(const qg_gru *gru, const int16_t *x, int16_t 
     do {
         const uint16_t n = block_size(n_units, unit);
         gate_sums(gru, CANDIDATE, unit, n, x, product, sums);
-        tanh_of_sums(sums, n, gates->n + unit);
+        candidates(gru, sums, n, gates->n + unit);
         unit = (uint16_t)(unit + n);
     } while (unit < n_units);
     update_state(gru, h, residual, gates);

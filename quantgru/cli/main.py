@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 
 import click
 
@@ -13,11 +14,12 @@ from quantgru import __version__
 from quantgru.cli.boards import boards
 from quantgru.cli.demo import demo
 from quantgru.cli.export import export
+from quantgru.cli.formats import formats
 from quantgru.cli.hil import hil
 from quantgru.cli.inspect import inspect
 from quantgru.cli.quantize import quantize
 from quantgru.cli.simulate import simulate
-from quantgru.errors import QuantgruError
+from quantgru.errors import QuantgruError, QuantgruWarning
 
 WRONG_INPUT = 2  # and whatever else went wrong: 1 says that a step differed
 INTERRUPTED = 130  # as the shell says it: 128 + SIGINT
@@ -51,11 +53,13 @@ def cli() -> None:
       quantgru export gesture.qgru -o firmware/gesture
       quantgru hil gesture.qgru --input test.npz --port /dev/ttyACM0
 
-    Input files are .npz with an array x [sequences, steps, features], and optional arrays lengths and labels.
+    Input files are .npz with an array x [sequences, steps, features]. Optional are lengths and labels [sequences], mask
+    [sequences, steps] (false where a step is none), and initial_state0, initial_state1, ... [sequences, units], one for
+    each GRU layer. `quantgru formats` says what models can be.
     """
 
 
-for command in (demo, quantize, inspect, simulate, export, hil, boards):
+for command in (demo, quantize, inspect, simulate, export, hil, boards, formats):
     cli.add_command(command)
 
 
@@ -64,6 +68,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the name of a file may be in no code page
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
     try:
         sys.exit(cli(standalone_mode=False))
     except click.ClickException as error:
@@ -78,6 +83,12 @@ def main() -> None:
             traceback.print_exc()
             sys.exit(WRONG_INPUT)
         _fail(_one_line(error))
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
+    """Our own warnings in one line; those of libraries are for developers."""
+    if issubclass(category, QuantgruWarning):
+        click.echo(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
+
+from quantgru.cli.loading import load_model, loading_options
 
 
 @click.command(epilog="Example: quantgru quantize gesture.keras --calibration train.npz -o gesture.qgru")
@@ -14,13 +18,7 @@ import click
     metavar="S.npz",
     help="Arrays mean and scale [features]: the model was trained on (x - mean) / scale.",
 )
-@click.option(
-    "--softmax",
-    type=click.Choice(["refuse", "logits"]),
-    default="refuse",
-    show_default=True,
-    help="What to do with a softmax at the end: 'logits' leaves it out, the largest entry stays the same.",
-)
+@loading_options
 @click.option("--input-units", metavar="UNITS", help="Units of the inputs, set apart by commas: g,g,g,deg/s")
 @click.option("--output-units", metavar="UNITS", help="Units of the outputs, set apart by commas.")
 @click.option("--name", help="Name of the model, which starts its C identifiers.  [default: the file's name]")
@@ -29,26 +27,25 @@ def quantize(
     calibration: str,
     output: str,
     standardisation: str | None,
-    softmax: str,
     input_units: str | None,
     output_units: str | None,
     name: str | None,
+    **loading: Any,
 ) -> None:
-    """Choose formats on calibration data and quantize MODEL (.keras, or .qgf from FloatModel.save)."""
+    """Choose formats on calibration data and quantize MODEL, a file that `quantgru formats` lists."""
     from pathlib import Path
-    from typing import Literal, cast
 
     from quantgru.c_names import c_name, nearest_c_name
     from quantgru.cli.console import console, require_writable
-    from quantgru.importers import load
     from quantgru.quantizer import quantize as to_integers
     from quantgru.report.inspection import print_inspection
-    from quantgru.sequences import load_npz, load_vectors
+    from quantgru.sequences import load_initial_states, load_npz, load_vectors
 
     require_writable(output)
     name = nearest_c_name(Path(output).stem) if name is None else c_name(name)
-    float_model = load(model, softmax=cast(Literal["refuse", "logits"], softmax))
+    float_model = load_model(model, loading)
     sequences, _ = load_npz(calibration, "calibration data")
+    initial_states = load_initial_states(calibration, "calibration data")
     mean = scale = None
     if standardisation is not None:
         mean, scale = load_vectors(standardisation, ["mean", "scale"], "standardisation")
@@ -57,6 +54,7 @@ def quantize(
         sequences,
         mean=mean,
         scale=scale,
+        initial_states=initial_states,
         name=name,
         input_units=_units(input_units),
         output_units=_units(output_units),

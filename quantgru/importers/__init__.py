@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from quantgru.errors import ModelError
+from quantgru.importers.arrays import from_arrays
 from quantgru.importers.options import ImportOptions, Softmax
 from quantgru.importers.sources import FILES, KERAS_OBJECT, PYTORCH_OBJECT, STATE_DICT, Source
 from quantgru.model import FloatModel
 from quantgru.model.layers import Reset
 
-__all__ = ["ImportOptions", "Softmax", "load"]
+__all__ = ["ImportOptions", "Softmax", "from_arrays", "load"]
 
 
 def load(

@@ -99,7 +99,7 @@ class Array:
             letters = "".join(name for name, _ in places)
             gates = "".join(gate for gate in GATES if gate in letters)
             (factor,) = (letter for letter in letters if letter in FACTORS)
-            columns = len(places) == 2 and not any(gate in places[0][0] for gate in GATES)
+            columns = factor in "xh" and not any(gate in places[0][0] for gate in GATES)
             yield Block(gates, factor, columns, tuple(where for _, where in places))
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from quantgru.npz import read_npz
 FloatArray = npt.NDArray[np.float64]
 
 _LIMIT_BYTES: Final = 2**28  # of the arrays of a file together
-_NUMBERED: Final = re.compile(r"(\d{1,3})[./](.+)")  # "0.kernel": an array of the first layer
+_NUMBERED: Final = re.compile(r"(0|[1-9]\d{0,2})[./](.+)")  # "0.kernel": an array of the first layer
 _TEXTS: Final = ("convention", "gate", "candidate")
 
 
@@ -38,12 +39,13 @@ class Functions:
     candidate: Candidate = "tanh"
 
     def __post_init__(self) -> None:
-        if self.gate == "hard_sigmoid" and (self.slope is None or not 0 < self.slope < np.inf):
+        has_slope = self.gate == "hard_sigmoid"
+        if has_slope and not (isinstance(self.slope, Real) and 0 < self.slope < np.inf):
             raise ConfigError(
-                f"gate 'hard_sigmoid' with slope={self.slope!r}: it is slope * a + 1/2, limited to 0 ... 1, and needs a "
+                f"gate 'hard_sigmoid' with slope={self.slope!r}: it is slope * a + 1/2, limited to 0 ... 1, with a "
                 "positive slope: 0.2 in Keras 2 and, unless a file says otherwise, in ONNX; 1/6 in Keras 3 and PyTorch"
             )
-        if self.gate != "hard_sigmoid" and self.slope is not None:
+        if not has_slope and self.slope is not None:
             raise ConfigError(f"slope={self.slope!r} with gate {self.gate!r}: only gate 'hard_sigmoid' has a slope")
 
     def put_into(self, layer: Gru) -> Gru:
@@ -82,8 +84,8 @@ def from_arrays(
 def load_npz_file(path: Path, options: ImportOptions) -> FloatModel:
     """The GRU layers of an .npz file whose arrays are named as in a convention.
 
-    The convention is `options.convention`, or a text in the file, an array 'convention' of no axes. Also in the file may
-    be the texts 'gate' and 'candidate', the number 'slope', and 'initial_state', all as `from_arrays` has them. With
+    The convention is `options.convention`, or a text in the file, an array 'convention' of no axes. The file may also
+    have the texts 'gate' and 'candidate', the number 'slope', and 'initial_state', all as `from_arrays` has them. With
     several layers, names begin with their numbers: '0.kernel', '1.kernel'. Raises ModelError, or ConfigError for an
     unknown convention.
     """
@@ -109,7 +111,8 @@ def load_npz_file(path: Path, options: ImportOptions) -> FloatModel:
 def convention_named(name: object) -> Convention:
     if isinstance(name, str) and name in CONVENTIONS:
         return CONVENTIONS[name]
-    close = get_close_matches(str(name).lower(), CONVENTIONS, n=3, cutoff=0.5)
+    text = str(name).lower()
+    close = [known for known in CONVENTIONS if text in known] or get_close_matches(text, CONVENTIONS, n=3)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     raise ConfigError(f"convention {_short(name)} is unknown; {hint}known are {', '.join(CONVENTIONS)}")
 
@@ -170,7 +173,8 @@ def _real(where: str, array: Array, given: Any) -> FloatArray:
 
 def _sizes(where: str, convention: Convention, arrays: Mapping[Array, FloatArray]) -> Sizes:
     """H and I, with which all shapes agree. Raises ModelError."""
-    required = [(array, arrays[array].shape) for array in convention.arrays]
+    from_state_first = sorted(convention.arrays, key=lambda array: "h" not in array.factors)  # these hold H twice
+    required = [(array, arrays[array].shape) for array in from_state_first]
     units = next(found for array, shape in required if (found := array.units(shape)) is not None)
     inputs = next(found for array, shape in required if (found := array.inputs(shape, units)) is not None)
     sizes = Sizes(max(units, 1), max(inputs, 1))
@@ -191,8 +195,9 @@ def _with_state(layer: Gru, initial_state: Any) -> Gru:
 
 
 def _model(name: str, layers: tuple[Gru, ...], convention: Convention, source: str) -> FloatModel:
-    notes = (f"imported from {source}, convention {convention.name}",)
-    return FloatModel(layers, False, identifier(name), notes)
+    biased = any(layer.bias.any() or layer.recurrent_bias.any() for layer in layers)
+    note = f"imported from {source}, convention {convention.name}" + ("" if biased else ", all biases zero")
+    return FloatModel(layers, False, identifier(name), (note,))
 
 
 def _chosen(where: str, option: str | None, text: str | None) -> str:

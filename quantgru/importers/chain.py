@@ -87,9 +87,9 @@ class Chain:
             self.layers.append(Reverse())
 
     def add_embedding(self, where: str, layer: Embedding) -> None:
-        if self.layers or self._affine:
+        if self._affine or any(not isinstance(before, Reverse) for before in self.layers):
             raise refuse(where, "an embedding after another layer", "it reads token numbers: put it first")
-        self.layers.append(layer)
+        self.layers.insert(0, layer)  # before a reversal, too: it reads each step alone
 
     def add_dense(self, where: str, layer: Dense) -> None:
         self._refuse_after_softmax(where)

@@ -35,26 +35,30 @@ class Convention:
     @property
     def expected(self) -> str:
         """Its arrays with their shapes."""
-        text = ", ".join(f"{array.name} {array.shape_text}" for array in self.arrays)
+        text = _listed(self.arrays)
         for group in self.optional:
-            together = ", ".join(f"{array.name} {array.shape_text}" for array in group)
-            text += f"; or with {together}, too" if len(group) == 1 else f"; or with all of {together}, too"
+            text += f"; optional {_listed(group)}" + (" (all or none)" if len(group) > 1 else "")
         return text
 
     def blocks_of(self, array: Array) -> str:
-        """What the array is made of, in blocks W, U, b, c of the canonical cell.
+        """What the array is made of, in blocks W, U, b, c of the canonical cell, rows of blocks after each other.
 
-        >>> CONVENTIONS["pytorch"].blocks_of(Array("weight_ih", "r z n", "x"))
-        'W[r], W[z], W[n]'
+        >>> CONVENTIONS["tensorflow1"].blocks_of(Array("gates/kernel", "x h", "r z"))
+        'W[r]ᵀ, W[z]ᵀ; U[r]ᵀ, U[z]ᵀ'
         """
-        texts = []
+        rows: dict[int, list[str]] = {}
         for block in array.blocks(Sizes(1, 1)):
             same = []
             for gate in block.gates:
                 sign = "-" if gate == "z" and self.update == "replaces" else ""
                 same.append(f"{sign}{FACTORS[block.factor]}[{gate}]{'ᵀ' if block.columns else ''}")
-            texts.append(" = ".join(same))
-        return ", ".join(texts)
+            row = block.where[0].start if len(block.where) > 1 else 0
+            rows.setdefault(row, []).append(" = ".join(same))
+        return "; ".join(", ".join(row) for row in rows.values())
+
+
+def _listed(arrays: tuple[Array, ...]) -> str:
+    return ", ".join(f"{array.name} {array.shape_text}" for array in arrays)
 
 
 def _gates(weight: str, state_weight: str, bias: str, *, columns: bool = False) -> tuple[tuple[Array, ...], ...]:
@@ -194,12 +198,12 @@ _TABLE: Final = (
     ),
     Convention(
         "keras-reset-after",
-        "keras.layers.GRU(reset_after=True), its default, get_weights()",
+        "keras.layers.GRU with reset_after=True, its default; gates z, r, h in the order of get_weights()",
         (
             "z = σ(x kernel_z + bias[0]_z + h recurrent_kernel_z + bias[1]_z)",
             "r = σ(x kernel_r + bias[0]_r + h recurrent_kernel_r + bias[1]_r)",
-            "n = tanh(x kernel_n + bias[0]_n + r ∘ (h recurrent_kernel_n + bias[1]_n))",
-            "h' = z ∘ h + (1 - z) ∘ n",
+            "h~ = tanh(x kernel_h + bias[0]_h + r ∘ (h recurrent_kernel_h + bias[1]_h))",
+            "h' = z ∘ h + (1 - z) ∘ h~",
         ),
         "after",
         "keeps",
@@ -208,12 +212,12 @@ _TABLE: Final = (
     ),
     Convention(
         "keras-reset-before",
-        "keras.layers.GRU(reset_after=False), get_weights()",
+        "keras.layers.GRU with reset_after=False; gates z, r, h in the order of get_weights()",
         (
             "z = σ(x kernel_z + h recurrent_kernel_z + bias_z)",
             "r = σ(x kernel_r + h recurrent_kernel_r + bias_r)",
-            "n = tanh(x kernel_n + (r ∘ h) recurrent_kernel_n + bias_n)",
-            "h' = z ∘ h + (1 - z) ∘ n",
+            "h~ = tanh(x kernel_h + (r ∘ h) recurrent_kernel_h + bias_h)",
+            "h' = z ∘ h + (1 - z) ∘ h~",
         ),
         "before",
         "keeps",
@@ -271,8 +275,8 @@ _TABLE: Final = (
         (
             "z = σ(x Wzᵀ + h Rzᵀ + Wbz + Rbz)",
             "r = σ(x Wrᵀ + h Rrᵀ + Wbr + Rbr)",
-            "n = tanh(x Whᵀ + (r ∘ h) Rhᵀ + Rbh + Wbh)",
-            "h' = (1 - z) ∘ n + z ∘ h",
+            "h~ = tanh(x Whᵀ + (r ∘ h) Rhᵀ + Rbh + Wbh)",
+            "h' = (1 - z) ∘ h~ + z ∘ h",
         ),
         "before",
         "keeps",
@@ -285,8 +289,8 @@ _TABLE: Final = (
         (
             "z = σ(x Wzᵀ + h Rzᵀ + Wbz + Rbz)",
             "r = σ(x Wrᵀ + h Rrᵀ + Wbr + Rbr)",
-            "n = tanh(x Whᵀ + r ∘ (h Rhᵀ + Rbh) + Wbh)",
-            "h' = (1 - z) ∘ n + z ∘ h",
+            "h~ = tanh(x Whᵀ + r ∘ (h Rhᵀ + Rbh) + Wbh)",
+            "h' = (1 - z) ∘ h~ + z ∘ h",
         ),
         "after",
         "keeps",

@@ -26,7 +26,8 @@ class Entry:
     """One layer of a model.
 
     path    the names of the models that it is in, and its own
-    group   the group of a Keras 3 file that has its weights
+    group   its group in a Keras 3 file
+    inner   where in this group its weights are, if not directly in it
     result  which of its results goes on: 0, or of a layer with return_state the number of a state, from 1
     states  the inputs of the model that give its initial states
     """
@@ -35,6 +36,7 @@ class Entry:
     config: Mapping[str, Any]
     path: tuple[str, ...]
     group: str
+    inner: str = ""
     result: int = 0
     states: tuple[str, ...] = ()
 
@@ -267,8 +269,10 @@ def input_names(inputs: Any) -> list[str]:
 
 def _refuse_unused_inputs(where: str, entries: Sequence[Entry], inputs: Any) -> None:
     names = input_names(inputs)
+    if not names:
+        return
     used = {state for entry in entries for state in entry.states} | {entries[0].name}
-    if names and set(names) != used:
+    if set(names) != used:
         raise refuse(
             where,
             f"{len(names)} inputs",

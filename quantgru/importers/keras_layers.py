@@ -1,27 +1,24 @@
-"""The layers of a Keras chain, converted one by one. The same for live models and for files.
-
-Weights come as arrays or as data sets of a file: both have shape and dtype, which are compared before anything is read.
-"""
+"""The layers of a Keras chain, converted one by one. The same for live models and for files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from quantgru.activations import DENSE_ACTIVATIONS
 from quantgru.importers.chain import Chain, refuse
-from quantgru.importers.gates import KERAS_ORDER, finite, stacked_gru
-from quantgru.importers.keras_config import Entry
-from quantgru.model import Dense, Layer
+from quantgru.importers.keras_affine import read_affine
+from quantgru.importers.keras_arguments import Shape, arrays, flag, function_name, number, positive, want
+from quantgru.importers.keras_config import RECURRENT, Entry, refuse_foreign_class
+from quantgru.importers.keras_recurrent import Recurrent, read_recurrent
+from quantgru.model import Bidirectional, Dense, Embedding, Gru, Layer, Reverse
 
-FloatArray = npt.NDArray[np.float64]
-Shape = tuple[int | None, ...]
 WeightsOf = Callable[[Entry], Sequence[Any]]
 
-IDENTITIES: Final = frozenset(
+IDENTITIES: Final = frozenset(  # they act in training only
     (
         "ActivityRegularization",
         "AlphaDropout",
@@ -32,158 +29,222 @@ IDENTITIES: Final = frozenset(
         "SpatialDropout1D",
     )
 )
-NEXT_STEPS: Final = {
-    "Bidirectional": "train a GRU in one direction: a device sees no future steps",
-    "Masking": "leave it out, and give sequences of unequal lengths as a list",
-    "GRUCell": "use keras.layers.GRU",
-    "RNN": "use keras.layers.GRU",
-}
-# Arguments of GRU that change what it computes, with the one value that is supported.
-GRU_ARGUMENTS: Final = {
-    "activation": "tanh",
-    "recurrent_activation": "sigmoid",
-    "go_backwards": False,
-    "stateful": False,
-    "return_state": False,
-}
+IN_TIME_DISTRIBUTED: Final = frozenset(("Activation", "Dense", "ReLU", "Softmax", *IDENTITIES))
+AFFINE: Final = ("Normalization", "BatchNormalization", "Rescaling")
+SOFTMAXES: Final = ("softmax", "log_softmax")
 RELU_ARGUMENTS: Final = {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}
+NEXT_STEPS: Final = {
+    "GRUCell": "use keras.layers.GRU",
+    "Lambda": "say what it does with layers of keras.layers",
+    "LayerNormalization": "train with BatchNormalization, which is a fixed scale and shift in inference",
+    "LSTM": "train with keras.layers.GRU",
+    "SimpleRNN": "train with keras.layers.GRU",
+}
+# The index [:, -1], as Functional models write it.
+_ALL: Final = {"class_name": "__slice__", "config": {"start": None, "stop": None, "step": None}}
 
 
 @dataclass(frozen=True)
 class KerasSource:
-    """An entry with weights, the layer made of it, and the softmax of its own that was left out, if any."""
+    """An entry with weights, and the layers made of it alone.
+
+    last_step  whether it gives a single step out of several
+    flat       whether it reads a single step
+    left_out   the softmax of its own that was left out
+    """
 
     entry: Entry
-    layer: Layer
+    layers: tuple[Layer, ...]
+    last_step: bool = False
+    flat: bool = False
     left_out: str | None = None
 
 
 @dataclass
 class KerasReader:
-    """Adds the layers of entries to `chain`; `sources` says which layer came of which entry."""
+    """Adds the layers of entries to `chain`; `sources` says which layers came of which entry.
+
+    version  of Keras, 2 or 3
+    given    for each GRU layer of the model the input that gives its initial state, or None
+    """
 
     chain: Chain
     weights_of: WeightsOf
+    version: int = 3
     sources: list[KerasSource] = field(default_factory=list)
+    given: list[str | None] = field(default_factory=list)
 
     def read(self, entries: Sequence[Entry]) -> None:
         """Raises ModelError at the first layer that is not supported."""
+        _check_input(entries)
         for entry in entries:
+            if entry.result and entry.kind not in RECURRENT:
+                raise refuse(entry.where, f"its result {entry.result} goes on, it has one")
             self._read_entry(entry)
 
     def _read_entry(self, entry: Entry) -> None:
         config = entry.config
         match entry.kind:
-            case "InputLayer":
-                _check_input(entry)
-            case "GRU":
-                self._gru(entry)
+            case kind if kind in RECURRENT:
+                self._recurrent(entry)
             case "Dense":
-                self._dense(entry, config)
+                self._dense(entry)
             case "TimeDistributed":
                 self._time_distributed(entry)
+            case "Embedding":
+                self._embedding(entry)
+            case "Masking":
+                self._masking(entry)
+            case kind if kind in AFFINE:
+                self._affine(entry)
+            case "GetItem":
+                self._index(entry)
             case "Activation":
                 self._activation(entry, config["activation"])
             case "ReLU":
-                _want(entry, RELU_ARGUMENTS)
+                want(entry.where, config, RELU_ARGUMENTS)
                 self.chain.add_activation(entry.where, "relu")
             case "Softmax":
                 self.chain.add_softmax(entry.where, "softmax", None if config["axis"] == -1 else str(config["axis"]))
-            case kind if kind in IDENTITIES:
-                pass  # they act in training only
+            case kind if kind in IDENTITIES or kind == "InputLayer":
+                pass
             case kind:
                 raise refuse(entry.where, "this layer is not supported", *_next_step(kind))
 
-    def _gru(self, entry: Entry) -> None:
-        _want(entry, GRU_ARGUMENTS)
-        units, after, bias = _units(entry, entry.config), _flag(entry, "reset_after"), _flag(entry, "use_bias")
-        shapes: dict[str, Shape] = {"kernel": (None, 3 * units), "recurrent_kernel": (units, 3 * units)}
-        if bias:
-            shapes["bias"] = (2, 3 * units) if after else (3 * units,)
-        arrays = _arrays(entry, self.weights_of(entry), shapes)
-        biases = np.zeros((2, 3 * units))
-        if bias:
-            biases[: 2 if after else 1] = arrays["bias"]
-        weights = (arrays["kernel"].T, arrays["recurrent_kernel"].T)
-        layer = stacked_gru(entry.name, "after" if after else "before", KERAS_ORDER, weights, (biases[0], biases[1]))
-        self.chain.add_recurrent(entry.where, [layer])
-        self.sources.append(KerasSource(entry, layer))
-        if not _flag(entry, "return_sequences"):
+    def _recurrent(self, entry: Entry) -> None:
+        found = read_recurrent(entry, self.weights_of(entry), self.version)
+        final = _takes_final_states(entry, found)
+        self._check_mask(entry, found)
+        if found.reverse:
+            self.chain.add_reverse(entry.where)
+        self.chain.add_recurrent(entry.where, found.layers)
+        if final:
+            self.chain.take_final_states(entry.where)
+        elif not found.sequences:
             self.chain.take_last_step()
+        layers = (Reverse(), *found.layers) if found.reverse else found.layers
+        self.sources.append(KerasSource(entry, layers, last_step=final or not found.sequences))
+        self._note_states(entry, found)
+
+    def _check_mask(self, entry: Entry, found: Recurrent) -> None:
+        """What Keras does at masked steps beyond leaving them out."""
+        if self.chain.mask_value is None:
+            return
+        if found.reverse and found.sequences:
+            raise refuse(
+                entry.where,
+                "go_backwards with return_sequences=True on masked steps: Keras turns the steps around, not the mask",
+                "leave the mask out, and give sequences of unequal lengths as a list",
+            )
+        if found.zero_masked and not found.sequences:
+            raise refuse(entry.where, "zero_output_for_mask=True with return_sequences=False on masked steps")
+        if found.zero_masked:
+            self.chain.notes.append(f"{entry.where}: gives 0 at masked steps in Keras, here what it gave before")
+
+    def _note_states(self, entry: Entry, found: Recurrent) -> None:
+        n_grus = sum(2 if isinstance(layer, Bidirectional) else 1 for layer in found.layers)
+        if entry.states and len(entry.states) != n_grus:
+            raise refuse(entry.where, f"{len(entry.states)} initial states, expected {n_grus}")
+        self.given += entry.states or [None] * n_grus
+        if entry.states:
+            inputs = " and ".join(entry.states)
+            self.chain.notes.append(f"{entry.where}: its initial state is input {inputs}: run(x, initial_states=...)")
+        if found.stateful:
+            self.chain.notes.append(
+                f"{entry.where}: stateful; a run starts at 0, or goes on with initial_states=model.final_states(x)"
+            )
+
+    def _dense(self, entry: Entry) -> None:
+        where, config = entry.where, entry.config
+        units = positive(where, config, "units")
+        shapes: dict[str, Shape] = {"kernel": (None, units)}
+        if flag(where, config, "use_bias"):
+            shapes["bias"] = (units,)
+        found = arrays(where, self.weights_of(entry), shapes)
+        layer = Dense(entry.name, found["kernel"].T, found.get("bias", np.zeros(units)))
+        flat = self.chain.last_step
+        self.chain.add_dense(where, layer)
+        self._activation(entry, config["activation"])
+        name: Any = function_name(config["activation"])
+        if name in DENSE_ACTIVATIONS:
+            layer = replace(layer, activation=name)
+        self.sources.append(KerasSource(entry, (layer,), flat=flat, left_out=self.chain.left_out))
 
     def _time_distributed(self, entry: Entry) -> None:
         inner = entry.config["layer"]
-        if inner["class_name"] != "Dense":
-            raise refuse(entry.where, f"around a {inner['class_name']}", "only Dense may be inside")
+        if inner["class_name"] not in IN_TIME_DISTRIBUTED:
+            raise refuse(entry.where, f"around a {inner['class_name']}", "only Dense and activations may be inside")
         if self.chain.last_step:
-            raise refuse(entry.where, "after a GRU with return_sequences=False", "use the Dense layer alone")
-        self._dense(entry, inner["config"])
+            raise refuse(entry.where, "after a GRU with return_sequences=False", "use the layer inside alone")
+        refuse_foreign_class(entry.where, inner)
+        self._read_entry(replace(entry, kind=inner["class_name"], config=inner["config"], inner="layer/"))
 
-    def _dense(self, entry: Entry, config: Mapping[str, Any]) -> None:
-        units = _units(entry, config)
-        shapes: dict[str, Shape] = {"kernel": (None, units)}
-        if config["use_bias"]:
-            shapes["bias"] = (units,)
-        arrays = _arrays(entry, self.weights_of(entry), shapes)
-        layer = Dense(entry.name, arrays["kernel"].T, arrays.get("bias", np.zeros(units)))
-        self.chain.add_dense(entry.where, layer)
-        self._activation(entry, config["activation"])
-        self.sources.append(KerasSource(entry, self.chain.layers[-1], self.chain.left_out))
+    def _embedding(self, entry: Entry) -> None:
+        where = entry.where
+        shape = positive(where, entry.config, "input_dim"), positive(where, entry.config, "output_dim")
+        found = arrays(where, self.weights_of(entry), {"embeddings": shape})
+        if self.chain.mask_value is not None:
+            raise refuse(where, "an embedding of masked inputs", "use its own mask_zero=True")
+        layer = Embedding(entry.name, found["embeddings"])
+        self.chain.add_embedding(where, layer)
+        self.sources.append(KerasSource(entry, (layer,)))
+        if flag(where, entry.config, "mask_zero"):
+            if layer.n_tokens == 1:
+                raise refuse(where, "mask_zero=True with token 0 only, so that every step is masked")
+            self.chain.add_mask(where, 0.0)
+
+    def _masking(self, entry: Entry) -> None:
+        where, value = entry.where, number(entry.where, entry.config, "mask_value")
+        if self.chain.layers:
+            raise refuse(where, "masks what another layer computed", "mask the inputs of the model: put it first")
+        if float(np.float32(value)) != value:  # float32 inputs never have it
+            raise refuse(where, f"mask_value={value}, which float32 rounds", "use a number like -1 or 0.5")
+        self.chain.add_mask(where, value)
+
+    def _affine(self, entry: Entry) -> None:
+        rank = 2 if self.chain.last_step else 3
+        scale, shift = read_affine(entry, self.weights_of(entry), rank)
+        self.chain.add_affine(entry.where, scale, shift)
+        width = max(scale.size, shift.size)
+        layer = Dense(entry.name, np.diag(np.broadcast_to(scale, width)), np.broadcast_to(shift, width))
+        self.sources.append(KerasSource(entry, (layer,), flat=rank == 2))
+
+    def _index(self, entry: Entry) -> None:
+        if self.chain.last_step or entry.config["index"] not in ([_ALL, -1], [_ALL, -1, _ALL]):
+            raise refuse(entry.where, "an index other than [:, -1], the last step")
+        if self.chain.mask_value is not None:
+            raise refuse(entry.where, "the last step of masked ones", "use return_sequences=False")
+        self.chain.take_last_step()
 
     def _activation(self, entry: Entry, activation: Any) -> None:
-        name = _function_name(activation)
-        if name in ("softmax", "log_softmax"):
+        name = function_name(activation)
+        if name in SOFTMAXES:
             self.chain.add_softmax(entry.where, name, None)
         else:
             self.chain.add_activation(entry.where, name)
+
+
+def _takes_final_states(entry: Entry, found: Recurrent) -> bool:
+    """Whether the state that a layer with return_state gives goes on, rather than its output."""
+    if entry.result == 0:
+        return False
+    last = found.layers[-1]
+    if not isinstance(last, Gru) or entry.result != len(found.layers):
+        raise refuse(entry.where, f"its result {entry.result} goes on", "use its output, or the state of its last GRU")
+    return True
 
 
 def _next_step(kind: str) -> tuple[str, ...]:
     return (NEXT_STEPS[kind],) if kind in NEXT_STEPS else ()
 
 
-def _check_input(entry: Entry) -> None:
-    shape = entry.config.get("batch_shape") or ()
-    if len(shape) != 3:
-        raise refuse(entry.where, f"shape {tuple(shape)}", "give it the shape (steps, features), steps may be None")
-
-
-def _want(entry: Entry, allowed: Mapping[str, Any]) -> None:
-    """Raises ModelError for an argument with another value than the allowed one; an absent one has Keras's default."""
-    for key, value in allowed.items():
-        found = _function_name(entry.config[key]) if "activation" in key else entry.config.get(key, value)
-        if found != value:
-            raise refuse(entry.where, f"{key}={found!r}, only {value!r} is supported", f"train it with {key}={value!r}")
-
-
-def _flag(entry: Entry, key: str) -> bool:
-    if not isinstance(entry.config[key], bool):
-        raise refuse(entry.where, f"{key}={entry.config[key]!r}, expected true or false")
-    return bool(entry.config[key])
-
-
-def _units(entry: Entry, config: Mapping[str, Any]) -> int:
-    if not isinstance(config["units"], int) or config["units"] < 1:
-        raise refuse(entry.where, f"units={config['units']!r}, expected a positive number")
-    return int(config["units"])
-
-
-def _function_name(function: Any) -> str:
-    """The name of an activation, which is a string, a serialized function, or None for linear."""
-    if isinstance(function, Mapping):  # Keras's own functions are strings
-        return f"{function.get('config', 'lambda')} (a function of your own)"
-    return "linear" if function is None else str(function)
-
-
-def _arrays(entry: Entry, found: Sequence[Any], shapes: Mapping[str, Shape]) -> dict[str, FloatArray]:
-    """The weights by name, in float64. Nothing is read before its shape is what the configuration says."""
-    if len(found) != len(shapes):
-        raise refuse(entry.where, f"{len(found)} arrays of weights, expected {len(shapes)}: {', '.join(shapes)}")
-    for weight, (name, shape) in zip(found, shapes.items(), strict=True):
-        fits = len(weight.shape) == len(shape)
-        if not fits or 0 in weight.shape or any(n not in (None, m) for n, m in zip(shape, weight.shape, strict=True)):
-            expected = str(shape).replace("None", "any")
-            raise refuse(entry.where, f"{name} {tuple(weight.shape)}, its configuration says {expected}")
-        if weight.dtype.kind != "f":
-            raise refuse(entry.where, f"{name} of type {weight.dtype}", "give the model in float32 or float64")
-    return {name: finite(entry.where, name, weight[()]) for weight, name in zip(found, shapes, strict=True)}
+def _check_input(entries: Sequence[Entry]) -> None:
+    """The shape of the input, if there is a layer for it: (batch, steps, features), or (batch, steps) for tokens."""
+    if not entries or entries[0].kind != "InputLayer":
+        return
+    first: Mapping[str, Any] = entries[0].config
+    shape = first.get("batch_shape") or first.get("batch_input_shape") or ()
+    reader = next((entry.kind for entry in entries[1:] if entry.kind not in IDENTITIES), "")
+    expected, what = (2, "(steps,)") if reader == "Embedding" else (3, "(steps, features)")
+    if len(shape) != expected:
+        raise refuse(entries[0].where, f"shape {tuple(shape)}", f"give it the shape {what}, steps may be None")

@@ -115,7 +115,7 @@ def read_safetensors(where: str, path: Path) -> dict[str, Array]:
     if int.from_bytes(content[:8], "little") > HEADER_LIMIT:
         raise ModelError(f"{where}: a header of more than {HEADER_LIMIT} bytes; not a safetensors file, or damaged")
     try:
-        entries = safetensors.deserialize(content)
+        entries: Any = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
         return {name: _typed(where, name, entry) for name, entry in entries}
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{where}: {first_line(error)}; the file is damaged; save it again") from None
@@ -186,7 +186,7 @@ class _ZipReader:
 
 
 def _read_legacy(where: str, content: bytes) -> PtFile:
-    """Five pickles: magic, version, system, value, keys of the storages. Then these, each after its count in 64 bits."""
+    """Five pickles: magic, version, system, value, keys of the storages; then the storages, each after its count."""
     file = io.BytesIO(content[:PICKLE_LIMIT])
     for expected in (LEGACY_MAGIC, LEGACY_VERSION):
         if read_pickle(file)[0] != expected:

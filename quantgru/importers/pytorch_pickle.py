@@ -55,7 +55,11 @@ class Tensor:
 def _tensor(arguments: tuple[Any, ...]) -> Any:
     storage, offset, size, stride = arguments[:4]
     axes = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= AXES_LIMIT
-    if not axes or not isinstance(storage, Storage) or any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
+    if (
+        not axes
+        or not isinstance(storage, Storage)
+        or any(type(n) is not int or n < 0 for n in (offset, *size, *stride))
+    ):
         raise UnreadableError("a tensor with sizes that cannot be")
     return Tensor(storage, offset, size, stride)
 

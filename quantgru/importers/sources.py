@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Final
 
 
@@ -23,6 +24,13 @@ class Source:
     package: str
     options: tuple[str, ...]
 
+    @property
+    def installed(self) -> bool:
+        """Whether the package that it needs is there."""
+        return not self.package or find_spec(_MODULES.get(self.package, self.package)) is not None
+
+
+_MODULES: Final = {"protobuf": "google"}  # where a package's name is not that of its module
 
 KERAS_OBJECT: Final = Source((), "live Keras 3 model or GRU layer", ("keras", "load_keras"), "keras", ("softmax",))
 PYTORCH_OBJECT: Final = Source((), "live PyTorch module", ("pytorch", "load_pytorch"), "torch", ("softmax",))
@@ -51,3 +59,5 @@ FILES: Final = (
     Source((".npz",), "plain arrays, named as in a convention", ("arrays", "load_npz_file"), "", ("convention",)),
     Source((".qgf",), "float model by FloatModel.save", ("qgf_file", "load_qgf_file"), "", ()),
 )
+
+EVERY_SOURCE: Final = (*FILES, PYTORCH_OBJECT, KERAS_OBJECT, STATE_DICT)

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from quantgru.errors import ModelError
 from quantgru.importers.chain import identifier
 from quantgru.importers.gates import finite
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.pytorch_file import read_pt, read_safetensors
-from quantgru.importers.pytorch_layers import BATCH_NORM_EPSILON, gru_layer, gru_layers, parameter_names
+from quantgru.importers.pytorch_layers import BATCH_NORM_EPSILON, gru_layers, parameter_names
 from quantgru.importers.verify import first_line
 from quantgru.importers.weights_chain import Matrix, Normalisation, Part, Recurrent, Unsupported, chain_of_parts
 from quantgru.model import Dense, FloatModel
@@ -29,10 +30,10 @@ NESTED: Final = ("state_dict", "model_state_dict", "model")  # where training ch
 PREFIXES: Final = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 
 _RECURRENT: Final = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(_l\d{1,4}(_reverse)?)?")
-_CELL: Final = ({"weight_ih", "weight_hh"}, {"weight_ih", "weight_hh", "bias_ih", "bias_hh"})
-_STATISTICS: Final = {"running_mean", "running_var"}
+OTHER_CELLS: Final = {1: "a simple RNN layer", 4: "an LSTM layer"}  # by blocks of rows
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
 
 
 def load_state_dict(state: Mapping[Any, Any], options: ImportOptions) -> FloatModel:
@@ -73,7 +74,7 @@ def _model(where: str, name: str, state: Mapping[Any, Any], options: ImportOptio
     return chain.model(identifier(name), where)
 
 
-def _arrays(where: str, state: Mapping[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+def _arrays(where: str, state: Mapping[Any, Any]) -> dict[str, Array]:
     """All values as arrays, under names without the prefixes of wrappers. Numbers and the like are no arrays."""
     if any(not isinstance(name, str) for name in state):
         raise ModelError(f"{where}: holds keys that are no names, expected a state dict: names with tensors")
@@ -87,7 +88,7 @@ def _arrays(where: str, state: Mapping[Any, Any]) -> dict[str, np.ndarray[Any, A
     return {name: _array(where, name, value) for name, value in zip(names, state.values(), strict=True)}
 
 
-def _array(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
+def _array(where: str, name: str, value: Any) -> Array:
     """A numpy array, or the array of a tensor; bfloat16, which numpy has not, by way of float64."""
     try:
         if hasattr(value, "detach"):
@@ -122,23 +123,67 @@ def _parts(where: str, arrays: Arrays) -> dict[str, Part]:
 
 
 def _recurrent_part(where: str, module: str, arrays: Arrays) -> Part:
-    layout = _layout(arrays)
-    if isinstance(layout, Unsupported):
-        return layout
+    """An nn.GRU, or an nn.GRUCell, whose names have no layer number."""
+    if not any("_l" in name for name in arrays):
+        arrays = {f"{name}_l0": array for name, array in arrays.items()}
+    bidirectional = any(name.endswith("_reverse") for name in arrays)
+    n_layers = 1 + max(int(name.partition("_l")[2].removesuffix("_reverse") or 0) for name in arrays)
+    if found := _not_gru(arrays, n_layers, bidirectional):
+        return Unsupported(found)
     values = {name: finite(f"{where}: module {module!r}", name, array) for name, array in arrays.items()}
-    if layout is _CELL:
-        return Recurrent((gru_layer(module, values, ""),))
-    return Recurrent(gru_layers(module, values, *layout))
+    return Recurrent(gru_layers(module, values, n_layers, bidirectional))
 
 
-def _layout(arrays: Arrays) -> tuple[int, bool] | Unsupported:
-    """Number of layers and whether bidirectional, or _CELL; or what it is instead of a GRU."""
-    names = set(arrays)
-    bias = any(name.startswith("bias") for name in names)
-    bidirectional = any(name.endswith("_reverse") for name in names)
-    n_layers = 1 + max(int(name.partition("_l")[2].removesuffix("_reverse") or 0) for name in names)
-    cell = not any("_l" in name for name in names)
-    ...
+def _not_gru(arrays: Arrays, n_layers: int, bidirectional: bool) -> str | None:
+    """What arrays of a recurrent layer are instead of those of a GRU: rows are stacked, three blocks of the units."""
+    bias = any(name.startswith("bias") for name in arrays)
+    if n_layers > len(arrays):
+        return f"a recurrent layer {n_layers - 1} without those before it"
+    names = set(parameter_names(n_layers, bidirectional, bias))
+    if any(name.startswith("weight_hr") for name in arrays):
+        return "an LSTM layer with a projection"
+    if missing := sorted(names - arrays.keys()):
+        return f"a recurrent layer without {missing[0]}"
+    if wrong := [name for name, array in arrays.items() if array.dtype.kind not in "fiu"]:
+        return f"{wrong[0]} of type {arrays[wrong[0]].dtype}"
+    units = arrays["weight_hh_l0"].shape[-1] if arrays["weight_hh_l0"].ndim == 2 else 0
+    blocks, rest = divmod(len(arrays["weight_hh_l0"]), units) if units else (0, 0)
+    if not rest and blocks in OTHER_CELLS:
+        return OTHER_CELLS[blocks]
+    n_inputs = arrays["weight_ih_l0"].shape[-1] if arrays["weight_ih_l0"].ndim == 2 else 0
+    for name in sorted(names):
+        columns = n_inputs if "_l0" in name else units * (1 + bidirectional)
+        shape = {"weight_ih": (3 * units, columns), "weight_hh": (3 * units, units)}.get(name[:9], (3 * units,))
+        if arrays[name].shape != shape or 0 in shape:
+            return f"{name} {arrays[name].shape}, expected {shape} in a GRU"
+    return None
+
+
+def _other_part(where: str, module: str, arrays: Arrays) -> Part:
+    """A dense layer, an embedding or a normalisation, by the names and the axes of its arrays."""
+    where = f"{where}: module {module!r}"
+    numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "fiu"}
+    weight, bias = numbers.get("weight"), numbers.get("bias")
+    if weight is not None and weight.ndim == 2 and weight.size:
+        if arrays.keys() == {"weight"}:
+            return Matrix(finite(where, "weight", weight))
+        if arrays.keys() == {"weight", "bias"} and bias is not None and bias.shape == weight.shape[:1]:
+            return Dense(module, finite(where, "weight", weight), finite(where, "bias", bias))
+    vectors = {name: array for name, array in numbers.items() if name != "num_batches_tracked"}
+    of_norm = vectors.keys() in ({"running_mean", "running_var"}, {"running_mean", "running_var", "weight", "bias"})
+    if of_norm and {array.shape for array in vectors.values()} == {(vectors["running_mean"].size,)}:
+        return _normalisation(where, vectors)
+    if ".parametrizations." in module:
+        return Unsupported("a parametrization: give the live module, or remove it before saving")
+    listed = [f"{name} {array.shape}" for name, array in sorted(arrays.items())[:4]]
+    return Unsupported(", ".join(listed))
+
+
+def _normalisation(where: str, arrays: Arrays) -> Normalisation:
+    mean, variance = (finite(where, name, arrays[name]) for name in ("running_mean", "running_var"))
+    scale = finite(where, "weight", arrays.get("weight", np.ones(len(mean))))
+    shift = finite(where, "bias", arrays.get("bias", np.zeros(len(mean))))
+    return Normalisation(mean, variance, scale, shift, BATCH_NORM_EPSILON)
 
 
 def _shape(array: Array) -> str:

@@ -263,8 +263,8 @@ def _functions(name: str, arguments: list[str]) -> tuple[Any, Any, Any, Any]:
     ):
         raise _ChainError(
             f"module {_short(name)} with ({', '.join(arguments)}): in brackets may be two functions, of the gates "
-            f"({', '.join(GATES)}) and of the candidate ({', '.join(CANDIDATES)}); one of {', '.join(get_args(Merge))}; "
-            "after or before"
+            f"({', '.join(GATES)}) and of the candidate ({', '.join(CANDIDATES)}); a merge "
+            f"({', '.join(get_args(Merge))}); and a reset ({', '.join(get_args(Reset))})"
         )
     return *functions, merges[0] if merges else None, resets[0] if resets else None  # type: ignore[return-value]
 
@@ -283,12 +283,20 @@ def _number(text: str) -> float:
 
 def _example(parts: Mapping[str, Part]) -> str:
     """A chain of the file's modules, in the file's order."""
-    usable = {name: part for name, part in parts.items() if not isinstance(part, Unsupported)}
-    recurrent = [name for name, part in usable.items() if isinstance(part, Recurrent)]
-    first = [name for name, part in usable.items() if isinstance(part, Embedding)]
-    rest = [name for name in usable if name not in (*recurrent, *first)]
-    words = [*first, *recurrent[:LISTED], "last", *" relu ".join(rest[:LISTED]).split()]
-    return " ".join(words) if recurrent else "gru last fc"
+    recurrent = {name: part for name, part in parts.items() if isinstance(part, Recurrent)}
+    if not recurrent:
+        return "gru last fc"
+    n_inputs = next(iter(recurrent.values())).layers[0].n_inputs
+    first, rest = [], []
+    for name, part in parts.items():
+        if isinstance(part, Embedding):
+            first.append(name)
+        elif isinstance(part, Matrix) and part.values.shape[1] == n_inputs:
+            first.append(f"{name}(embedding)")
+        elif name not in recurrent and not isinstance(part, Unsupported):
+            rest.append(name)
+    head = ["last", *" relu ".join(rest[:LISTED]).split()] if rest else []
+    return " ".join([*first[:1], *list(recurrent)[:LISTED], *head])
 
 
 def _kind(part: Part) -> str:

@@ -94,7 +94,7 @@ class IntModel:
             if layer.n_inputs != width:
                 raise ModelError(f"layer {layer.name!r}: {layer.n_inputs} inputs, the layer before it gives {width}")
             width = layer.n_outputs
-            if isinstance(layer, IntEmbedding) and any(not isinstance(b, IntReverse) for b in self.layers[:i]):
+            if isinstance(layer, IntEmbedding) and i > 0:
                 raise ModelError(f"embedding {layer.name!r}: after another layer, it must be the first")
             if isinstance(layer, IntBidirectional) and layer.final:
                 only_dense = all(isinstance(after, IntDense) for after in self.layers[i + 1 :])

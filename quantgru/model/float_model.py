@@ -51,7 +51,7 @@ class FloatModel:
             width = layer.n_outputs
 
     def _check_place(self, i: int, layer: Layer) -> None:
-        if isinstance(layer, Embedding) and any(not isinstance(before, Reverse) for before in self.layers[:i]):
+        if isinstance(layer, Embedding) and i > 0:
             raise ModelError(f"embedding {layer.name!r}: after another layer, but it reads token numbers: put it first")
         if isinstance(layer, Bidirectional) and layer.final:
             after = [later for later in self.layers[i + 1 :] if not isinstance(later, Dense)]

@@ -30,12 +30,14 @@ MERGES: Final[dict[str, Callable[[FloatArray, FloatArray], FloatArray]]] = {
 class BodyRun:
     """What the layers before the head computed.
 
-    inputs  what each of these layers read
-    states  h of each GRU layer after each step [sequences, steps, units], steps in the order in which it read them
-    output  what the head reads
+    inputs      what each of these layers read
+    gru_inputs  what each GRU layer read, steps in the order in which it read them
+    states      h of each GRU layer after each step [sequences, steps, units], in that order
+    output      what the head reads
     """
 
     inputs: tuple[Sequences, ...]
+    gru_inputs: tuple[Sequences, ...]
     states: tuple[FloatArray, ...]
     output: Sequences
 
@@ -51,18 +53,20 @@ def run_body(
     if initial_states is not None:
         starts = as_states(initial_states, [layer.n_units for layer in model.grus], sequences.n_sequences)
     inputs: list[Sequences] = []
+    gru_inputs: list[Sequences] = []
     states: list[FloatArray] = []
     signal = sequences
 
     def run_gru(layer: Gru, x: Sequences) -> FloatArray:
         number = len(states)
+        gru_inputs.append(x)
         states.append(gru_states(layer, x, starts[number], observers[number] if observers else None))
         return states[-1]
 
     for layer in model.body:
         inputs.append(signal)
         signal = _run_layer(layer, signal, run_gru)
-    return BodyRun(tuple(inputs), tuple(states), signal)
+    return BodyRun(tuple(inputs), tuple(gru_inputs), tuple(states), signal)
 
 
 def _run_layer(layer: Layer, x: Sequences, run_gru: Callable[[Gru, Sequences], FloatArray]) -> Sequences:

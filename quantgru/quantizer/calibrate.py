@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.activations import BOUNDED_CANDIDATES
-from quantgru.model import Bidirectional, Dense, FloatModel, Gru
+from quantgru.model import Dense, FloatModel, Gru
 from quantgru.model.run import dense_output, run_body
 from quantgru.sequences import Sequences, StatesLike
 
@@ -69,14 +69,11 @@ def calibrate(model: FloatModel, sequences: Sequences, initial_states: StatesLik
     rows = sequences.rows()
     observers = [_GruObserver(layer, sequences) for layer in model.grus]
     body = run_body(model, sequences, initial_states, observers)
-    inputs = [x.rows() for x in body.inputs]
-    gru_means = [
-        x.mean(axis=0)
-        for layer, x in zip(model.body, inputs, strict=True)
-        for _ in range({Gru: 1, Bidirectional: 2}.get(type(layer), 0))
-    ]
+    gru_means = [x.rows().mean(axis=0) for x in body.gru_inputs]
     dense = [
-        _dense_statistics(layer, x) for layer, x in zip(model.body, inputs, strict=True) if isinstance(layer, Dense)
+        _dense_statistics(layer, x.rows())
+        for layer, x in zip(model.body, body.inputs, strict=True)
+        if isinstance(layer, Dense)
     ]
     y = body.output.rows()
     for layer in model.head:

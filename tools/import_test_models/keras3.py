@@ -27,7 +27,7 @@ from keras import layers
 FOLDER = MODELS / "keras3"
 FIRST = ("reset_after", "reset_before", "no_bias", "stack")  # these are in tests/models itself
 MASK_VALUE = -1.5
-WHOLE_HDF5 = ("bidirectional_concat", "embedding", "normalization", "compiled")
+WHOLE_HDF5 = ("bidirectional_concat", "normalization")
 WEIGHTS_HDF5 = ("functional", "bidirectional_concat")
 
 

@@ -4,7 +4,7 @@
     KERAS_BACKEND=torch python tools/import_test_models/keras_onnx.py
 
     pip install tensorflow-cpu==2.21.0 keras==3.15.1 tf2onnx==1.17.0 onnx==1.23.2 onnxruntime
-    KERAS_BACKEND=tensorflow python tools/import_test_models/keras_onnx.py
+    PYTHONHASHSEED=0 KERAS_BACKEND=tensorflow python tools/import_test_models/keras_onnx.py
 
 Neither holds a GRU node. The PyTorch back end unrolls the steps; where their number is left open it exports those of
 the sample that Keras makes up, which is one step, without a word: keras_torch_open_steps records both outputs. The
@@ -23,7 +23,7 @@ from keras import layers
 
 ONNX = MODELS / "onnx"
 BACKEND = keras.backend.backend()
-STEPS = 3  # an unrolled step takes 5 KB
+STEPS = 2  # an unrolled step takes 5 KB
 
 
 def build(name: str, steps: int | None, dtype: str) -> keras.Model:
@@ -34,7 +34,6 @@ def build(name: str, steps: int | None, dtype: str) -> keras.Model:
         "open_steps": [layers.GRU(4)],
         "reset_before": [layers.GRU(4, reset_after=False)],
         "every_step": [layers.GRU(4, return_sequences=True)],
-        "hard_sigmoid": [layers.GRU(4, recurrent_activation="hard_sigmoid", activation="relu")],
     }[name]
     return keras.Sequential([keras.Input((steps, 3)), *cells, layers.Dense(2)])
 
@@ -69,7 +68,7 @@ def check(path: Path, x: np.ndarray, y: np.ndarray) -> None:
 def main() -> None:
     ONNX.mkdir(parents=True, exist_ok=True)
     names = ["reset_after", "reset_before", "every_step"]
-    for name in [*names, "open_steps" if BACKEND == "torch" else "hard_sigmoid"]:
+    for name in [*names, "open_steps"] if BACKEND == "torch" else names:
         write(name)
 
 

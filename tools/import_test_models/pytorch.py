@@ -175,14 +175,15 @@ def variants(name: str) -> dict[str, dict[str, Any]]:
     if name not in ("last_step", "bidirectional"):
         return {"torchscript": torchscript, "dynamo": dynamo}
     free = tuple(torch.export.Dim.AUTO if axis < 2 else torch.export.Dim.STATIC for axis in range(3))
-    return {
+    found = {
         "torchscript": torchscript,
         "torchscript_fixed": {"dynamo": False},
         "torchscript_opset11": torchscript | {"opset_version": 11},
-        "torchscript_unfolded": torchscript | {"do_constant_folding": False},
         "dynamo": dynamo,
         "dynamo_free": dynamo | {"dynamic_shapes": ((free,),)},
     }
+    unfolded = {"torchscript_unfolded": torchscript | {"do_constant_folding": False}}
+    return found | unfolded if name == "last_step" else found
 
 
 def export(net: Net, inputs: Arrays, outputs: Arrays, path: Path, options: dict[str, Any]) -> None:

@@ -1,0 +1,179 @@
+/* Runs of whole sequences, layer after layer [R22 ... R24]. */
+#include "quantgru.h"
+
+#include <string.h>
+
+/* What the next layer reads and where it writes, in its own order of steps: step t is at x + t x_stride, and goes to
+ * y + t y_stride. The first layer that writes reads the inputs; all others read the rows, and write where they read. */
+typedef struct run {
+    const qg_work *work;
+    const qg_embedding *embedding; /* what is read are its tokens; NULL: what is read are the values themselves */
+    const int16_t *x;
+    int16_t *y;
+    ptrdiff_t x_stride;
+    ptrdiff_t y_stride;
+    uint16_t n_steps;
+} run;
+
+static const int16_t *read_step(const run *self, uint16_t t)
+{
+    const int16_t *const x = self->x + (ptrdiff_t)t * self->x_stride;
+    int16_t *const vector = self->work->scratch.vectors[0];
+    if (self->embedding == NULL) {
+        return x;
+    }
+    self->embedding->look_up(self->embedding, x, vector);
+    return vector;
+}
+
+static int16_t *written_step(const run *self, uint16_t t)
+{
+    return self->y + (ptrdiff_t)t * self->y_stride;
+}
+
+static void go_on_with_what_was_written(run *self)
+{
+    self->x = self->y;
+    self->x_stride = self->y_stride;
+    self->embedding = NULL;
+}
+
+static uint8_t reads_rows(const run *self)
+{
+    return self->x == self->y;
+}
+
+static void reverse(run *self)
+{
+    const ptrdiff_t last = (ptrdiff_t)(self->n_steps - 1);
+    if (reads_rows(self)) {
+        self->y += last * self->y_stride;
+        self->y_stride = -self->y_stride;
+    }
+    self->x += last * self->x_stride;
+    self->x_stride = -self->x_stride;
+}
+
+static void run_dense(run *self, const qg_dense *dense)
+{
+    const qg_scratch *const scratch = &self->work->scratch;
+    for (uint16_t t = 0; t < self->n_steps; ++t) {
+        int16_t *const out = scratch->vectors[self->embedding != NULL]; /* not in place: each output needs all of x */
+        dense->layer(dense, read_step(self, t), out);
+        memcpy(written_step(self, t), out, dense->matrix.n_rows * sizeof *out);
+    }
+    go_on_with_what_was_written(self);
+}
+
+static void step_gru(const run *self, const qg_gru *gru, uint16_t t, int16_t *h)
+{
+    const qg_work *const work = self->work;
+    gru->step(gru, read_step(self, t), h, work->residual, &work->scratch.gates, work->scratch.product);
+}
+
+static void run_gru(run *self, const qg_gru *gru)
+{
+    int16_t *const h = self->work->h;
+    qg_gru_reset(gru, h, self->work->residual);
+    for (uint16_t t = 0; t < self->n_steps; ++t) {
+        step_gru(self, gru, t, h);
+        memcpy(written_step(self, t), h, gru->n_units * sizeof *h);
+    }
+    go_on_with_what_was_written(self);
+}
+
+/* out may begin where forward does, or before it. */
+static void merge(const qg_bidirectional *layer, uint16_t n, const int16_t *forward, const int16_t *backward,
+                  int16_t *out)
+{
+    if (layer->merge == NULL) {
+        memmove(out, forward, n * sizeof *out);
+        memmove(out + n, backward, n * sizeof *out);
+        return;
+    }
+    for (uint16_t i = 0; i < n; ++i) {
+        out[i] = layer->merge(forward[i], backward[i]);
+    }
+}
+
+/* A vector for every step. */
+static void run_directions(run *self, const qg_bidirectional *layer, const qg_gru *forward)
+{
+    const qg_gru *const backward = forward + 1;
+    int16_t *const h = self->work->h;
+    /* The backward direction has yet to read what the forward one reads: within a row, they stand side by side. */
+    const uint16_t beside = reads_rows(self) ? forward->input.n_columns : 0;
+    qg_gru_reset(forward, h, self->work->residual);
+    for (uint16_t t = 0; t < self->n_steps; ++t) {
+        step_gru(self, forward, t, h);
+        memcpy(written_step(self, t) + beside, h, forward->n_units * sizeof *h);
+    }
+    qg_gru_reset(backward, h, self->work->residual);
+    for (uint16_t t = self->n_steps; t-- != 0;) {
+        int16_t *const y = written_step(self, t);
+        step_gru(self, backward, t, h);
+        merge(layer, forward->n_units, y + beside, h, y);
+    }
+    go_on_with_what_was_written(self);
+}
+
+/* One vector, of the states that both directions end with. */
+static void run_to_one_vector(run *self, const qg_bidirectional *layer, const qg_gru *forward)
+{
+    const qg_gru *const backward = forward + 1;
+    int16_t *const h = self->work->h;
+    int16_t *const backward_h = h + forward->n_units;
+    qg_gru_reset(forward, h, self->work->residual);
+    for (uint16_t t = 0; t < self->n_steps; ++t) {
+        step_gru(self, forward, t, h);
+    }
+    qg_gru_reset(backward, backward_h, self->work->residual);
+    for (uint16_t t = self->n_steps; t-- != 0;) {
+        step_gru(self, backward, t, backward_h);
+    }
+    merge(layer, forward->n_units, h, backward_h, h);
+    self->x = h;
+    self->n_steps = 1;
+}
+
+static void run_body(run *self, const qg_model *model)
+{
+    const uint8_t *const head = model->kinds + model->n_layers - model->n_head;
+    const qg_gru *gru = model->grus;
+    const qg_dense *dense = model->dense;
+    const qg_bidirectional *bidirectional = model->bidirectionals;
+    for (const uint8_t *kind = model->kinds; kind != head; ++kind) {
+        switch (*kind) {
+        case QG_GRU:
+            run_gru(self, gru++);
+            break;
+        case QG_DENSE:
+            run_dense(self, dense++);
+            break;
+        case QG_EMBEDDING:
+            self->embedding = model->embedding;
+            break;
+        case QG_REVERSE:
+            reverse(self);
+            break;
+        default:
+            (bidirectional->one_vector ? run_to_one_vector : run_directions)(self, bidirectional, gru);
+            ++bidirectional;
+            gru += 2;
+        }
+    }
+}
+
+int8_t qg_run(const qg_model *model, const int16_t *inputs, uint16_t n_steps, const qg_work *work, int16_t *outputs)
+{
+    run self = {work, NULL, inputs, work->rows, (ptrdiff_t)model->n_inputs, (ptrdiff_t)work->row_values, n_steps};
+    if (n_steps == 0 || n_steps > work->most_steps) {
+        return QG_WRONG_STEPS;
+    }
+    run_body(&self, model);
+    for (uint16_t t = model->last_step ? (uint16_t)(self.n_steps - 1) : 0; t < self.n_steps; ++t) {
+        qg_head(model, read_step(&self, t), &work->scratch, outputs);
+        outputs += model->n_outputs;
+    }
+    return 0;
+}

@@ -1,0 +1,46 @@
+"""Options of the commands that read a float model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from quantgru.model import FloatModel
+
+_OPTIONS = (
+    click.option(
+        "--softmax",
+        type=click.Choice(["refuse", "logits"]),
+        default="refuse",
+        show_default=True,
+        help="What to do with a softmax at the end: 'logits' leaves it out, the largest entry stays the same.",
+    ),
+    click.option(
+        "--reset",
+        type=click.Choice(["after", "before"]),
+        help="Where the reset gate acts, whatever an ONNX file says: after or before the product.",
+    ),
+    click.option(
+        "--chain",
+        metavar="TEXT",
+        help="The modules of a file that holds weights only, as they run: 'gru last fc1 relu fc2'.",
+    ),
+    click.option("--convention", metavar="NAME", help="What arrays of an .npz mean; `quantgru formats` lists them."),
+)
+
+
+def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that `load_model` takes."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def load_model(path: str, options: dict[str, Any]) -> FloatModel:
+    """The float model of a file; options as `loading_options` gives them."""
+    from quantgru.importers import load
+
+    return load(path, **options)

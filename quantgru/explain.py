@@ -1,0 +1,98 @@
+"""How a GRU comes to its numbers, step by step and unit by unit, in float and in integers side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quantgru.errors import ConfigError, DataError, ModelError
+from quantgru.int_model import IntModel
+from quantgru.model import FloatModel
+from quantgru.model.run import run_body
+from quantgru.quantizer import dequantize, quantize
+from quantgru.report.derivation import Derivation, GateValues, GruNumbers, unit_lines
+from quantgru.sequences import Sequences, SequencesLike
+from quantgru.simulator import run
+
+
+def explain(
+    model: FloatModel | IntModel,
+    x: SequencesLike | Sequences,
+    *,
+    calibration: SequencesLike | Sequences | None = None,
+    sequence: int = 0,
+    layer: int | str | None = None,
+    step: int | None = None,
+    unit: int | None = None,
+) -> list[Derivation]:
+    """The derivations of one sequence of x: of all GRU layers, steps and units, or of those that are given.
+
+    model        a float model, of which an integer one is made with formats from `calibration` (x if None); or an
+                 integer model, and the float weights are those that its integers mean
+    layer        number or name of a GRU layer; of a bidirectional layer each direction is one
+    step         in the order in which the layer reads the steps
+
+    Raises DataError, ModelError, ConfigError for a layer, step or unit that there is not.
+    """
+    float_model, int_model = _both(model, x if calibration is None else calibration)
+    sequences = float_model.sequences(x)
+    if not 0 <= sequence < sequences.n_sequences:
+        raise DataError(f"explain: sequence {sequence}, the input has 0 ... {sequences.n_sequences - 1}")
+    one = Sequences(sequences.values[sequence : sequence + 1], sequences.lengths[sequence : sequence + 1])
+    numbers = _numbers(float_model, int_model, one)
+    chosen = range(len(numbers)) if layer is None else [_layer_number(int_model, layer)]
+    return [
+        Derivation(numbers[i].integers.name, sequence, t, u, unit_lines(numbers[i], t, u))
+        for i in chosen
+        for t in _chosen("step", step, int(one.lengths[0]))
+        for u in _chosen("unit", unit, numbers[i].integers.n_units)
+    ]
+
+
+def _both(model: object, calibration: SequencesLike | Sequences) -> tuple[FloatModel, IntModel]:
+    if isinstance(model, IntModel):
+        return dequantize(model), model
+    if isinstance(model, FloatModel):
+        return model, quantize(model, calibration)
+    raise ModelError(f"explain: a model of type {type(model).__name__}, expected a FloatModel or an IntModel")
+
+
+def _chosen(what: str, number: int | None, n: int) -> range:
+    if number is None:
+        return range(n)
+    if not 0 <= number < n:
+        raise ConfigError(f"explain: {what} {number}, there are 0 ... {n - 1}")
+    return range(number, number + 1)
+
+
+def _layer_number(model: IntModel, layer: int | str) -> int:
+    names = [gru.name for gru in model.grus]
+    if isinstance(layer, str) and names.count(layer) == 1:
+        return names.index(layer)
+    if str(layer).isdecimal() and int(layer) < len(names):
+        return int(layer)
+    known = ", ".join(f"{i} {name}" for i, name in enumerate(names))
+    raise ConfigError(f"explain: GRU layer {layer!r}, there are: {known}; several of one name are told apart by number")
+
+
+def _numbers(float_model: FloatModel, int_model: IntModel, one: Sequences) -> list[GruNumbers]:
+    """Of each GRU layer, on a batch of one sequence."""
+    body = run_body(float_model, one)
+    trace = run(int_model, one, trace=True).trace
+    assert trace is not None
+    result = []
+    for i, (floats, integers) in enumerate(zip(float_model.grus, int_model.grus, strict=True)):
+        start = np.zeros(floats.n_units) if floats.initial_state is None else floats.initial_state
+        layer = trace.layers[i]
+        result.append(
+            GruNumbers(
+                floats,
+                integers,
+                body.gru_inputs[i].values[0],
+                np.concatenate((start[None], body.states[i][0])),
+                layer.x[0],
+                np.concatenate((integers.initial_state[None], layer.h[0])),
+                np.concatenate((np.zeros((1, integers.n_units), np.uint16), layer.residual[0])),
+                GateValues(layer.u[0], layer.r[0], layer.n[0]),
+            )
+        )
+    return result

@@ -1,0 +1,141 @@
+"""The layers of a model as values for templates: names of the library's functions and types, numbers in memory order."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from quantgru.c_names import comment_text
+from quantgru.exporter.layout import memory_order
+from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, IntReverse, Matrix
+from quantgru.int_model.contract import ACTIVATION_NUMBERS, CANDIDATE_NUMBERS, GATE_NUMBERS, MERGE_NUMBERS
+
+_GATES: Final = {"sigmoid": "qg_sigmoid", "hard_sigmoid": "qg_hard_sigmoid"}
+
+# The rows of hard_tanh have the format in which it is the same as saturating.
+_CANDIDATES: Final = {
+    "tanh": "qg_tanh",
+    "relu": "qg_relu",
+    "linear": "qg_linear",
+    "sigmoid": "qg_dense_sigmoid",
+    "hard_tanh": "qg_linear",
+}
+_ACTIVATIONS: Final = {"linear": "qg_linear", "relu": "qg_relu", "sigmoid": "qg_dense_sigmoid", "tanh": "qg_tanh"}
+
+# Sum and mean are the same integers [R23].
+_MERGES: Final = {"concat": "NULL", "sum": "qg_merge_mean", "mul": "qg_merge_product", "ave": "qg_merge_mean"}
+
+
+def layer_values(model: IntModel) -> dict[str, Any]:
+    """All layers, by kind and in order, as the descriptors have them."""
+    return {
+        "kinds": [_kind(layer) for layer in model.layers],
+        "grus": [_gru(i, layer, name) for i, (layer, name) in enumerate(_named_grus(model))],
+        "dense": [_dense(i, layer) for i, layer in enumerate(model.dense)],
+        "embedding": None if model.embedding is None else _embedding(model.embedding),
+        "bidirectionals": [_bidirectional(layer) for layer in model.layers if isinstance(layer, IntBidirectional)],
+        "n_head": len(model.head),
+    }
+
+
+def layers_in_words(model: IntModel) -> str:
+    """One line for the head of a file."""
+    return f"{model.n_inputs} inputs, {', '.join(_words(layer) for layer in model.layers)}."
+
+
+def _words(layer: IntLayer) -> str:
+    match layer:
+        case IntGru():
+            return f"GRU of {layer.n_units}"
+        case IntBidirectional():
+            kind = f"{layer.merge} of the final states" if layer.final else layer.merge
+            return f"bidirectional GRU of {layer.forward.n_units} ({kind})"
+        case IntDense():
+            return f"dense of {layer.n_outputs}"
+        case IntEmbedding():
+            return f"embedding of {layer.n_tokens} tokens in {layer.n_outputs}"
+        case IntReverse():
+            return "reversal"
+
+
+def _kind(layer: IntLayer) -> str:
+    match layer:
+        case IntGru():
+            return "QG_GRU"
+        case IntBidirectional():
+            return "QG_BIDIRECTIONAL"
+        case IntDense():
+            return "QG_DENSE"
+        case IntEmbedding():
+            return "QG_EMBEDDING"
+        case IntReverse():
+            return "QG_REVERSE"
+
+
+def _named_grus(model: IntModel) -> list[tuple[IntGru, str]]:
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, IntGru):
+            found.append((layer, layer.name))
+        elif isinstance(layer, IntBidirectional):
+            found += [(layer.forward, f"{layer.name} forward"), (layer.backward, f"{layer.name} backward")]
+    return found
+
+
+def _gru(i: int, layer: IntGru, name: str) -> dict[str, Any]:
+    return {
+        "prefix": f"gru{i}",
+        "comment": f"GRU {comment_text(name)}: {layer.n_inputs} inputs, {layer.n_units} units, reset {layer.reset}, "
+        f"gates {layer.gate}, candidate {layer.candidate}",
+        "reset": layer.reset,
+        "gate": _GATES[layer.gate],
+        "candidate": _CANDIDATES[layer.candidate],
+        "n_units": layer.n_units,
+        "input": _matrix(layer.input, layer.n_units),
+        "recurrent": _matrix(layer.recurrent, layer.n_units),
+        "bias": layer.bias.tolist(),
+        "recurrent_bias": layer.recurrent_bias.tolist(),
+        "initial_state": layer.initial_state.tolist() if layer.initial_state.any() else [],
+        "state_shift": layer.candidate_shift,
+        "state_fraction_bits": layer.state_fraction_bits,
+        "gate_kind": GATE_NUMBERS[layer.gate],
+        "candidate_kind": CANDIDATE_NUMBERS[layer.candidate],
+    }
+
+
+def _dense(i: int, layer: IntDense) -> dict[str, Any]:
+    return {
+        "prefix": f"dense{i}",
+        "comment": f"Dense {comment_text(layer.name)}: {layer.n_inputs} inputs, {layer.n_outputs} outputs, "
+        f"{layer.activation}",
+        "activation": ACTIVATION_NUMBERS[layer.activation],
+        "function": _ACTIVATIONS[layer.activation],
+        "output_fraction_bits": layer.output_fraction_bits,
+        "matrix": _matrix(layer.matrix, layer.n_outputs),
+        "bias": layer.bias.tolist(),
+    }
+
+
+def _embedding(layer: IntEmbedding) -> dict[str, Any]:
+    return {
+        "comment": f"Embedding {comment_text(layer.name)}: {layer.n_tokens} tokens, {layer.n_outputs} outputs",
+        "codes": layer.codes.ravel().tolist(),
+        "n_tokens": layer.n_tokens,
+        "n_outputs": layer.n_outputs,
+    }
+
+
+def _bidirectional(layer: IntBidirectional) -> dict[str, Any]:
+    return {"merge": _MERGES[layer.merge], "merge_kind": MERGE_NUMBERS[layer.merge], "one_vector": int(layer.final)}
+
+
+def _matrix(matrix: Matrix, section_rows: int) -> dict[str, Any]:
+    return {
+        "codes": np.asarray(memory_order(matrix.codes, section_rows)).tolist(),
+        "multipliers": matrix.multiplier.tolist(),
+        "shifts": matrix.shift.tolist(),
+        "n_rows": matrix.n_rows,
+        "n_columns": matrix.n_columns,
+        "left_shift": matrix.left_shift,
+    }
