@@ -22,6 +22,7 @@ from numpy.lib import format as npy
 from quantgru.errors import DataError
 
 _SUFFIX: Final = ".npy"  # of each member of the archive
+_END_BYTES: Final = 22  # of the record that ends a zip archive; at 10 in it, 16 bits: the number of members
 _CHUNK_BYTES: Final = 2**20
 
 # What numpy and zipfile raise for damaged archives; RuntimeError: encrypted, MemoryError: a size that cannot be.
@@ -61,6 +62,7 @@ def read_npz(
             if not start.startswith(b"PK"):
                 raise ValueError("it is no zip archive; save it with np.savez(path, x=x)")
             with zipfile.ZipFile(file) as archive:
+                _check_directory(archive, file)
                 return _read_members(archive, names, limit_bytes)
     except DataError:
         raise
@@ -71,15 +73,23 @@ def read_npz(
         raise DataError(f"{what} {path}: not a readable .npz file ({reason})") from None
 
 
-def _read_members(
-    archive: zipfile.ZipFile, names: Sequence[str] | None, limit_bytes: int | None
-) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+def _check_directory(archive: zipfile.ZipFile, file: IO[bytes]) -> None:
+    """zipfile takes what a damaged directory still shows, and arrays that may be missing would be missing silently."""
     methods = {member.compress_type for member in archive.infolist()}
     if not methods <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:  # the others unpack without a bound
         raise ValueError("packed in a way that numpy does not use")
-    members = {member.filename.removesuffix(_SUFFIX): member for member in archive.infolist()}
-    if len(members) < len(archive.infolist()):
+    file.seek(-_END_BYTES - len(archive.comment), 2)
+    (count,) = struct.unpack_from("<H", file.read(_END_BYTES), 10)
+    if count != len(archive.infolist()):
+        raise ValueError(f"its directory shows {len(archive.infolist())} of {count} arrays")
+    if len(set(archive.namelist())) < count:
         raise ValueError("it holds two arrays of the same name")
+
+
+def _read_members(
+    archive: zipfile.ZipFile, names: Sequence[str] | None, limit_bytes: int | None
+) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    members = {member.filename.removesuffix(_SUFFIX): member for member in archive.infolist()}
     wanted = {name: member for name, member in members.items() if names is None or name in names}
     size = sum(member.file_size for member in wanted.values())
     if limit_bytes is not None and size > limit_bytes:

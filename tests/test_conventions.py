@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import re
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -195,6 +196,59 @@ def test_onnx(linear_before_reset, bias):
     name = f"onnx-linear-before-reset-{linear_before_reset}"
     found = qg.from_arrays(name, initial_state=start, **arrays).run(x)
     assert np.abs(found - expected).max() <= FLOAT32_TOLERANCE
+
+
+def fields(message: bytes):
+    """Number and value of each field of a protobuf message: bytes, or an integer."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        number, kind = divmod(varint(), 8)
+        if kind == 0:
+            yield number, varint()
+            continue
+        size = varint() if kind == 2 else {1: 8, 5: 4}[kind]
+        yield number, message[at : at + size]
+        at += size
+
+
+def constants_of_graph(content: bytes):
+    """float32 arrays of the Const nodes of a GraphDef, by name (graph.proto, node_def.proto, tensor.proto)."""
+    found = {}
+    for _, node in (field for field in fields(content) if field[0] == 1):
+        name = next(value.decode() for number, value in fields(node) if number == 1)
+        for entry in (dict(fields(value)) for number, value in fields(node) if number == 5):
+            attribute = dict(fields(entry[2]))
+            tensor = list(fields(attribute[8])) if entry[1] == b"value" else []
+            values = b"".join(value for number, value in tensor if number in (4, 5) and isinstance(value, bytes))
+            sizes = [dict(fields(dim)).get(1, 0) for number, text in tensor if number == 2 for _, dim in fields(text)]
+            if (1, 1) in tensor and 4 * math.prod(sizes) == len(values):
+                found[name] = np.frombuffer(values, "<f4").reshape(sizes)
+    return found
+
+
+@pytest.mark.parametrize(("name", "candidate"), [("dynamic", "tanh"), ("static", "tanh"), ("static_relu", "relu")])
+def test_tensorflow1(name, candidate):
+    """Graphs that TensorFlow wrote, with the outputs that it computed: one GRUCell, its last state through a head."""
+    folder = Path(__file__).parent / "models" / "tensorflow1"
+    constants = constants_of_graph((folder / f"{name}.pb").read_bytes())
+    cell = "rnn/gru_cell/"
+    arrays = {key.removeprefix(cell): values for key, values in constants.items() if cell in key and values.ndim}
+    record = np.load(folder / f"{name}.npz")
+    states = qg.from_arrays("tensorflow1", candidate=candidate, **arrays).run(record["x"])
+    found = states[:, -1] @ constants["head/weights"] + constants["head/biases"]
+    assert np.abs(found - record["y"]).max() <= FLOAT32_TOLERANCE
 
 
 def test_the_polarities_differ_by_the_sign_of_z():

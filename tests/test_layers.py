@@ -28,7 +28,7 @@ THIRD_PARTIES = {
     "keras": ["importers.keras*"],
     "h5py": ["importers*"],
     "onnx": ["importers.onnx*"],
-    "safetensors": ["container"],
+    "safetensors": ["container", "importers.pytorch_file"],
     "jinja2": ["exporter*"],
     "click": ["cli*"],
     "rich": ["cli*", "report*"],

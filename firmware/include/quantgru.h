@@ -213,6 +213,9 @@ int16_t qg_relu(int32_t a);          /* saturates */
 int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and ave, which mean different things by it */
 int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */
 
+/* Copies n constants, at least 1. */
+void qg_read_s32(const int32_t *constants, uint16_t n, int32_t *values);
+
 /* Adds rows first_row ... first_row + n_rows - 1, requantized, to sums [R4]. Reads x [n_columns]. first_row is the
  * first row of a block, n_rows at least 1. */
 void qg_affine_add(const qg_matrix *matrix, uint16_t first_row, uint16_t n_rows, const int16_t *x, int32_t *sums);

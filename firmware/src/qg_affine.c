@@ -2,6 +2,15 @@
 #include "qg_fixed.h"
 #include "quantgru.h"
 
+QG_KERNEL void qg_read_s32(const int32_t *constants, uint16_t n, int32_t *values)
+{
+    int32_t *const end = values + n;
+    do {
+        *values++ = QG_READ_S32(constants);
+        ++constants;
+    } while (values != end);
+}
+
 QG_KERNEL void qg_affine_add(const qg_matrix *matrix, uint16_t first_row, uint16_t n_rows, const int16_t *x,
                              int32_t *sums)
 {

@@ -7,60 +7,84 @@ typedef enum { UPDATE, RESET, CANDIDATE } gate;
 /* Units whose sums are in work at a time: a compromise between stack and calls. */
 #define BLOCK_UNITS 32
 
-static inline uint16_t block_size(uint16_t n_units, uint16_t first_unit)
+/* A step, block of units by block of units. Loops over the units of a block test at their end: there is at least one. */
+typedef struct step {
+    const qg_gru *gru;
+    const int16_t *x;
+    const int16_t *operand; /* of U: h, or what the reset gate leaves of it */
+    uint16_t unit;          /* the first of the block */
+    uint16_t n;             /* units of the block */
+    int32_t sums[BLOCK_UNITS];
+} step;
+
+/* Goes on to the next block. Returns 0 behind the last one. */
+static uint16_t next_block(step *self)
 {
-    const uint16_t left = (uint16_t)(n_units - first_unit);
-    return left < BLOCK_UNITS ? left : BLOCK_UNITS;
+    const uint16_t unit = (uint16_t)(self->unit + self->n);
+    const uint16_t left = (uint16_t)(self->gru->n_units - unit);
+    self->unit = unit;
+    self->n = left < BLOCK_UNITS ? left : BLOCK_UNITS;
+    return left;
 }
 
-/* Loops over units test at their end: there is at least one, and the compiler need not provide for none. */
-
-static inline void read_s32(const int32_t *constants, uint16_t n, int32_t *values)
+static void first_block(step *self)
 {
+    self->unit = 0;
+    self->n = 0;
+    next_block(self);
+}
+
+/* Pre-activations of one gate: bias + W x + U operand, in the format of its rows [R9]. The model proves that no partial
+ * sum reaches 2^31. */
+static void gate_sums(step *self, gate which)
+{
+    const qg_gru *const gru = self->gru;
+    const uint16_t row = (uint16_t)((uint16_t)which * gru->n_units + self->unit);
+    qg_read_s32(gru->bias + row, self->n, self->sums);
+    qg_affine_add(&gru->input, row, self->n, self->x, self->sums);
+    qg_affine_add(&gru->recurrent, row, self->n, self->operand, self->sums);
+}
+
+/* u or r [R10]. */
+static void gate_block(step *self, gate which, uint16_t *values)
+{
+    const uint16_t n = self->n;
     size_t i = 0;
+    gate_sums(self, which);
+    values += self->unit;
     do {
-        values[i] = QG_READ_S32(constants + i);
+        /* u = 2^15 - gate(a) = gate(-a); |a| < 2^31 */
+        values[i] = self->gru->gate(which == UPDATE ? -self->sums[i] : self->sums[i]);
     } while (++i < n);
 }
 
-/* Pre-activations of a block of units of one gate: bias + W x + U operand, in the format of the gate's rows [R9]. The
- * model proves that no partial sum reaches 2^31. */
-static void gate_sums(const qg_gru *gru, gate which, uint16_t first_unit, uint16_t n, const int16_t *x,
-                      const int16_t *operand, int32_t sums[BLOCK_UNITS])
+/* n, in the state's format [R19]. */
+static void candidate_block(step *self, int16_t *values)
 {
-    const uint16_t first_row = (uint16_t)((uint16_t)which * gru->n_units + first_unit);
-    read_s32(gru->bias + first_row, n, sums);
-    qg_affine_add(&gru->input, first_row, n, x, sums);
-    qg_affine_add(&gru->recurrent, first_row, n, operand, sums);
-}
-
-/* u or r of all units [R10]. */
-static void gate_values(const qg_gru *gru, gate which, const int16_t *x, const int16_t *h, uint16_t *values,
-                        int32_t sums[BLOCK_UNITS])
-{
-    uint16_t unit = 0;
-    do {
-        const uint16_t n = block_size(gru->n_units, unit);
-        size_t i = 0;
-        gate_sums(gru, which, unit, n, x, h, sums);
-        do {
-            /* u = 2^15 - gate(a) = gate(-a); |a| < 2^31 */
-            values[i] = gru->gate(which == UPDATE ? -sums[i] : sums[i]);
-        } while (++i < n);
-        values += n;
-        unit = (uint16_t)(unit + n);
-    } while (unit < gru->n_units);
-}
-
-/* n of a block of units, in the state's format [R19]. */
-static void candidates(const qg_gru *gru, const int32_t *sums, uint16_t n, int16_t *values)
-{
-    const uint8_t shift = gru->state_shift;
+    const uint8_t shift = self->gru->state_shift;
     size_t i = 0;
+    values += self->unit;
     do {
-        const int16_t t = gru->candidate(sums[i]);
+        const int16_t t = self->gru->candidate(self->sums[i]);
         values[i] = shift == 0 ? t : (int16_t)qg_round_shift(t, shift);
+    } while (++i < self->n);
+}
+
+/* Pre-activations of n when the reset gate acts after the product [R11a]. */
+static void reset_after_sums(step *self, const uint16_t *r)
+{
+    const qg_gru *const gru = self->gru;
+    const uint16_t n = self->n;
+    const uint16_t unit = self->unit;
+    const uint16_t row = (uint16_t)(CANDIDATE * gru->n_units + unit);
+    int32_t *const sums = self->sums;
+    size_t i = 0;
+    qg_read_s32(gru->recurrent_bias + unit, n, sums);
+    qg_affine_add(&gru->recurrent, row, n, self->operand, sums);
+    do {
+        sums[i] = qg_reset_product(sums[i], r[unit + i]) + QG_READ_S32(gru->bias + row + i);
     } while (++i < n);
+    qg_affine_add(&gru->input, row, n, self->x, sums);
 }
 
 /* h' = h + u (n - h), its remainder kept in the residual [R12]. */
@@ -90,47 +114,42 @@ void qg_gru_reset(const qg_gru *gru, int16_t *h, uint16_t *residual)
 QG_KERNEL void qg_gru_reset_after(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual,
                                   const qg_gates *gates, int16_t *product)
 {
-    const uint16_t n_units = gru->n_units;
-    int32_t sums[BLOCK_UNITS];
-    uint16_t unit = 0;
+    step self;
     (void)product;
-    gate_values(gru, UPDATE, x, h, gates->u, sums);
-    gate_values(gru, RESET, x, h, gates->r, sums);
+    self.gru = gru;
+    self.x = x;
+    self.operand = h;
+    first_block(&self);
     do {
-        const uint16_t row = (uint16_t)(CANDIDATE * n_units + unit);
-        const uint16_t n = block_size(n_units, unit);
-        const uint16_t *const r = gates->r + unit;
-        const int32_t *const bias = gru->bias + row;
-        size_t i = 0;
-        read_s32(gru->recurrent_bias + unit, n, sums);
-        qg_affine_add(&gru->recurrent, row, n, h, sums);
-        do { /* [R11a] */
-            sums[i] = qg_reset_product(sums[i], r[i]) + QG_READ_S32(bias + i);
-        } while (++i < n);
-        qg_affine_add(&gru->input, row, n, x, sums);
-        candidates(gru, sums, n, gates->n + unit);
-        unit = (uint16_t)(unit + n);
-    } while (unit < n_units);
+        gate_block(&self, UPDATE, gates->u);
+        gate_block(&self, RESET, gates->r);
+        reset_after_sums(&self, gates->r);
+        candidate_block(&self, gates->n);
+    } while (next_block(&self));
     update_state(gru, h, residual, gates);
 }
 
 QG_KERNEL void qg_gru_reset_before(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual,
                                    const qg_gates *gates, int16_t *product)
 {
-    const uint16_t n_units = gru->n_units;
-    int32_t sums[BLOCK_UNITS];
-    uint16_t unit = 0;
-    gate_values(gru, UPDATE, x, h, gates->u, sums);
-    gate_values(gru, RESET, x, h, gates->r, sums);
-    do { /* [R11b] |h r| <= 2^30 */
-        product[unit] = (int16_t)qg_round_shift((int32_t)h[unit] * (int32_t)gates->r[unit], 15);
-    } while (++unit < n_units);
-    unit = 0;
+    step self;
+    size_t i = 0;
+    self.gru = gru;
+    self.x = x;
+    self.operand = h;
+    first_block(&self);
     do {
-        const uint16_t n = block_size(n_units, unit);
-        gate_sums(gru, CANDIDATE, unit, n, x, product, sums);
-        candidates(gru, sums, n, gates->n + unit);
-        unit = (uint16_t)(unit + n);
-    } while (unit < n_units);
+        gate_block(&self, UPDATE, gates->u);
+        gate_block(&self, RESET, gates->r);
+    } while (next_block(&self));
+    do { /* [R11b] |h r| <= 2^30 */
+        product[i] = (int16_t)qg_round_shift((int32_t)h[i] * (int32_t)gates->r[i], 15);
+    } while (++i < gru->n_units);
+    self.operand = product;
+    first_block(&self);
+    do {
+        gate_sums(&self, CANDIDATE);
+        candidate_block(&self, gates->n);
+    } while (next_block(&self));
     update_state(gru, h, residual, gates);
 }

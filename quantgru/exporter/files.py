@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from quantgru.c_names import c_name, comment_text
-from quantgru.exporter.layout import c_array, memory_order
+from quantgru.errors import ConfigError
+from quantgru.exporter.layers import layer_values, layers_in_words
+from quantgru.exporter.layout import c_array
 from quantgru.firmware_files import firmware_directory
-from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
-from quantgru.int_model.cost import cost, scratch_shape
-from quantgru.int_model.contract import ACTIVATION_NUMBERS, SPEC_MAJOR, SPEC_MINOR
+from quantgru.fixed import Format
+from quantgru.int_model import IntModel
+from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
+from quantgru.int_model.cost import cost, work_shape
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("quantgru.exporter"),
@@ -23,32 +25,47 @@ _TEMPLATES: Final = Environment(
     autoescape=False,  # this is C, not HTML
 )
 
-# The library's functions for the activations of dense layers.
-_ACTIVATIONS: Final = {"linear": "qg_linear", "relu": "qg_relu", "sigmoid": "qg_dense_sigmoid", "tanh": "qg_tanh"}
-
 # The layout of descriptors and the order of codes in memory that the templates write: QG_EXPORT_FORMAT.
-_EXPORT_FORMAT: Final = 1
+_EXPORT_FORMAT: Final = 2
 
 # What an AVR can read: 16-bit addresses, and no array beyond half of them. The library's table needs some, too.
 _AVR_ARRAY_BYTES: Final = 32767
 _AVR_CONSTANT_BYTES: Final = 64000
 
+_MOST_STEPS: Final = 2**16 - 1  # the library counts them in 16 bits
+_DEFAULT_STEPS: Final = 64
 
-def export_files(model: IntModel, name: str) -> dict[str, str]:
-    """{path: text} of the model and of the kernel library. Raises ConfigError for a name that is no C identifier."""
+
+def export_files(model: IntModel, name: str, *, max_steps: int | None = None) -> dict[str, str]:
+    """{path: text} of the model and of the kernel library.
+
+    max_steps  the longest sequence, for a model that is run with whole ones. None: the longest of the calibration data
+
+    Raises ConfigError for a name that is no C identifier, for max_steps out of range, and where a model has no use for
+    it.
+    """
     library = _library_files()
     sources = sorted(path for path in library if path.endswith(".c"))
     values = _template_values(model, c_name(name)) | {"library_sources": sources}
-    model_files = {
-        f"{name}.h": "model.h.j2",
-        f"{name}.c": "model.c.j2",
-        f"{name}_selftest.c": "selftest.c.j2",
-        f"{name}_float.h": "float.h.j2",
-        f"{name}_example.c": "example.c.j2",
-        "CMakeLists.txt": "CMakeLists.txt.j2",
-    }
-    rendered = {path: _TEMPLATES.get_template(template).render(values) for path, template in model_files.items()}
+    if not model.streaming:
+        values |= _sequence_values(model, max_steps)
+    elif max_steps is not None:
+        raise ConfigError(f"model {name!r}: runs step by step, for any number of steps; leave out max_steps={max_steps}")
+    rendered = {path: _TEMPLATES.get_template(f"{template}.j2").render(values) for path, template in _parts(model, name)}
     return rendered | library
+
+
+def _parts(model: IntModel, name: str) -> list[tuple[str, str]]:
+    """Path and template of each file."""
+    kind = "step" if model.streaming else "sequence"
+    return [
+        (f"{name}.h", f"{kind}_model.h"),
+        (f"{name}.c", "step_model.c" if model.streaming else "model.c"),
+        (f"{name}_selftest.c", f"{kind}_selftest.c"),
+        (f"{name}_float.h", "float.h"),
+        (f"{name}_example.c", f"{kind}_example.c"),
+        ("CMakeLists.txt", "CMakeLists.txt"),
+    ]
 
 
 def _library_files() -> dict[str, str]:
@@ -61,12 +78,13 @@ def _library_files() -> dict[str, str]:
 
 
 def _template_values(model: IntModel, name: str) -> dict[str, Any]:
-    scratch = scratch_shape(model)
+    known = cost(model)
     return {
         "c_array": c_array,
         "name": name,
         "NAME": name.upper(),
-        "description": _description(model),
+        "description": layers_in_words(model),
+        "notes": _notes(model),
         "digest": model.digest.hex(),
         "digest_bytes": model.digest,
         "spec_major": SPEC_MAJOR,
@@ -80,20 +98,62 @@ def _template_values(model: IntModel, name: str) -> dict[str, Any]:
         "n_units": model.n_units,
         "input_fraction_bits": model.input_fraction_bits.tolist(),
         "output_fraction_bits": model.output_fraction_bits,
+        "state_formats": _state_formats(model),
         "input_units": ", ".join(map(comment_text, model.input_units)),
         "output_units": ", ".join(map(comment_text, model.output_units)),
         "input_scales": [_float_literal(bits) for bits in model.input_fraction_bits.tolist()],
         "output_scale": _float_literal(-model.output_fraction_bits),
-        "scratch_bytes": cost(model).scratch_bytes,
-        "product_units": scratch.product_units,
-        "dense_buffers": scratch.dense_buffers,
-        "dense_width": scratch.dense_width,
-        "grus": [_gru(i, layer) for i, layer in enumerate(model.grus)],
-        "head": [_dense(i, layer) for i, layer in enumerate(model.head)],
+        "state_bytes": known.state_bytes,
+        "scratch_bytes": known.scratch_bytes,
+        "work": work_shape(model),
         "selftest_inputs": model.selftest.inputs.ravel().tolist(),
         "selftest_check": model.selftest.check,
         "selftest_steps": model.selftest.inputs.shape[0],
+        **layer_values(model),
     }
+
+
+def _sequence_values(model: IntModel, max_steps: int | None) -> dict[str, Any]:
+    """What belongs to a model that is run with whole sequences only. Raises ConfigError."""
+    selftest_steps = model.selftest.inputs.shape[0]
+    row_bytes = cost(model).row_bytes
+    if max_steps is None:
+        max_steps = max(_longest_seen(model), selftest_steps) if row_bytes else _MOST_STEPS
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or not 1 <= max_steps <= _MOST_STEPS:
+        raise ConfigError(f"max_steps {max_steps!r}, expected a number of steps, 1 ... {_MOST_STEPS}")
+    selftest_values = selftest_steps * model.n_inputs + (1 if model.last_step else selftest_steps) * model.n_outputs
+    return {"max_steps": max_steps, "row_bytes": row_bytes, "selftest_bytes": 2 * selftest_values}
+
+
+def _longest_seen(model: IntModel) -> int:
+    """Steps of the longest sequence of the calibration data. Notes may be anything: no digest covers them."""
+    calibration = model.notes.get("calibration")
+    longest = calibration.get("longest") if isinstance(calibration, dict) else None
+    return longest if type(longest) is int and 1 <= longest <= _MOST_STEPS else _DEFAULT_STEPS
+
+
+def _notes(model: IntModel) -> list[str]:
+    """What a caller must know of the inputs, a sentence each."""
+    notes = []
+    if model.embedding is not None:
+        last = model.embedding.n_tokens - 1
+        notes.append(f"The input is the number of a token, 0 ... {last}; others count as the nearest of these.")
+    if model.reversed_input:
+        notes.append("Steps are given from the last to the first: the model reads sequences from their end.")
+    if model.mask_value is not None:
+        inputs = "token is" if model.embedding is not None else "inputs all are"
+        notes.append(
+            f"Steps whose {inputs} {model.mask_value:g}, before conversion, are padding: leave them out, they are no steps."
+        )
+    return notes
+
+
+def _state_formats(model: IntModel) -> str:
+    """Of h and n, in the order of the units."""
+    formats = [(str(Format(16, gru.state_fraction_bits)), gru.n_units) for gru in model.grus]
+    if len({name for name, _ in formats}) == 1:
+        return formats[0][0]
+    return ", ".join(f"{units} {name}" for name, units in formats)
 
 
 def _version_mismatch() -> str:
@@ -106,60 +166,15 @@ def _version_mismatch() -> str:
 def _avr_excess(model: IntModel) -> str:
     """What makes the constants too large for an AVR; empty if nothing does."""
     matrices = [matrix for gru in model.grus for matrix in (gru.input, gru.recurrent)]
-    matrices += [dense.matrix for dense in model.head]
-    largest = max(matrix.codes.nbytes for matrix in matrices)
+    arrays = [matrix.codes for matrix in (*matrices, *(dense.matrix for dense in model.dense))]
+    arrays += [] if model.embedding is None else [model.embedding.codes]
+    largest = max(array.nbytes for array in arrays)
     total = cost(model).constant_bytes
     if largest <= _AVR_ARRAY_BYTES and total <= _AVR_CONSTANT_BYTES:
         return ""
     return f"{total} bytes of constants, the largest array {largest}"
 
 
-def _description(model: IntModel) -> str:
-    layers = [f"GRU of {layer.n_units}" for layer in model.grus]
-    layers += [f"dense of {layer.n_outputs}" for layer in model.head]
-    return f"{model.n_inputs} inputs, {', '.join(layers)}."
-
-
 def _float_literal(exponent: int) -> str:
     """2**exponent as a C float literal; repr is exact for powers of two."""
     return f"{2.0**exponent!r}f"
-
-
-def _comment(kind: str, layer: IntGru | IntDense, width: int, rest: str) -> str:
-    return f"{kind} {comment_text(layer.name)}: {layer.n_inputs} inputs, {width} {rest}"
-
-
-def _gru(i: int, layer: IntGru) -> dict[str, Any]:
-    return {
-        "prefix": f"gru{i}",
-        "comment": _comment("GRU", layer, layer.n_units, f"units, reset {layer.reset}"),
-        "reset": layer.reset,
-        "n_units": layer.n_units,
-        "input": _matrix(layer.input, layer.n_units),
-        "recurrent": _matrix(layer.recurrent, layer.n_units),
-        "bias": layer.bias.tolist(),
-        "recurrent_bias": layer.recurrent_bias.tolist(),
-    }
-
-
-def _dense(i: int, layer: IntDense) -> dict[str, Any]:
-    return {
-        "prefix": f"dense{i}",
-        "comment": _comment("Dense", layer, layer.n_outputs, f"outputs, {layer.activation}"),
-        "activation": ACTIVATION_NUMBERS[layer.activation],
-        "function": _ACTIVATIONS[layer.activation],
-        "output_fraction_bits": layer.output_fraction_bits,
-        "matrix": _matrix(layer.matrix, layer.n_outputs),
-        "bias": layer.bias.tolist(),
-    }
-
-
-def _matrix(matrix: Matrix, section_rows: int) -> dict[str, Any]:
-    return {
-        "codes": np.asarray(memory_order(matrix.codes, section_rows)).tolist(),
-        "multipliers": matrix.multiplier.tolist(),
-        "shifts": matrix.shift.tolist(),
-        "n_rows": matrix.n_rows,
-        "n_columns": matrix.n_columns,
-        "left_shift": matrix.left_shift,
-    }

@@ -110,8 +110,8 @@ _TABLE: Final = (
     ),
     Convention(
         "bahdanau2015",
-        "Bahdanau et al. 2015, arXiv 1409.0473, appendix A; biases are left out there; x is the embedded word, "
-        "in the decoder with the context behind it",
+        "Bahdanau et al. 2015, arXiv 1409.0473, appendix A; biases are left out there; x is the embedded word; in the "
+        "decoder the context stands behind it, and C beside W",
         (
             "z = σ(W_z x + U_z s)",
             "r = σ(W_r x + U_r s)",
@@ -125,7 +125,7 @@ _TABLE: Final = (
     ),
     Convention(
         "arxiv-1803.01686",
-        "Su and Kuo 2018, arXiv 1803.01686; without biases there",
+        "Su and Kuo 2018, arXiv 1803.01686",
         (
             "z = σ(W_z x + U_z h)",
             "r = σ(W_r x + U_r h)",

@@ -36,7 +36,7 @@ def _batch_normalization(entry: Entry, weights: Sequence[Any], rank: int) -> tup
     want(where, config, {"renorm": False})
     _want_features(where, config, rank)
     names = [name for name, key in (("gamma", "scale"), ("beta", "center")) if flag(where, config, key)]
-    shapes: dict[str, Shape] = {name: (None,) for name in (*names, "moving_mean", "moving_variance")}
+    shapes: dict[str, Shape] = dict.fromkeys((*names, "moving_mean", "moving_variance"), (None,))
     found = arrays(where, weights, shapes)
     if len({values.shape for values in found.values()}) > 1:
         raise refuse(where, "weights of different lengths")

@@ -96,21 +96,26 @@ def refuse_foreign_class(where: str, layer: Mapping[str, Any]) -> None:
         raise refuse(where, f"a class of module {module!r}, not one of keras.layers")
 
 
-def group_name(kind: str) -> str:
-    """The name that Keras 3 files give to the first layer of a class.
+def group_names(kinds: Sequence[str]) -> list[str]:
+    """The groups that Keras 3 files have for layers of these classes.
 
-    >>> group_name("GRU"), group_name("ReLU"), group_name("TimeDistributed")
-    ('gru', 're_lu', 'time_distributed')
+    >>> group_names(["GRU", "ReLU", "GRU", "TimeDistributed"])
+    ['gru', 're_lu', 'gru_1', 'time_distributed']
     """
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", kind)).lower()
-
-
-def _entries(
-    where: str, class_name: str, config: Mapping[str, Any], path: tuple[str, ...], group: str
-) -> list[Entry]:
-    """The layers of a model in the order in which they run; nested models give their own in their place."""
     counts: Counter[str] = Counter()
-    entries = [_entry(layer, path, group, counts) for layer in config["layers"]]
+    names = []
+    for kind in kinds:
+        name = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", kind)).lower()
+        names.append(f"{name}_{counts[name]}" if counts[name] else name)
+        counts[name] += 1
+    return names
+
+
+def _entries(where: str, class_name: str, config: Mapping[str, Any], path: tuple[str, ...], group: str) -> list[Entry]:
+    """The layers of a model in the order in which they run; nested models give their own in their place."""
+    layers = config["layers"]
+    groups = group_names([str(layer["class_name"]) for layer in layers])
+    entries = [_entry(layer, path, f"{group}layers/{name}") for layer, name in zip(layers, groups, strict=True)]
     if class_name != "Sequential":
         entries = _Walk(where, {entry.name: entry for entry in entries}, config).back_from_the_output()
     flat: list[Entry] = []
@@ -119,16 +124,11 @@ def _entries(
     return flat
 
 
-def _entry(layer: Mapping[str, Any], path: tuple[str, ...], group: str, counts: Counter[str]) -> Entry:
-    kind = str(layer["class_name"])
+def _entry(layer: Mapping[str, Any], path: tuple[str, ...], group: str) -> Entry:
     name = str(layer.get("name") or layer["config"]["name"])
-    if _is_operation(layer):
-        return Entry(kind, layer["config"], (*path, name), "")
-    base = group_name(kind)
-    counts[base] += 1
-    number = "" if counts[base] == 1 else f"_{counts[base] - 1}"
-    entry = Entry(kind, layer["config"], (*path, name), f"{group}layers/{base}{number}")
-    refuse_foreign_class(entry.where, layer)
+    entry = Entry(str(layer["class_name"]), layer["config"], (*path, name), group)
+    if not _is_operation(layer):
+        refuse_foreign_class(entry.where, layer)
     return entry
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from quantgru.errors import ModelError
 from quantgru.importers.chain import Chain, identifier
-from quantgru.importers.keras_config import Entry, group_name, read_config
+from quantgru.importers.keras_config import Entry, group_names, read_config
 from quantgru.importers.keras_hdf5 import DAMAGED, WEIGHTS_LIMIT, WeightsFile, open_weights
 from quantgru.importers.keras_layers import KerasReader
 from quantgru.importers.options import ImportOptions
@@ -40,13 +40,13 @@ def load_keras_file(path: Path, options: ImportOptions) -> FloatModel:
 
 def _data_sets(file: WeightsFile, entry: Entry) -> list[Any]:
     """The weights of a layer, not read yet."""
-    names = file.group(f"{entry.group}/vars").attrs
-    if "name" in names and names["name"] != entry.name:  # Keras 3.5 and before wrote none
+    owner = f"{entry.group}/vars"
+    if file.has(owner, "name") and file.text(owner, "name") != entry.name:  # some versions of Keras wrote none
         raise ModelError(
-            f"{file.where}: group {entry.group} is of layer {names['name']!r}, not {entry.name!r}; {DAMAGED}"
+            f"{file.where}: group {entry.group} is of layer {file.text(owner, 'name')!r}, not {entry.name!r}; {DAMAGED}"
         )
     paths = [f"{entry.group}/{part}vars" for part in _parts(entry.kind, entry.config, entry.inner)]
-    return [file.data_set(f"{path}/{i}") for path in paths for i in range(len(file.group(path)))]
+    return [file.data_set(f"{path}/{i}") for path in paths for i in range(len(file.keys(path)))]
 
 
 def _parts(kind: str, config: Mapping[str, Any], inner: str) -> list[str]:
@@ -58,7 +58,8 @@ def _parts(kind: str, config: Mapping[str, Any], inner: str) -> list[str]:
             cell = config["cell"]
             if cell["class_name"] != "StackedRNNCells":
                 return ["cell/"]
-            return [f"cell/cells/{name}/" for name in _numbered([c["class_name"] for c in cell["config"]["cells"]])]
+            kinds = [inner_cell["class_name"] for inner_cell in cell["config"]["cells"]]
+            return [f"cell/cells/{name}/" for name in group_names(kinds)]
         case "Bidirectional":
             inside = _parts(config["layer"]["class_name"], config["layer"]["config"], "")
             return [f"{direction}_layer/{part}" for direction in ("forward", "backward") for part in inside]
@@ -111,5 +112,3 @@ def _json(archive: zipfile.ZipFile, member: str, where: str) -> Mapping[str, Any
     if not isinstance(content, dict):
         raise ModelError(f"{where}: {member} is not a JSON object; {DAMAGED}")
     return content
-
-

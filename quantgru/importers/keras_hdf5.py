@@ -53,6 +53,13 @@ class WeightsFile:
             item = item[part]
         return item
 
+    def keys(self, path: str) -> list[str]:
+        """The names in a group."""
+        group = self.group(path)
+        if not hasattr(group, "keys") or len(group) > NAMES_LIMIT:
+            raise ModelError(f"{self.where}: {path!r} is no group of weights; {DAMAGED}")
+        return list(group.keys())
+
     def data_set(self, path: str) -> Any:
         """Weights, not read yet. All together declare no more than the file has: Keras writes them whole, and once."""
         found = self.group(path)

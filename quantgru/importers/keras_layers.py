@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from quantgru.activations import DENSE_ACTIVATIONS
+from quantgru.errors import QuantgruWarning
 from quantgru.importers.chain import Chain, refuse
 from quantgru.importers.keras_affine import read_affine
 from quantgru.importers.keras_arguments import Shape, arrays, flag, function_name, number, positive, want
@@ -66,6 +68,7 @@ class KerasReader:
 
     version  of Keras, 2 or 3
     given    for each GRU layer of the model the input that gives its initial state, or None
+    zero_masked  whether the last GRU layer gives 0 at masked steps, and not what it gave before
     """
 
     chain: Chain
@@ -73,6 +76,7 @@ class KerasReader:
     version: int = 3
     sources: list[KerasSource] = field(default_factory=list)
     given: list[str | None] = field(default_factory=list)
+    zero_masked: bool = False
 
     def read(self, entries: Sequence[Entry]) -> None:
         """Raises ModelError at the first layer that is not supported."""
@@ -81,6 +85,7 @@ class KerasReader:
             if entry.result and entry.kind not in RECURRENT:
                 raise refuse(entry.where, f"its result {entry.result} goes on, it has one")
             self._read_entry(entry)
+        self._warn_of_masked_outputs()
 
     def _read_entry(self, entry: Entry) -> None:
         config = entry.config
@@ -138,8 +143,16 @@ class KerasReader:
             )
         if found.zero_masked and not found.sequences:
             raise refuse(entry.where, "zero_output_for_mask=True with return_sequences=False on masked steps")
-        if found.zero_masked:
-            self.chain.notes.append(f"{entry.where}: gives 0 at masked steps in Keras, here what it gave before")
+        self.zero_masked = found.zero_masked
+
+    def _warn_of_masked_outputs(self) -> None:
+        """No later layer reads masked steps, but as outputs of the model they are seen."""
+        if self.chain.mask_value is None or self.chain.last_step:
+            return
+        if self.zero_masked or not isinstance(self.chain.layers[-1], (Gru, Bidirectional)):
+            message = "outputs at masked steps are not those of Keras, 0 or what later layers make of 0: skip these steps"
+            self.chain.notes.append(message)
+            warnings.warn(message, QuantgruWarning, stacklevel=2)
 
     def _note_states(self, entry: Entry, found: Recurrent) -> None:
         n_grus = sum(2 if isinstance(layer, Bidirectional) else 1 for layer in found.layers)

@@ -14,7 +14,7 @@ from quantgru.importers.gates import KERAS_ORDER, stacked_gru, with_hard_sigmoid
 from quantgru.importers.keras_arguments import FloatArray, Shape, arrays, flag, function, positive, want
 from quantgru.importers.keras_config import Entry, refuse_foreign_class
 from quantgru.model import Bidirectional, Gru
-from quantgru.model.layers import Merge
+from quantgru.model.layers import Merge, Reset
 
 # hard_sigmoid(x) is slope * x + 1/2, limited to 0 ... 1: Keras 2 and 3 have functions of the same name.
 HARD_SIGMOID_SLOPES: Final = {2: 0.2, 3: 1 / 6}
@@ -147,22 +147,30 @@ def _reset_after(where: str, cell: Cell) -> bool:
 
 def _gru(entry: Entry, cell: Cell, found: Sequence[FloatArray], version: int) -> Gru:
     name = f"{entry.name}.{cell.part}" if cell.part else entry.name
-    kernel, recurrent, *bias = found
-    biases = np.zeros((2, kernel.shape[1]))
-    if bias:
-        rows = bias[0].reshape(-1, kernel.shape[1])
-        biases[: len(rows)] = rows
     if cell.kind == "CuDNNGRU":
-        weights = _from_cudnn(kernel), _from_cudnn(recurrent)
-        return stacked_gru(name, "after", KERAS_ORDER, weights, (biases[0], biases[1]))
+        return gru_of_arrays(name, "after", found, from_cudnn=True)
     gate = function(entry.where, cell.config, "recurrent_activation", tuple(GATES))
     candidate = function(entry.where, cell.config, "activation", CANDIDATES_OF[version])
-    reset = "after" if _reset_after(entry.where, cell) else "before"
-    layer = stacked_gru(name, reset, KERAS_ORDER, (kernel.T, recurrent.T), (biases[0], biases[1]))
+    layer = gru_of_arrays(name, "after" if _reset_after(entry.where, cell) else "before", found)
     layer = replace(layer, candidate=candidate)
     return with_hard_sigmoid(layer, HARD_SIGMOID_SLOPES[version]) if gate == "hard_sigmoid" else layer
 
 
-def _from_cudnn(kernel: FloatArray) -> FloatArray:
-    """[3*H, I] of a kernel [I, 3*H] of CuDNNGRU, which holds the memory of a matrix [H, I] in each block [I, H]."""
+def gru_of_arrays(name: str, reset: Reset, arrays: Sequence[FloatArray], from_cudnn: bool = False) -> Gru:
+    """A layer of kernel [I, 3*H], recurrent kernel [H, 3*H] and, if there is one, bias [3*H], [2, 3*H] or [6*H].
+
+    from_cudnn  each block [I, H] of a kernel holds the memory of a matrix [H, I], as CuDNNGRU keeps it
+    """
+    kernel, recurrent, *bias = arrays
+    biases = np.zeros((2, kernel.shape[1]))
+    if bias:
+        rows = bias[0].reshape(-1, kernel.shape[1])
+        biases[: len(rows)] = rows
+    weights = kernel.T, recurrent.T
+    if from_cudnn:
+        weights = _memory_of_blocks(kernel), _memory_of_blocks(recurrent)
+    return stacked_gru(name, reset, KERAS_ORDER, weights, (biases[0], biases[1]))
+
+
+def _memory_of_blocks(kernel: FloatArray) -> FloatArray:
     return np.concatenate([block.reshape(block.shape[1], -1) for block in np.split(kernel, 3, axis=1)])

@@ -15,9 +15,11 @@ from torch import fx, nn
 from quantgru.errors import ModelError, QuantgruError
 from quantgru.importers.chain import BY_HAND, SUPPORTED, Chain, identifier
 from quantgru.importers.options import ImportOptions
-from quantgru.importers.pytorch_graph import GraphReader, Source, gru_layers
+from quantgru.importers.pytorch_graph import GraphReader
+from quantgru.importers.pytorch_modules import Source, next_step, recurrent_layers
+from quantgru.importers.pytorch_signals import FEATURES
 from quantgru.importers.verify import LEFT_OUT, compare, first_line, probe, random_states_kept
-from quantgru.model import Dense, FloatModel, Gru
+from quantgru.model import Dense, Embedding, FloatModel
 from quantgru.model.run import dense_output
 
 

@@ -1,6 +1,18 @@
 """The fixed-point simulator: what a device computes, bit for bit, over whole data sets."""
 
-from quantgru.simulator.batch import SimulationResult, Trace, check_values, run, simulate
+from quantgru.simulator.batch import SimulationResult, Trace, check_values, run, run_check, simulate
+from quantgru.simulator.program import GruTrace
+from quantgru.simulator.states import GruState
 from quantgru.simulator.stream import Stream
 
-__all__ = ["SimulationResult", "Stream", "Trace", "check_values", "run", "simulate"]
+__all__ = [
+    "GruState",
+    "GruTrace",
+    "SimulationResult",
+    "Stream",
+    "Trace",
+    "check_values",
+    "run",
+    "run_check",
+    "simulate",
+]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.errors import ConfigError, DataError
-from quantgru.fixed import INT16_MAX, INT16_MIN, to_raw16, to_real
+from quantgru.errors import ConfigError
+from quantgru.fixed import to_real
 from quantgru.int_model import IntModel
-from quantgru.sequences import Sequences, SequencesLike, as_sequences
-from quantgru.simulator.program import GruTrace, Int16Array, Program, require_int_model
+from quantgru.sequences import Sequences, SequencesLike, as_sequences, without_masked
+from quantgru.simulator.inputs import as_raw, to_raw
+from quantgru.simulator.program import GruTrace, Program, Record, Signal, require_int_model
+from quantgru.simulator.states import GruState, InitialStates, Int16Array, start_states
 
 _CHUNK = 64  # sequences between two reports of progress
 
@@ -25,8 +27,9 @@ _CHUNK = 64  # sequences between two reports of progress
 class Trace:
     """Everything that a device holds after each step.
 
-    layers   u, r, n, h and residual of each GRU layer
-    outputs  raw outputs of the head after every step [sequences, steps, outputs], also for a last-step head
+    layers   what each GRU layer read, its u, r, n, h and residual
+    outputs  raw outputs of every step [sequences, steps, outputs], also of a model whose output is that of the last
+             step; a single step where a bidirectional layer gives its final states only
     """
 
     layers: tuple[GruTrace, ...]
@@ -37,12 +40,15 @@ class Trace:
 class SimulationResult:
     """What a device computes.
 
-    sequences          the inputs, as they were checked
+    sequences          the inputs, as they were checked, without masked steps
     inputs_raw         int16 [sequences, steps, inputs]
     outputs_raw        int16 [sequences, steps, outputs], or [sequences, outputs] for a last-step head; zero in padding
-    states_raw         int16 [sequences, steps, units] of each GRU layer, s16f15
+    states_raw         h of each GRU layer, int16 [sequences, steps, units], with the fraction bits of its state; steps
+                       in the order in which the layer read them: of a backward one, from the end
     clipped_inputs     values of each input feature that were out of range and saturated [inputs]
     saturated_outputs  saturated values of each dense layer
+    saturated_states   candidates of each GRU layer that saturated at the limits of its state's format
+    final_states       of each GRU layer after its last step: as `initial_states` of another run, they go on from there
     trace              every gate, if asked for
     """
 
@@ -53,30 +59,43 @@ class SimulationResult:
     states_raw: tuple[Int16Array, ...]
     clipped_inputs: npt.NDArray[np.int64]
     saturated_outputs: tuple[int, ...]
+    saturated_states: tuple[int, ...]
+    final_states: tuple[GruState, ...]
     trace: Trace | None
 
     @property
     def outputs(self) -> Any:
-        """Real outputs, arranged as the inputs were: an array, or a list of [steps, outputs] for a list."""
-        return self._arranged(to_real(self.outputs_raw, self.model.output_fraction_bits))
+        """Real outputs, arranged as the inputs were: an array, or a list of [steps, outputs] for a list.
 
-    def _arranged(self, values: npt.NDArray[Any]) -> Any:
-        return values if self.model.last_step else self.sequences.arrange(values)
+        An output of every step repeats at a masked step the one before it, and is 0 before the first.
+        """
+        real = to_real(self.outputs_raw, self.model.output_fraction_bits)
+        return real if self.model.last_step else self.sequences.arrange(real)
 
 
-def simulate(model: IntModel, x: SequencesLike | Sequences) -> Any:
+def simulate(
+    model: IntModel,
+    x: SequencesLike | Sequences,
+    mask: Any = None,
+    initial_states: InitialStates | None = None,
+) -> Any:
     """Real outputs of the device for x [sequences, steps, inputs] or a list of [steps, inputs].
+
+    mask            bool [sequences, steps] or a list of [steps]: false where a step is none
+    initial_states  for each GRU layer h before the first step, [units] or [sequences, units]
 
     [sequences, steps, outputs], a list of [steps, outputs] for a list, or [sequences, outputs] for a last-step head.
     Raises DataError.
     """
-    return run(model, x).outputs
+    return run(model, x, mask=mask, initial_states=initial_states).outputs
 
 
 def run(
     model: IntModel,
     x: SequencesLike | Sequences,
     *,
+    mask: Any = None,
+    initial_states: InitialStates | None = None,
     raw_input: bool = False,
     trace: bool = False,
     threads: int | None = None,
@@ -84,10 +103,14 @@ def run(
 ) -> SimulationResult:
     """Simulates x and returns everything about the run.
 
-    raw_input  x holds raw s16 values, as a device logs them, instead of real ones
-    trace      keep u, r, n, h and residual of every step
-    threads    how many to use; all cores if None. The result does not depend on it
-    progress   called, from any thread, with the number of sequences that are finished since the last call
+    mask            bool [sequences, steps] or a list of [steps]: false where a step is none. It is left out, and so is
+                    one at which all real inputs have the model's `mask_value`
+    initial_states  for each GRU layer real h before the first step, [units] or [sequences, units]; or the
+                    `final_states` of a run of as many sequences, which then goes on without a difference
+    raw_input       x holds raw s16 values, as a device logs them, instead of real ones; none of them is masked by value
+    trace           keep u, r, n, h and residual of every step
+    threads         how many to use; all cores if None. The result does not depend on it
+    progress        called, from any thread, with the number of sequences that are finished since the last call
 
     Raises DataError, ModelError for what is not an IntModel, ConfigError for less than one thread.
     """
@@ -95,26 +118,29 @@ def run(
     if threads is not None and threads < 1:
         raise ConfigError(f"simulate: threads={threads}, expected at least 1, or None for all cores")
     sequences = as_sequences(x, n_features=model.n_inputs)
-    raw, clipped = _as_raw(sequences) if raw_input else _to_raw(model, sequences)
-    raw = np.ascontiguousarray(raw)  # for another layout, Numba would compile the kernels anew
-    program = Program(model)
-    layers = _run_batch(program, raw, sequences.lengths, threads or os.cpu_count(), progress, keep_all=trace)
-    states = layers[-1].h
-    if model.last_step:
-        outputs, saturated = program.run_head(states[np.arange(sequences.n_sequences), sequences.lengths - 1])
-    else:
-        outputs, saturated = _head_of_every_step(program, states, sequences.valid)
-    full_trace = None
-    if trace:
-        every_output = _head_of_every_step(program, states, sequences.valid)[0] if model.last_step else outputs
-        full_trace = Trace(tuple(layers), every_output)
+    sequences = without_masked(sequences, mask, None if raw_input else model.mask_value)
+    raw, clipped = (as_raw if raw_input else to_raw)(model, sequences)
+    states = start_states(model, initial_states, sequences.n_sequences)
+    chunks = _chunks(Signal(raw, sequences.lengths), states, keep_all=trace)
+    parts = _run_chunks(Program(model), chunks, model.last_step, threads, progress)
+    records = [part.record for part in parts]
+    layers = [_join(of_layer, keep_all=trace) for of_layer in zip(*(record.traces for record in records), strict=True)]
     return SimulationResult(
-        model, sequences, raw, outputs, tuple(layer.h for layer in layers), clipped, tuple(saturated), full_trace
+        model,
+        sequences,
+        raw,
+        np.concatenate([part.outputs for part in parts]),
+        tuple(layer.h for layer in layers),
+        clipped,
+        _total(record.saturated_outputs for record in records),
+        _total(record.saturated_states for record in records),
+        tuple(states),
+        Trace(tuple(layers), np.concatenate([part.every_output for part in parts])) if trace else None,
     )
 
 
 def check_values(trace: Trace, sequences: Sequences) -> npt.NDArray[np.uint32]:
-    """The check value of each step by itself, [sequences, steps], zero in padding [R16]."""
+    """The check value of each step of a streaming model by itself, [sequences, steps], zero in padding [R16]."""
     checks = np.zeros(sequences.valid.shape, dtype=np.uint32)
     for i, t in np.argwhere(sequences.valid):
         checks[i, t] = step_check(trace, i, t, 0)
@@ -122,65 +148,79 @@ def check_values(trace: Trace, sequences: Sequences) -> npt.NDArray[np.uint32]:
 
 
 def step_check(trace: Trace, sequence: int, step: int, crc: int) -> int:
-    """The check value of one step, continued from `crc` [R16]."""
+    """The check value of one step of a streaming model, continued from `crc` [R16]."""
     arrays = [layer.h for layer in trace.layers] + [layer.residual for layer in trace.layers] + [trace.outputs]
     for array in arrays:
-        crc = zlib.crc32(array[sequence, step].astype(array.dtype.newbyteorder("<")).tobytes(), crc)
+        crc = _crc(array[sequence, step], crc)
     return crc
 
 
-def _to_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, npt.NDArray[np.int64]]:
-    raw, clipped = to_raw16(sequences.values, model.input_fraction_bits)
-    return raw, (clipped & sequences.valid[..., None]).sum(axis=(0, 1))
+def run_check(result: SimulationResult, sequence: int) -> int:
+    """The check value of the run of one whole sequence [R24]."""
+    outputs = result.outputs_raw[sequence]
+    return _crc(outputs if result.model.last_step else outputs[: result.sequences.lengths[sequence]], 0)
 
 
-def _as_raw(sequences: Sequences) -> tuple[Int16Array, npt.NDArray[np.int64]]:
-    values = sequences.values
-    if (values != np.floor(values)).any() or values.min() < INT16_MIN or values.max() > INT16_MAX:
-        raise DataError(f"raw input: {values.min()} ... {values.max()}, expected integers of -32768 ... 32767")
-    return values.astype(np.int16), np.zeros(sequences.n_features, dtype=np.int64)
+def _crc(values: npt.NDArray[Any], crc: int) -> int:
+    return zlib.crc32(values.astype(values.dtype.newbyteorder("<")).tobytes(), crc)
 
 
-def _run_batch(
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Of some of the sequences: the outputs, those of every step if they are traced, and what the layers left."""
+
+    outputs: Int16Array
+    every_output: Int16Array
+    record: Record
+
+
+def _chunks(x: Signal, states: Sequence[GruState], *, keep_all: bool) -> Iterator[tuple[Signal, Record]]:
+    """The sequences in groups, with their part of the states, which a run updates in place."""
+    for start in range(0, len(x.lengths), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        of_chunk = [GruState(state.h[chunk], state.residual[chunk]) for state in states]
+        yield Signal(x.values[chunk], x.lengths[chunk]), Record(of_chunk, keep_all)
+
+
+def _run_chunks(
     program: Program,
-    x: Int16Array,
-    lengths: npt.NDArray[np.int64],
+    chunks: Iterable[tuple[Signal, Record]],
+    last_step: bool,
     threads: int | None,
     progress: Callable[[int], None] | None,
-    *,
-    keep_all: bool,
-) -> list[GruTrace]:
-    """All GRU layers over all sequences, in chunks that threads share."""
+) -> list[_Part]:
+    """All layers over all chunks, which threads share."""
 
-    def work(chunk: slice) -> list[GruTrace]:
-        result = _run_layers(program, x[chunk], lengths[chunk], keep_all=keep_all)
+    def work(chunk: tuple[Signal, Record]) -> _Part:
+        part = _run_chunk(program, *chunk, last_step)
         if progress is not None:
-            progress(result[0].h.shape[0])
-        return result
+            progress(len(part.outputs))
+        return part
 
-    with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(work, (slice(i, i + _CHUNK) for i in range(0, len(x), _CHUNK))))
-    return [_join(of_layer) for of_layer in zip(*parts, strict=True)]
-
-
-def _run_layers(program: Program, x: Int16Array, lengths: npt.NDArray[np.int64], *, keep_all: bool) -> list[GruTrace]:
-    traces = []
-    for layer in program.grus:
-        trace = layer.run(x, lengths, layer.zero_state(x.shape[0]), keep_all=keep_all)
-        traces.append(trace)
-        x = trace.h
-    return traces
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        return list(pool.map(work, chunks))
 
 
-def _join(parts: Sequence[GruTrace]) -> GruTrace:
+def _run_chunk(program: Program, x: Signal, record: Record, last_step: bool) -> _Part:
+    body = program.run_body(x, record)
+    if not last_step:
+        outputs = program.run_head(body, record).values
+        return _Part(outputs, outputs, record)
+    outputs = program.run_head(body.last_step(), record).values[:, 0]
+    every_step = program.run_head(body, Record((), keep_all=False)).values if record.keep_all else outputs
+    return _Part(outputs, every_step, record)
+
+
+def _join(parts: Sequence[GruTrace], *, keep_all: bool) -> GruTrace:
+    """One trace of all sequences; unless `keep_all`, only its h is needed."""
     if len(parts) == 1:
         return parts[0]
+    h = np.concatenate([part.h for part in parts])
+    if not keep_all:
+        return replace(parts[0], h=h)
     return GruTrace(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(GruTrace)))
 
 
-def _head_of_every_step(program: Program, h: Int16Array, valid: npt.NDArray[np.bool_]) -> tuple[Int16Array, list[int]]:
-    """The head on h [sequences, steps, units] where `valid`, with zeros elsewhere."""
-    values, saturated = program.run_head(h[valid])
-    outputs = np.zeros((*valid.shape, values.shape[-1]), dtype=np.int16)
-    outputs[valid] = values
-    return outputs, saturated
+def _total(counts: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """Sums over the chunks of what each layer counted."""
+    return tuple(sum(of_layer) for of_layer in zip(*counts, strict=True))

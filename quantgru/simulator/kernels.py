@@ -36,6 +36,10 @@ HALF_TANH = np.array([
 _LIMIT = 12 * 2**14 - 1
 _FINE_END = 5 * 2**14
 
+# As R17 numbers them: an enumerator inside a loop is compiled once, a function that is handed in once for each.
+_HARD_SIGMOID = 1
+_TANH, _RELU, _LINEAR, _SIGMOID = range(4)  # candidates; 4 is hard_tanh
+
 
 def _jit(function: Any) -> Any:
     """Compiles a kernel, which lets other threads run and is kept on disk; where nothing can be written, it is not."""
@@ -124,6 +128,32 @@ def tanh(a):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def gate(kind, a):  # type: ignore[no-untyped-def]
+    """[R7, R18]"""
+    if kind == _HARD_SIGMOID:
+        return 16384 + min(max(a, np.int64(-16384)), np.int64(16384))
+    return sigmoid(a)
+
+
+@_jit
+def candidates(kind, shift, a, n):  # type: ignore[no-untyped-def]
+    """n of all units; returns how many left the range of the state [R19]. shift is 0 for relu and linear."""
+    saturated = 0
+    for i in range(n.shape[0]):
+        if kind == _TANH:
+            value = tanh(a[i])
+        elif kind == _SIGMOID:
+            value = min(sigmoid(a[i]), 32767)
+        else:
+            unlimited = max(a[i], np.int64(0)) if kind == _RELU else a[i]
+            value = saturate16(unlimited)
+            if kind in (_RELU, _LINEAR):  # for hard_tanh, the limits are the function
+                saturated += value != unlimited
+        n[i] = round_shift(value, shift) if shift > 0 else value
+    return saturated
+
+
+@_jit
 def affine(matrix, first_row, x, sums):  # type: ignore[no-untyped-def]
     """sums[i] = row first_row + i, requantized; matrix is (codes int16 [rows, columns], k, m, s int64 [rows]) [R9]."""
     codes, k, m, s = matrix
@@ -143,47 +173,58 @@ def update_state(h, residual, u, n):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def step_reset_after(layer, x, h, residual, u, r, n):  # type: ignore[no-untyped-def]
-    """One step of a layer, h and residual in place, u, r and n written [R10, R11a, R12].
+def gates(kind, from_x, from_h, bias, u, r):  # type: ignore[no-untyped-def]
+    """u and r of all units [R10]; each sum has z first, then r."""
+    units = u.shape[0]
+    for i in range(units):
+        u[i] = 32768 - gate(kind, from_x[i] + from_h[i] + bias[i])
+    for i in range(units, 2 * units):
+        r[i - units] = gate(kind, from_x[i] + from_h[i] + bias[i])
 
-    layer is (W, U, bias int64 [3H], recurrent bias int64 [H], work int64 [6H]).
+
+@_jit
+def step_reset_after(layer, x, h, residual, u, r, n):  # type: ignore[no-untyped-def]
+    """One step of a layer, h and residual in place, u, r and n written [R10, R11a, R12]; returns how many n saturated.
+
+    layer is (W, U, bias int64 [3H], recurrent bias int64 [H], (gate, candidate, shift), work int64 [6H]).
     """
-    w, rec, bias, recurrent_bias, work = layer
+    w, rec, bias, recurrent_bias, (gate_kind, candidate_kind, shift), work = layer
     units = h.shape[0]
     from_x, from_h = work[: 3 * units], work[3 * units :]
     affine(w, 0, x, from_x)
     affine(rec, 0, h, from_h)
-    for i in range(units):
-        u[i] = 32768 - sigmoid(from_x[i] + from_h[i] + bias[i])
-    for i in range(units):
-        r[i] = sigmoid(from_x[units + i] + from_h[units + i] + bias[units + i])
+    gates(gate_kind, from_x, from_h, bias, u, r)
+    a = from_x[2 * units :]
     for i in range(units):
         inner = reset_product(from_h[2 * units + i] + recurrent_bias[i], np.int64(r[i]))
-        n[i] = tanh(from_x[2 * units + i] + bias[2 * units + i] + inner)
+        a[i] += bias[2 * units + i] + inner
+    saturated = candidates(candidate_kind, shift, a, n)
     update_state(h, residual, u, n)
+    return saturated
 
 
 @_jit
 def step_reset_before(layer, x, h, residual, u, r, n):  # type: ignore[no-untyped-def]
-    """One step of a layer, h and residual in place, u, r and n written [R10, R11b, R12].
+    """One step of a layer, h and residual in place, u, r and n written [R10, R11b, R12]; returns how many n saturated.
 
     layer is as in `step_reset_after`; the recurrent bias is not read.
     """
-    w, rec, bias, _, work = layer
+    w, rec, bias, _, (gate_kind, candidate_kind, shift), work = layer
     units = h.shape[0]
     from_x, from_h = work[: 3 * units], work[3 * units :]
     product = np.empty(units, dtype=np.int16)
     affine(w, 0, x, from_x)
     affine(rec, 0, h, from_h[: 2 * units])
+    gates(gate_kind, from_x, from_h, bias, u, r)
     for i in range(units):
-        u[i] = 32768 - sigmoid(from_x[i] + from_h[i] + bias[i])
-    for i in range(units):
-        r[i] = sigmoid(from_x[units + i] + from_h[units + i] + bias[units + i])
         product[i] = round_shift(np.int64(h[i]) * np.int64(r[i]), 15)
     affine(rec, 2 * units, product, from_h[2 * units :])
+    a = from_x[2 * units :]
     for i in range(units):
-        n[i] = tanh(from_x[2 * units + i] + from_h[2 * units + i] + bias[2 * units + i])
+        a[i] += from_h[2 * units + i] + bias[2 * units + i]
+    saturated = candidates(candidate_kind, shift, a, n)
     update_state(h, residual, u, n)
+    return saturated
 
 
 @_jit
@@ -207,22 +248,24 @@ def dense(matrix, bias, activation, x, sums, y):  # type: ignore[no-untyped-def]
 
 @_jit
 def run_gru(layer, reset_after, x, lengths, h, residual, traces):  # type: ignore[no-untyped-def]
-    """All steps of a batch through one layer; h and residual [sequences, units] in place.
+    """All steps of a batch through one layer; h and residual [sequences, units] in place. Returns how many n saturated.
 
     traces is (h, residual, u, r, n), each [sequences, steps, units]. An array with a single step is overwritten at
     each one: that is how a run without traces saves memory.
     """
     h_trace, residual_trace, u_trace, r_trace, n_trace = traces
+    saturated = 0
     for i in range(x.shape[0]):
         for t in range(lengths[i]):
             kept = t if u_trace.shape[1] > 1 else 0
             u, r, n = u_trace[i, kept], r_trace[i, kept], n_trace[i, kept]
             if reset_after:
-                step_reset_after(layer, x[i, t], h[i], residual[i], u, r, n)
+                saturated += step_reset_after(layer, x[i, t], h[i], residual[i], u, r, n)
             else:
-                step_reset_before(layer, x[i, t], h[i], residual[i], u, r, n)
+                saturated += step_reset_before(layer, x[i, t], h[i], residual[i], u, r, n)
             h_trace[i, t] = h[i]
             residual_trace[i, kept] = residual[i]
+    return saturated
 
 
 @_jit

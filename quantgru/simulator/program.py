@@ -1,40 +1,95 @@
-"""An integer model, laid out for the kernels."""
+"""An integer model, laid out for the kernels: each kind of layer turns one signal into the next."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import ModelError
-from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
-from quantgru.int_model.contract import ACTIVATION_NUMBERS
+from quantgru.fixed import INT16_MAX
+from quantgru.int_model import (
+    IntBidirectional,
+    IntDense,
+    IntEmbedding,
+    IntGru,
+    IntLayer,
+    IntModel,
+    IntReverse,
+    Matrix,
+)
+from quantgru.int_model.contract import ACTIVATION_NUMBERS, CANDIDATE_NUMBERS, GATE_NUMBERS
+from quantgru.int_model.layers import EMBEDDING_BITS
+from quantgru.sequences import reverse_steps
 from quantgru.simulator import kernels
+from quantgru.simulator.states import GruState, Int16Array, UInt16Array
 
-Int16Array = npt.NDArray[np.int16]
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """Sequences between two layers: int16 [sequences, steps, width], zero after the first lengths[i] steps of each."""
+
+    values: Int16Array
+    lengths: npt.NDArray[np.int64]
+
+    @property
+    def valid(self) -> npt.NDArray[np.bool_]:
+        return np.asarray(np.arange(self.values.shape[1]) < self.lengths[:, None])
+
+    def reversed(self) -> Signal:
+        """[R22]"""
+        return replace(self, values=reverse_steps(self.values, self.lengths))
+
+    def last_step(self) -> Signal:
+        """A signal of one step."""
+        n = len(self.lengths)
+        return Signal(self.values[np.arange(n), self.lengths - 1][:, None], np.ones(n, np.int64))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GruTrace:
-    """What one GRU layer held after each step, raw, [sequences, steps, units] each; zero in padding.
+    """What one GRU layer read and held, raw, [sequences, steps, inputs or units]; zero in padding.
 
-    u and r u16f15, n and h s16f15, residual u16f30. The update gate is z = 32768 - u.
+    Steps are in the order in which the layer read them: of a backward one, from the end of the sequence. u and r are
+    u16f15, n and h s16 with the fraction bits of the layer's state, residual u16 with 15 more. The update gate is
+    z = 32768 - u.
     """
 
+    x: Int16Array
     h: Int16Array
-    residual: npt.NDArray[np.uint16]
-    u: npt.NDArray[np.uint16]
-    r: npt.NDArray[np.uint16]
+    residual: UInt16Array
+    u: UInt16Array
+    r: UInt16Array
     n: Int16Array
 
 
-class GruProgram:
-    """One GRU layer, ready to run."""
+@dataclass
+class Record:
+    """What the layers need for a run and leave behind, in the order of the model.
 
+    states    of each GRU layer, updated in place
+    keep_all  whether the traces are to be complete; else all but h hold the last step only
+    """
+
+    states: Sequence[GruState]
+    keep_all: bool
+    traces: list[GruTrace] = field(default_factory=list)
+    saturated_states: list[int] = field(default_factory=list)
+    saturated_outputs: list[int] = field(default_factory=list)
+
+
+class LayerProgram(Protocol):
+    """One layer, ready to run. Holds no state, so that threads can share it."""
+
+    def run(self, x: Signal, record: Record) -> Signal: ...
+
+
+class GruProgram:
     def __init__(self, layer: IntGru) -> None:
-        self.n_units = layer.n_units
+        self._n_units = layer.n_units
         self._reset_after = layer.reset == "after"
         recurrent_bias = layer.recurrent_bias if self._reset_after else np.zeros(layer.n_units, np.int32)
         self._constants = (
@@ -42,72 +97,128 @@ class GruProgram:
             _kernel_matrix(layer.recurrent),
             layer.bias.astype(np.int64),
             recurrent_bias.astype(np.int64),
+            (GATE_NUMBERS[layer.gate], CANDIDATE_NUMBERS[layer.candidate], layer.candidate_shift),
         )
 
-    def zero_state(self, n_sequences: int) -> tuple[Int16Array, npt.NDArray[np.uint16]]:
-        """h and residual [sequences, units] at the reset [R13]."""
-        shape = (n_sequences, self.n_units)
-        return np.zeros(shape, np.int16), np.zeros(shape, np.uint16)
-
-    def run(
-        self,
-        x: Int16Array,
-        lengths: npt.NDArray[np.int64],
-        state: tuple[Int16Array, npt.NDArray[np.uint16]],
-        *,
-        keep_all: bool,
-    ) -> GruTrace:
-        """Runs x [sequences, steps, inputs] from `state`, which is updated. Without `keep_all`, only h is kept for
-        every step and the other traces hold the last one."""
-        n_sequences, n_steps, _ = x.shape
-        full = (n_sequences, n_steps, self.n_units)
-        kept = full if keep_all else (n_sequences, 1, self.n_units)
-        trace = GruTrace(
-            np.zeros(full, np.int16),
-            np.zeros(kept, np.uint16),
-            np.zeros(kept, np.uint16),
-            np.zeros(kept, np.uint16),
-            np.zeros(kept, np.int16),
+    def run(self, x: Signal, record: Record) -> Signal:
+        """[R9 ... R12]"""
+        values = np.ascontiguousarray(x.values)  # for another layout, Numba would compile the kernels anew
+        n_sequences, n_steps, _ = values.shape
+        full = (n_sequences, n_steps, self._n_units)
+        kept = full if record.keep_all else (n_sequences, 1, self._n_units)
+        h, n = np.zeros(full, np.int16), np.zeros(kept, np.int16)
+        residual, u, r = np.zeros(kept, np.uint16), np.zeros(kept, np.uint16), np.zeros(kept, np.uint16)
+        layer = (*self._constants, np.empty(6 * self._n_units, np.int64))
+        state = record.states[len(record.traces)]  # of the layer that is next to leave a trace
+        saturated = kernels.run_gru(
+            layer, self._reset_after, values, x.lengths, state.h, state.residual, (h, residual, u, r, n)
         )
-        work = np.empty(6 * self.n_units, np.int64)  # of this call, so that threads can share the layer
-        traces = (trace.h, trace.residual, trace.u, trace.r, trace.n)
-        kernels.run_gru((*self._constants, work), self._reset_after, x, lengths, *state, traces)
-        return trace
+        record.traces.append(GruTrace(values, h, residual, u, r, n))
+        record.saturated_states.append(int(saturated))
+        return replace(x, values=h)
+
+
+class BidirectionalProgram:
+    def __init__(self, layer: IntBidirectional) -> None:
+        self._forward, self._backward = GruProgram(layer.forward), GruProgram(layer.backward)
+        self._merge, self._final = _MERGES[layer.merge], layer.final
+
+    def run(self, x: Signal, record: Record) -> Signal:
+        """[R23]"""
+        forward = self._forward.run(x, record)
+        backward = self._backward.run(x.reversed(), record)
+        if self._final:
+            forward, backward = forward.last_step(), backward.last_step()
+        else:
+            backward = backward.reversed()
+        return replace(forward, values=self._merge(forward.values, backward.values))
+
+
+def _sum(forward: Int16Array, backward: Int16Array) -> Int16Array:
+    return np.asarray((forward.astype(np.int32) + backward + 1) >> 1, np.int16)
+
+
+def _product(forward: Int16Array, backward: Int16Array) -> Int16Array:
+    rounded = (forward.astype(np.int32) * backward + 2**14) >> 15
+    return np.minimum(rounded, INT16_MAX).astype(np.int16)
+
+
+_MERGES: dict[str, Callable[[Int16Array, Int16Array], Int16Array]] = {
+    "concat": lambda forward, backward: np.concatenate((forward, backward), axis=-1),
+    "sum": _sum,
+    "mul": _product,
+    "ave": _sum,  # the same integers with another meaning
+}
+
+
+class ReverseProgram:
+    def run(self, x: Signal, record: Record) -> Signal:
+        return x.reversed()
 
 
 class DenseProgram:
-    """One dense layer, ready to run."""
-
     def __init__(self, layer: IntDense) -> None:
-        self.n_outputs = layer.n_outputs
+        self._n_outputs = layer.n_outputs
         self._constants = (
             _kernel_matrix(layer.matrix),
             layer.bias.astype(np.int64),
             ACTIVATION_NUMBERS[layer.activation],
         )
 
-    def run(self, x: Int16Array) -> tuple[Int16Array, int]:
-        """Raw outputs [vectors, outputs] for x [vectors, inputs], and how many of them saturated."""
-        y = np.empty((x.shape[0], self.n_outputs), np.int16)
-        saturated = kernels.run_dense(*self._constants, x, y)
-        return y, int(saturated)
+    def run(self, x: Signal, record: Record) -> Signal:
+        """[R14]"""
+        vectors = np.ascontiguousarray(x.values[x.valid])
+        y = np.empty((len(vectors), self._n_outputs), np.int16)
+        record.saturated_outputs.append(int(kernels.run_dense(*self._constants, vectors, y)))
+        values = np.zeros((*x.values.shape[:2], self._n_outputs), np.int16)
+        values[x.valid] = y
+        return replace(x, values=values)
+
+
+class EmbeddingProgram:
+    def __init__(self, layer: IntEmbedding) -> None:
+        self._vectors = layer.codes.astype(np.int16) << EMBEDDING_BITS
+
+    def run(self, x: Signal, record: Record) -> Signal:
+        """[R21]"""
+        tokens = np.clip(x.values[..., 0], 0, len(self._vectors) - 1)
+        return replace(x, values=np.where(x.valid[..., None], self._vectors[tokens], np.int16(0)))
+
+
+def _layer_program(layer: IntLayer) -> LayerProgram:
+    match layer:
+        case IntGru():
+            return GruProgram(layer)
+        case IntBidirectional():
+            return BidirectionalProgram(layer)
+        case IntReverse():
+            return ReverseProgram()
+        case IntDense():
+            return DenseProgram(layer)
+        case IntEmbedding():
+            return EmbeddingProgram(layer)
 
 
 class Program:
     """A whole model, ready to run. Holds no state."""
 
     def __init__(self, model: IntModel) -> None:
-        self.grus = [GruProgram(layer) for layer in model.grus]
-        self.head = [DenseProgram(layer) for layer in model.head]
+        self._body = [_layer_program(layer) for layer in model.body]
+        self._head = [_layer_program(layer) for layer in model.head]
 
-    def run_head(self, h: Int16Array) -> tuple[Int16Array, list[int]]:
-        """Raw outputs [..., outputs] for h [..., units] of the last layer; saturated values of each dense layer."""
-        y = np.ascontiguousarray(h.reshape(-1, h.shape[-1]))
-        saturated = []
-        for layer in self.head:
-            y, count = layer.run(y)
-            saturated.append(count)
-        return y.reshape(*h.shape[:-1], y.shape[-1]), saturated
+    def run_body(self, x: Signal, record: Record) -> Signal:
+        """What the head reads."""
+        return _run(self._body, x, record)
+
+    def run_head(self, x: Signal, record: Record) -> Signal:
+        """The outputs."""
+        return _run(self._head, x, record)
+
+
+def _run(layers: Sequence[LayerProgram], x: Signal, record: Record) -> Signal:
+    for layer in layers:
+        x = layer.run(x, record)
+    return x
 
 
 def _kernel_matrix(matrix: Matrix) -> tuple[Any, ...]:

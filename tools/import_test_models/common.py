@@ -3,7 +3,7 @@
 Each script writes the files of one framework to a folder of tests/models and names in its docstring what to install.
 `NAME.npz` holds for every file whose name up to the first dot is NAME: `x` [sequences, steps, inputs] and `y`, which
 the framework computed, in float64 if it can. Weights are random, a seed per name: the same versions give the same
-bytes, and a new model changes no other.
+bytes, and a new model changes no other. Only tf2onnx names the constants of its files differently each time.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ hard_sigmoid gates, and the names of weights have no cell in them. h5py of that 
 length, which comes back as bytes; the script stores them so. Outputs are those of a float64 copy.
 """
 
+# ruff: noqa: E402 - what Keras and Theano look for has to be there before they are imported
+
 from __future__ import annotations
 
 import collections
@@ -43,9 +45,7 @@ def build(name: str, dtype: str) -> Any:
         gru = layers.GRU(5, activation="linear", input_shape=(STEPS, INPUTS), name="net")
         return keras.models.Sequential([gru, layers.Dense(1, activation="sigmoid", name="score")])
     x = layers.Input((STEPS, INPUTS), name="samples")
-    y = layers.GRU(4, return_sequences=True, name="first")(x)
-    y = layers.TimeDistributed(layers.Dense(3, activation="relu"), name="between")(y)
-    y = layers.Bidirectional(layers.GRU(3, name="gru"), merge_mode="concat", name="second")(y)
+    y = layers.Bidirectional(layers.GRU(3, name="gru"), merge_mode="concat", name="both")(x)
     return keras.models.Model(x, layers.Dense(2, name="scores")(y), name=name)
 
 

@@ -120,8 +120,8 @@ def modules() -> dict[str, Net]:
             dense_around,
             before=nn.Linear(3, 4),
             first=nn.GRU(4, 5, batch_first=True),
-            between=nn.Linear(5, 3),
-            second=nn.GRU(3, 4, batch_first=True),
+            between=nn.Linear(5, 4),
+            second=nn.GRU(4, 4, batch_first=True),
             head=nn.Linear(4, 2),
         ),
         "tokens": Net(tokens, embedding=nn.Embedding(7, 3), gru=nn.GRU(3, 4, batch_first=True), head=nn.Linear(4, 2)),
@@ -172,18 +172,17 @@ def variants(name: str) -> dict[str, dict[str, Any]]:
     dynamo = {"dynamo": True, "external_data": False}
     if name == "given_lengths":  # torch.export refuses packed sequences
         return {"torchscript": torchscript}
-    if name not in ("last_step", "bidirectional"):
+    if name != "last_step":
         return {"torchscript": torchscript, "dynamo": dynamo}
     free = tuple(torch.export.Dim.AUTO if axis < 2 else torch.export.Dim.STATIC for axis in range(3))
-    found = {
+    return {
         "torchscript": torchscript,
         "torchscript_fixed": {"dynamo": False},
         "torchscript_opset11": torchscript | {"opset_version": 11},
+        "torchscript_unfolded": torchscript | {"do_constant_folding": False},
         "dynamo": dynamo,
         "dynamo_free": dynamo | {"dynamic_shapes": ((free,),)},
     }
-    unfolded = {"torchscript_unfolded": torchscript | {"do_constant_folding": False}}
-    return found | unfolded if name == "last_step" else found
 
 
 def export(net: Net, inputs: Arrays, outputs: Arrays, path: Path, options: dict[str, Any]) -> None:

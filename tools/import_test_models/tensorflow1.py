@@ -1,7 +1,7 @@
 """Writes tests/models/tensorflow1: frozen graphs (.pb) of TensorFlow 1, and tests/models/onnx/tensorflow1_*.
 
     pip install tensorflow-cpu==2.21.0 tf_keras==2.21.0 tf2onnx==1.17.0 onnx==1.23.2 onnxruntime
-    PYTHONHASHSEED=0 python tools/import_test_models/tensorflow1.py
+    python tools/import_test_models/tensorflow1.py
 
 Graphs are built with tf.compat.v1, its behaviour of TensorFlow 2 switched off: GRUCell in dynamic_rnn is a while loop
 of Enter, Switch, Merge, NextIteration and Exit, in static_rnn one copy of the cell per step. Variables are frozen by
@@ -25,7 +25,6 @@ import tensorflow.compat.v1 as tf
 import tf2onnx
 from common import MODELS, generator_of, random_sequences, random_weights, record, report
 from tensorflow.python.grappler import tf_optimizer
-from tensorflow.python.tools import optimize_for_inference_lib
 
 FOLDER = MODELS / "tensorflow1"
 ONNX = MODELS / "onnx"
@@ -119,13 +118,6 @@ def write(definition: Any, path: Path, x: np.ndarray, y: np.ndarray) -> None:
             assert np.abs(session.run("scores:0", {"samples:0": x}) - y).max() < 1e-5, path
 
 
-def optimized(definition: Any) -> Any:
-    """What the guides of TensorFlow 1 tell to run before deployment: unused nodes and identities go."""
-    return optimize_for_inference_lib.optimize_for_inference(
-        definition, ["samples"], ["scores"], tf.float32.as_datatype_enum
-    )
-
-
 def folded(definition: Any) -> Any:
     """By Grappler, the optimizer of graphs: constants are computed, shapes and arithmetic simplified."""
     with tf.Graph().as_default() as graph:
@@ -172,12 +164,10 @@ def main() -> None:
         definition = freeze(graph)
         write(definition, FOLDER / f"{name}.pb", x, y)
         if name == "dynamic":
-            write(optimized(definition), FOLDER / f"{name}.optimized.pb", x, y)
             write(folded(definition), FOLDER / f"{name}.folded.pb", x, y)
+            write_onnx(name, definition, x, y)
         if name == "static":
             write(before_1_15(definition), FOLDER / f"{name}.before_1_15.pb", x, y)
-        if name in ("dynamic", "dynamic_stack"):
-            write_onnx(name, definition, x, y)
 
 
 if __name__ == "__main__":

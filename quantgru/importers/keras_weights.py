@@ -1,0 +1,205 @@
+"""The modules of files that hold weights only: `.weights.h5` of Keras 3, and `.h5` of Keras 2 by save_weights.
+
+Such a file has arrays in groups. What a layer is follows from the names that Keras gives, and from shapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from quantgru.errors import ModelError
+from quantgru.importers.gates import finite
+from quantgru.importers.keras_hdf5 import DAMAGED, WeightsFile
+from quantgru.importers.keras_recurrent import gru_of_arrays
+from quantgru.importers.weights_chain import Normalisation, Part, Recurrent, Unsupported
+from quantgru.model import Bidirectional, Dense, Embedding, Gru
+
+BATCH_EPSILON: Final = 1e-3  # the default of BatchNormalization; Normalization adds none
+DEPTH_LIMIT: Final = 8  # of groups in groups
+GROUPS_LIMIT: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Module:
+    """The arrays of one layer, not read yet.
+
+    kind    what its class is called in files of Keras 3, as far as it is known: "dense", "batch_normalization"
+    arrays  those of each cell, of other layers a single list
+    """
+
+    kind: str
+    arrays: tuple[tuple[Any, ...], ...]
+
+
+def parts_of_keras_2(file: WeightsFile) -> dict[str, Part]:
+    """Modules by the names of their layers, out of arrays called "gru/gru_cell/kernel:0" and the like."""
+    parts: dict[str, Part] = {}
+    for layer in file.names("", "layer_names"):
+        names = file.names(layer, "weight_names")
+        cells: dict[str, list[Any]] = {}
+        for name in names:
+            cells.setdefault(name.rpartition("/")[0], []).append(file.data_set(f"{layer}/{name}"))
+        if names:
+            module = Module(_kind_of_names(names), tuple(map(tuple, cells.values())))
+            parts[layer] = _part(f"{file.where}: layer {layer!r}", layer, module)
+    return parts
+
+
+def _kind_of_names(names: Sequence[str]) -> str:
+    """The class that has arrays of these names."""
+    own = tuple(name.rpartition("/")[2].partition(":")[0] for name in names)
+    if "recurrent_kernel" in own:
+        return "bidirectional" if any("/forward_" in f"/{name}" for name in names) else "rnn"
+    known = {
+        ("kernel",): "dense",
+        ("kernel", "bias"): "dense",
+        ("embeddings",): "embedding",
+        ("gamma", "beta", "moving_mean", "moving_variance"): "batch_normalization",
+        ("moving_mean", "moving_variance"): "batch_normalization",
+        ("mean", "variance", "count"): "normalization",
+    }
+    return known.get(own, "other")
+
+
+def parts_of_keras_3(file: WeightsFile) -> dict[str, Part]:
+    """Modules by the names of their layers; of a subclassed model, by the names of its attributes."""
+    parts: dict[str, Part] = {}
+    for name, kind, path in _walk(file):
+        if name in parts:
+            name = path
+        module = _module(file, kind, path)
+        if module.arrays:
+            parts[name] = _part(f"{file.where}: layer {name!r}", name, module)
+    return parts
+
+
+def _walk(file: WeightsFile) -> Iterator[tuple[str, str, str]]:
+    """Name, class and group of each layer, those of models inside the model, too."""
+    pending = [("", False)]  # groups whose members are layers, and whether they are called by their classes
+    n_groups = 0
+    while pending:
+        path, by_class = pending.pop()
+        keys = [key for key in file.keys(path) if key != "vars"]
+        n_groups += len(keys)
+        if n_groups > GROUPS_LIMIT or path.count("/") > DEPTH_LIMIT:
+            raise ModelError(f"{file.where}: more groups than Keras writes; {DAMAGED}")
+        for key in sorted(keys, key=_number):
+            child = f"{path}/{key}".lstrip("/")
+            inside = file.keys(child)
+            if key == "layers":
+                pending.append((child, True))
+            elif "layers" in inside:
+                pending.append((f"{child}/layers", True))
+            else:
+                named = by_class and "vars" in inside and file.has(f"{child}/vars", "name")
+                yield file.text(f"{child}/vars", "name") if named else key, _class(key), child
+
+
+def _class(key: str) -> str:
+    return re.sub(r"_\d+$", "", key)
+
+
+def _number(key: str) -> tuple[str, int, str]:
+    """Sorts gru_2 before gru_10."""
+    return _class(key), len(key), key
+
+
+def _module(file: WeightsFile, kind: str, path: str) -> Module:
+    inside = [key for key in file.keys(path) if key != "vars"]
+    if "cell" in inside:
+        return Module("rnn", _cells(file, f"{path}/cell"))
+    if "forward_layer" in inside and "backward_layer" in inside:
+        forward, backward = (_cells(file, f"{path}/{way}_layer/cell") for way in ("forward", "backward"))
+        return Module("bidirectional", (*forward, *backward))
+    if inside == ["layer"]:  # of TimeDistributed
+        return Module("other", (_variables(file, f"{path}/layer"),))
+    own = _variables(file, path)
+    parts = tuple(found for key in inside if (found := _variables(file, f"{path}/{key}")))
+    return Module(kind, tuple(arrays for arrays in (own, *parts) if arrays or parts))
+
+
+def _cells(file: WeightsFile, path: str) -> tuple[tuple[Any, ...], ...]:
+    if "cells" not in file.keys(path):
+        return (_variables(file, path),)
+    keys = sorted(file.keys(f"{path}/cells"), key=_number)
+    return tuple(_variables(file, f"{path}/cells/{key}") for key in keys)
+
+
+def _variables(file: WeightsFile, path: str) -> tuple[Any, ...]:
+    if "vars" not in file.keys(path):
+        return ()
+    return tuple(file.data_set(f"{path}/vars/{i}") for i in range(len(file.keys(f"{path}/vars"))))
+
+
+def _part(where: str, name: str, module: Module) -> Part:
+    """Nothing is read before its shape is that of a layer."""
+    shapes = [tuple(array.shape) for cell in module.arrays for array in cell]
+    listed = ", ".join("x".join(map(str, shape)) or "a number" for shape in shapes[:6])
+    floats = [array for cell in module.arrays for array in cell if array.dtype.kind == "f"]
+    found: Part | None = None
+    if any(0 in shape for shape in shapes):
+        found = None
+    elif module.kind in ("rnn", "bidirectional"):
+        found = _recurrent(where, name, module) if len(floats) == len(shapes) else None
+    elif len(module.arrays) == 1 and len(floats) >= len(shapes) - 1:  # a count is an integer
+        found = _other(where, name, module.kind, floats)
+    return found or Unsupported(f"a layer ({module.kind}) with arrays {listed}")
+
+
+def _recurrent(where: str, name: str, module: Module) -> Part | None:
+    for cell in module.arrays:
+        shapes = [tuple(array.shape) for array in cell]
+        if len(shapes) not in (2, 3) or len(shapes[0]) != 2 or len(shapes[1]) != 2:
+            return None
+        units, columns = shapes[1]
+        if columns in (units, 4 * units):
+            return Unsupported("a SimpleRNN layer" if columns == units else "an LSTM layer")
+        biases = ((3 * units,), (2, 3 * units), (6 * units,))
+        if columns != 3 * units or shapes[0][1] != columns or not set(shapes[2:]) <= set(biases):
+            return None
+    both = module.kind == "bidirectional"
+    if both and (len(module.arrays) != 2 or module.arrays[0][0].shape != module.arrays[1][0].shape):
+        return None
+    grus = [_gru(where, name, part, module) for part in range(len(module.arrays))]
+    layers = (Bidirectional(name, grus[0], grus[1]),) if both else tuple(grus)
+    return Recurrent(layers, says_reset=all(len(cell) == 3 for cell in module.arrays))
+
+
+def _gru(where: str, name: str, part: int, module: Module) -> Gru:
+    """The shape of a bias says where the reset gate acts, and whether it is of CuDNNGRU, which packs its kernels."""
+    arrays = [finite(where, str(i), array[()]) for i, array in enumerate(module.arrays[part])]
+    columns = arrays[0].shape[1]
+    bias = arrays[2].shape if len(arrays) == 3 else ()
+    if len(module.arrays) > 1:
+        name = f"{name}.{('forward', 'backward')[part] if module.kind == 'bidirectional' else part}"
+    return gru_of_arrays(name, "before" if bias == (columns,) else "after", arrays, from_cudnn=bias == (2 * columns,))
+
+
+def _other(where: str, name: str, kind: str, arrays: Sequence[Any]) -> Part | None:
+    """A dense layer, an embedding or a normalisation."""
+    shapes = [tuple(array.shape) for array in arrays]
+    ranks = [len(shape) for shape in shapes]
+    if max(ranks, default=3) > 2:
+        return None
+    values = [finite(where, str(i), array[()]) for i, array in enumerate(arrays)]
+    if kind == "embedding" and ranks == [2]:
+        return Embedding(name, values[0])
+    if ranks == [2, 1] and shapes[0][1:] == shapes[1]:
+        return Dense(name, values[0].T, values[1])
+    if kind == "dense" and ranks == [2]:
+        return Dense(name, values[0].T, np.zeros(shapes[0][1]))
+    if ranks[:2] != [1, 1] or len(set(shapes[: len(ranks) // 2 * 2])) > 1:
+        return None
+    ones, zeros = np.ones(shapes[0]), np.zeros(shapes[0])
+    if len(ranks) == 4:
+        return Normalisation(values[2], values[3], values[0], values[1], BATCH_EPSILON)
+    if kind == "batch_normalization" and len(ranks) == 2:
+        return Normalisation(values[0], values[1], ones, zeros, BATCH_EPSILON)
+    if kind == "normalization" and ranks[2:] in ([], [0]):  # a count may follow
+        return Normalisation(values[0], values[1], ones, zeros, 0.0)
+    return None

@@ -1,0 +1,187 @@
+"""Signals put into a `Chain`: what waits in a signal becomes layers when a layer reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from quantgru.importers.chain import Chain, refuse
+from quantgru.importers.pytorch_signals import DIRECTIONS, FEATURES, LAYERS, Axis, CannotSayError, Signal
+from quantgru.model import Bidirectional, Dense, Embedding, Gru
+from quantgru.model.layers import Merge
+
+
+@dataclass
+class SignalChain:
+    """A chain and what was learnt of the module's input on the way.
+
+    position    changes of the chain until now; a signal of another position is another branch
+    time_axis   the axis of the input that has the steps; -1 until the first GRU says it
+    input_rank  the number of axes of the input
+    n_tokens    if the input are tokens
+    """
+
+    chain: Chain
+    position: int = 0
+    time_axis: int = -1
+    input_rank: int = 3
+    n_tokens: int | None = None
+    _joins_at: int = -1  # the position right after a bidirectional layer
+    _reversed: dict[int, str] = field(default_factory=dict)  # axes reversed before they are known to be the steps
+
+    def input(self) -> Signal:
+        return Signal(((0,), (1,), (FEATURES,)), self.position, None)
+
+    def univariate(self, signal: Signal) -> Signal:
+        """Inputs [sequences, steps] with the one feature that they are."""
+        self.input_rank = 2
+        return replace(signal, width=1)
+
+    def want_steps(self, where: str, signal: Signal, batch_first: bool) -> None:
+        """Raises ModelError unless the axes are those that a GRU reads; the first one says which the steps are."""
+        want_no_states(signal)
+        if signal.pick != "all" or self.chain.last_step:
+            raise refuse(where, "a GRU layer after the last step was taken")
+        axis = signal.axes[1 if batch_first else 0]
+        if self.time_axis < 0 and axis in ((0,), (1,)):
+            self.time_axis = axis[0]
+            for reversed_axis, place in self._reversed.items():
+                if reversed_axis != self.time_axis:
+                    raise refuse(place, "reverses the sequences of a batch, not their steps")
+        steps, batch = (self.time_axis,), (1 - self.time_axis,)
+        if signal.axes != (*((batch, steps) if batch_first else (steps, batch)), (FEATURES,)):
+            found = f"batch_first={batch_first} takes the batch for the steps, or others for the features"
+            raise refuse(where, found, "transpose before it")
+
+    def recurrent(self, where: str, signal: Signal, layers: Sequence[Gru | Bidirectional]) -> tuple[Signal, Signal]:
+        """The outputs of all steps, and the final states [layers and directions, batch, units]."""
+        signal = self.settled(where, signal)
+        self.chain.add_recurrent(where, layers)
+        self.position += 1
+        last = layers[-1]
+        bidirectional = isinstance(last, Bidirectional)
+        if bidirectional:
+            self._joins_at = self.position
+        units = last.forward.n_units if isinstance(last, Bidirectional) else last.n_units
+        kind = (LAYERS,) * (len(layers) > 1) + (DIRECTIONS,) * bidirectional
+        axes = (kind, (1 - self.time_axis,), (FEATURES,))
+        states = Signal(axes, self.position, units, "final" if bidirectional else "last", n_layers=len(layers))
+        return Signal(signal.axes, self.position, last.n_outputs), states
+
+    def embedding(self, where: str, signal: Signal, layer: Embedding) -> Signal:
+        if signal.axes[2:] != ((FEATURES,),) or signal.width is not None or signal.waits:
+            raise refuse(where, "an embedding after another layer", "it reads token numbers: put it first")
+        self.chain.add_embedding(where, layer)
+        self.n_tokens, self.input_rank = layer.n_tokens, 2
+        return self._after(signal, layer.n_outputs)
+
+    def dense(self, where: str, signal: Signal, layer: Dense) -> Signal:
+        want_features(signal, len(signal.axes) - 1, "reads the last axis, which are not the features")
+        signal = self.settled(where, signal)
+        self.chain.add_dense(where, layer)
+        return self._after(signal, layer.n_outputs)
+
+    def activation(self, where: str, signal: Signal, name: str) -> Signal:
+        signal = self.settled(where, signal)
+        self.chain.add_activation(where, name)
+        return self._after(signal, signal.width)
+
+    def softmax(self, where: str, signal: Signal, kind: str, dim: Any) -> Signal:
+        signal = self.settled(where, signal)
+        rank = len(signal.axes)
+        of_features = type(dim) is int and -rank <= dim < rank and signal.axes[dim] == (FEATURES,)
+        self.chain.add_softmax(where, kind, None if of_features else str(dim))
+        return self._after(signal, signal.width)
+
+    def reverse(self, where: str, signal: Signal, axis: Axis) -> Signal:
+        """The steps from the last to the first."""
+        if signal.pick != "all" or axis not in ((0,), (1,)) or (self.time_axis >= 0 and axis != (self.time_axis,)):
+            raise CannotSayError("reverses something else than the steps")
+        if self.time_axis < 0:
+            self._reversed[axis[0]] = where
+        self.chain.add_reverse(where)
+        return self._after(signal, signal.width)
+
+    def product(self, first: Signal, second: Signal) -> Signal:
+        """The one product of two signals that a layer can be: that of both directions."""
+        units = self.units()
+        halves = [np.eye(2 * units)[:units], np.eye(2 * units)[units:]]
+        found = [signal.linear() for signal in (first, second)]
+        in_order = found if np.array_equal(found[0][0], halves[0]) else found[::-1]
+        same = all(np.array_equal(matrix, half) for (matrix, _), half in zip(in_order, halves, strict=True))
+        if not units or not same or any(shift.any() for _, shift in found):
+            raise CannotSayError("multiplies two tensors that depend on the input")
+        self._merge("mul")
+        return self._after(replace(first, matrix=None, scale=1.0, shift=0.0), units)
+
+    def settled(self, where: str, signal: Signal) -> Signal:
+        """`signal` with nothing waiting any more: it is in the chain."""
+        want_no_states(signal)
+        signal = self.as_final(signal)
+        match signal.pick:
+            case "first":
+                raise CannotSayError("does not take the last step but the first")
+            case "last":
+                self.chain.take_last_step()
+            case "final":
+                self.chain.take_final_states(where)
+        self._settle_features(where, signal)
+        return self._after(Signal(signal.axes, self.position, signal.width), signal.width)
+
+    def _settle_features(self, where: str, signal: Signal) -> None:
+        if signal.matrix is None:
+            if signal.waits:
+                self.chain.add_affine(where, signal.scale, signal.shift)
+            return
+        matrix, shift = signal.linear()
+        if np.array_equal(matrix, np.eye(matrix.shape[1])):
+            if shift.any():
+                self.chain.add_affine(where, 1.0, shift)
+            return
+        both = np.tile(np.eye(len(matrix)), 2)
+        if len(matrix) == self.units() and not shift.any() and np.array_equal(matrix, both):
+            self._merge("sum")
+        elif len(matrix) == self.units() and not shift.any() and np.array_equal(matrix, both / 2):
+            self._merge("ave")
+        else:
+            self.chain.add_dense(where, Dense(f"linear_{len(self.chain.layers)}", matrix, shift))
+
+    def units(self) -> int:
+        """Those of each direction, where the chain's last change was a bidirectional layer; otherwise 0."""
+        last = self.chain.layers[-1] if self.chain.layers else None
+        return last.forward.n_units if isinstance(last, Bidirectional) and self.position == self._joins_at else 0
+
+    def as_final(self, signal: Signal) -> Signal:
+        """The final states, where these are what a signal takes of the last step forwards and of the first backwards."""
+        units = self.units()
+        if not units or signal.pick not in ("first", "last"):
+            return signal
+        matrix, _ = signal.linear()
+        other = matrix[:, units:] if signal.pick == "last" else matrix[:, :units]
+        return signal if other.any() else replace(signal, pick="final")
+
+    def _merge(self, kind: Merge) -> None:
+        last = self.chain.layers[-1]
+        assert isinstance(last, Bidirectional)
+        self.chain.layers[-1] = replace(last, merge=kind)
+
+    def _after(self, signal: Signal, width: int | None) -> Signal:
+        """`signal` after a change of the chain."""
+        self.position += 1
+        return replace(signal, position=self.position, width=width)
+
+
+def want_features(signal: Signal, axis: int, found: str) -> None:
+    """Raises CannotSayError where an axis are not the features."""
+    want_no_states(signal)
+    if axis >= len(signal.axes) or signal.axes[axis] != (FEATURES,):
+        raise CannotSayError(found, "transpose before it")
+
+
+def want_no_states(signal: Signal) -> None:
+    """Raises CannotSayError for h_n as a whole."""
+    if {LAYERS, DIRECTIONS} & {label for axis in signal.axes for label in axis}:
+        raise CannotSayError("gets the final states of all layers", "give it h_n[-1]")

@@ -1,0 +1,382 @@
+"""Functions of torch and methods of tensors, as far as they have a meaning for signals."""
+
+from __future__ import annotations
+
+import builtins
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from quantgru.importers.gates import finite
+from quantgru.importers.pytorch_chain import SignalChain, want_features, want_no_states
+from quantgru.importers.pytorch_constants import of_input
+from quantgru.importers.pytorch_signals import (
+    DIRECTIONS,
+    FEATURES,
+    LAYERS,
+    CannotSayError,
+    Signal,
+    Size,
+    added,
+    axis_number,
+    indexed,
+    joined,
+    permuted,
+    reshaped,
+    with_axes,
+)
+from quantgru.model import Dense
+
+# Functions by the names of the tensor methods that do the same.
+FUNCTIONS: Final[dict[Any, str]] = {
+    builtins.getattr: "getattr",
+    operator.add: "add",
+    operator.getitem: "getitem",
+    operator.matmul: "matmul",
+    operator.mul: "mul",
+    operator.neg: "neg",
+    operator.sub: "sub",
+    operator.truediv: "div",
+    torch.add: "add",
+    torch.cat: "cat",
+    torch.chunk: "chunk",
+    torch.concat: "cat",
+    torch.concatenate: "cat",
+    torch.div: "div",
+    torch.flatten: "flatten",
+    torch.flip: "flip",
+    torch.log_softmax: "log_softmax",
+    torch.matmul: "matmul",
+    torch.mul: "mul",
+    torch.neg: "neg",
+    torch.permute: "permute",
+    torch.relu: "relu",
+    torch.reshape: "reshape",
+    torch.select: "select",
+    torch.sigmoid: "sigmoid",
+    torch.softmax: "softmax",
+    torch.squeeze: "squeeze",
+    torch.sub: "sub",
+    torch.swapaxes: "transpose",
+    torch.tanh: "tanh",
+    torch.transpose: "transpose",
+    torch.unsqueeze: "unsqueeze",
+    functional.dropout: "dropout",
+    functional.linear: "linear",
+    functional.log_softmax: "log_softmax",
+    functional.relu: "relu",
+    functional.sigmoid: "sigmoid",
+    functional.softmax: "softmax",
+    functional.tanh: "tanh",
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One node of the graph with the values of its arguments."""
+
+    chain: SignalChain
+    where: str
+    name: str
+    node: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    def rest(self, name: str) -> tuple[Any, ...]:
+        """The numbers after the first argument, given one by one or as one sequence."""
+        given = self.args[1:] or (self.kwargs.get(name),)
+        return tuple(given[0]) if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+
+    def signal(self) -> Signal:
+        value = self.argument(0, "input")
+        if isinstance(value, (tuple, list)):
+            raise CannotSayError("gets the pair that nn.GRU returns", "give it out or h_n[-1]")
+        if not isinstance(value, Signal):
+            raise CannotSayError("gets the input at another place than the first")
+        return value
+
+
+def _identity(call: Call) -> Any:
+    return call.signal()
+
+
+def _activation(call: Call) -> Any:
+    return call.chain.activation(call.where, call.signal(), call.name)
+
+
+def _softmax(call: Call) -> Any:
+    return call.chain.softmax(call.where, call.signal(), call.name, call.argument(1, "dim"))
+
+
+def _dropout(call: Call) -> Any:
+    if call.argument(2, "training", True) is not False:
+        raise CannotSayError("drops outputs at each call", "use nn.Dropout, or give it training=self.training")
+    return call.signal()
+
+
+def _to(call: Call) -> Any:
+    """To a device, or to the type that a tensor has anyway."""
+    value, targets = call.args[0], [*call.args[1:], *call.kwargs.values()]
+    if not isinstance(value, Signal):  # a constant, to the type and device of the input
+        return value.double()
+    if _is_input(value) and torch.long in targets:
+        return value
+    if any(isinstance(target, torch.dtype) and target is not torch.float64 for target in targets):
+        raise CannotSayError("changes the type", "leave it out: the model is computed in one type")
+    return value
+
+
+def _integers(call: Call) -> Any:
+    if not _is_input(call.signal()):
+        raise CannotSayError("rounds", "leave it out")
+    return call.signal()
+
+
+def _is_input(signal: Signal) -> bool:
+    """Whether nothing is known of it but that it is the input, which may also have two axes."""
+    return signal.position == 0 and signal.width is None
+
+
+def _getitem(call: Call) -> Any:
+    signal, index = call.signal(), call.argument(1, "")
+    if _is_input(signal) and index in ((slice(None), slice(None), None), (Ellipsis, None)):
+        return call.chain.univariate(signal)
+    return indexed(signal, index, call.chain.time_axis)
+
+
+def _select(call: Call) -> Any:
+    signal = call.signal()
+    axis = axis_number(call.argument(1, "dim"), len(signal.axes))
+    index = (*[slice(None)] * axis, call.argument(2, "index"))
+    return indexed(signal, index, call.chain.time_axis)
+
+
+def _squeeze(call: Call) -> Any:
+    signal, dim = call.signal(), call.argument(1, "dim")
+    rank = len(signal.axes)
+    dims = range(rank) if dim is None else [axis_number(d, rank) for d in (dim if isinstance(dim, tuple) else [dim])]
+    gone = [
+        axis for axis in dims if signal.axes[axis] == () or (signal.axes[axis] == (FEATURES,) and signal.width == 1)
+    ]
+    return with_axes(signal, [axis for i, axis in enumerate(signal.axes) if i not in gone])
+
+
+def _unsqueeze(call: Call) -> Any:
+    signal, dim = call.signal(), call.argument(1, "dim")
+    if _is_input(signal) and dim in (-1, 2):
+        return call.chain.univariate(signal)
+    at = axis_number(dim, len(signal.axes) + 1)
+    return with_axes(signal, [*signal.axes[:at], (), *signal.axes[at:]])
+
+
+def _flatten(call: Call) -> Any:
+    signal = call.signal()
+    rank = len(signal.axes)
+    start = axis_number(call.argument(1, "start_dim", 0), rank)
+    end = axis_number(call.argument(2, "end_dim", -1), rank)
+    together = tuple(label for axis in signal.axes[start : end + 1] for label in axis)
+    return with_axes(signal, [*signal.axes[:start], together, *signal.axes[end + 1 :]])
+
+
+def _reshape(call: Call) -> Any:
+    return reshaped(call.signal(), call.rest("shape"))
+
+
+def _transpose(call: Call) -> Any:
+    signal = call.signal()
+    order = list(range(len(signal.axes)))
+    first, second = (
+        axis_number(call.argument(i + 1, f"dim{i}", call.kwargs.get(f"axis{i}")), len(order)) for i in range(2)
+    )
+    order[first], order[second] = order[second], order[first]
+    return permuted(signal, order)
+
+
+def _permute(call: Call) -> Any:
+    signal = call.signal()
+    return permuted(signal, [axis_number(axis, len(signal.axes)) for axis in call.rest("dims")])
+
+
+def _flip(call: Call) -> Any:
+    signal, dims = call.signal(), call.rest("dims")
+    if len(dims) != 1:
+        raise CannotSayError(f"reverses {len(dims)} axes", "reverse the steps alone")
+    return call.chain.reverse(call.where, signal, signal.axes[axis_number(dims[0], len(signal.axes))])
+
+
+def _cat(call: Call) -> Any:
+    signals = call.argument(0, "tensors")
+    dim = call.argument(1, "dim", call.kwargs.get("axis", 0))
+    if not isinstance(signals, (tuple, list)) or not all(isinstance(signal, Signal) for signal in signals):
+        raise CannotSayError("joins constants to what depends on the input")
+    signals = [call.chain.as_final(signal) for signal in signals]
+    _want_same_steps(signals)
+    want_features(signals[0], axis_number(dim, len(signals[0].axes)), "joins another axis than the features")
+    return joined(signals)
+
+
+def _chunk(call: Call) -> Any:
+    """The features in that many parts."""
+    signal, n_chunks = call.signal(), call.argument(1, "chunks")
+    want_features(signal, axis_number(call.argument(2, "dim", 0), len(signal.axes)), "divides another axis")
+    if type(n_chunks) is not int or n_chunks < 1 or signal.width is None:
+        raise CannotSayError("divides features whose number is not known")
+    rows = np.arange(signal.width)
+    step = -(-signal.width // n_chunks)
+    return tuple(signal.take(rows[i : i + step]) for i in range(0, signal.width, step))
+
+
+def _linear(call: Call) -> Any:
+    weights = _constant(call, call.argument(1, "weight"))
+    bias = call.argument(2, "bias")
+    values = np.zeros(len(weights)) if bias is None else _constant(call, bias)
+    return call.chain.dense(call.where, call.signal(), Dense(call.node, weights, values))
+
+
+def _matmul(call: Call) -> Any:
+    signal = call.signal()
+    want_features(signal, len(signal.axes) - 1, "multiplies another axis than the features")
+    return signal.times(_constant(call, call.argument(1, "other")).T)
+
+
+def _neg(call: Call) -> Any:
+    return call.signal().scaled(-1.0, 0.0)
+
+
+def _arithmetic(call: Call) -> Any:
+    """+, -, * and / of a signal and a constant, or of two signals."""
+    if call.kwargs.keys() - {"other"}:
+        raise CannotSayError(f"with {', '.join(call.kwargs)}")
+    first, second = call.args[0], call.argument(1, "other")
+    for value in (first, second):
+        if isinstance(value, (tuple, list)):
+            raise CannotSayError("gets the pair that nn.GRU returns", "give it out or h_n[-1]")
+        if isinstance(value, Signal):
+            want_no_states(value)
+    if isinstance(first, Signal) and isinstance(second, Signal):
+        return _of_two(call, call.chain.as_final(first), call.chain.as_final(second))
+    if isinstance(first, Signal):
+        return _with_constant(call, call.name, first, second)
+    if call.name == "sub":
+        return _with_constant(call, "add", second.scaled(-1.0, 0.0), first)
+    if call.name == "div":
+        raise CannotSayError("divides by what depends on the input")
+    return _with_constant(call, call.name, second, first)
+
+
+def _of_two(call: Call, first: Signal, second: Signal) -> Signal:
+    _want_same_steps([first, second])
+    match call.name:
+        case "add":
+            return added(first, second)
+        case "sub":
+            return added(first, second.scaled(-1.0, 0.0))
+        case "mul":
+            return call.chain.product(first, second)
+    raise CannotSayError("divides by what depends on the input")
+
+
+def _with_constant(call: Call, name: str, signal: Signal, constant: Any) -> Signal:
+    values = _along_features(signal, _constant(call, constant))
+    match name:
+        case "add":
+            return signal.scaled(1.0, values)
+        case "sub":
+            return signal.scaled(1.0, -values)
+        case "mul":
+            return signal.scaled(values, 0.0)
+    if not np.all(values):
+        raise CannotSayError("divides by zero")
+    return signal.scaled(1 / values, 0.0)
+
+
+def _along_features(signal: Signal, values: Any) -> Any:
+    """A number, or one for each feature. Raises CannotSayError for what differs along another axis."""
+    shape = (1,) * (len(signal.axes) - values.ndim) + values.shape
+    if len(shape) > len(signal.axes) or any(
+        size != 1 and axis != (FEATURES,) for size, axis in zip(shape, signal.axes, strict=True)
+    ):
+        raise CannotSayError(f"a constant {values.shape} along other axes than the features")
+    if values.size > 1 and signal.width not in (None, values.size):
+        raise CannotSayError(f"a constant of {values.size} numbers on {signal.width} features")
+    return values.reshape(-1) if values.size > 1 else float(values.reshape(()))
+
+
+def _constant(call: Call, value: Any) -> Any:
+    """A constant in float64."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().double().numpy()
+    elif type(value) not in (int, float):
+        raise CannotSayError(f"with a {type(value).__name__}, expected a number or a tensor")
+    return finite(call.where, "constant", value)
+
+
+def _want_same_steps(signals: Sequence[Signal]) -> None:
+    if any(signal.pick != signals[0].pick or signal.axes != signals[0].axes for signal in signals):
+        raise CannotSayError("takes different steps or axes together")
+
+
+def _sizes(call: Call) -> Any:
+    """The sizes of all axes, or of one; those that are only known at run time as `Size`."""
+    signal = call.args[0]
+    known = {FEATURES: signal.width, LAYERS: signal.n_layers, DIRECTIONS: 2}
+    sizes = []
+    for axis in signal.axes:
+        numbers = [known.get(label) for label in axis]
+        sizes.append(Size(axis) if None in numbers else int(np.prod(numbers)))
+    dim = call.argument(1, "dim") if call.name == "size" else None
+    return tuple(sizes) if dim is None else sizes[axis_number(dim, len(sizes))]
+
+
+def _attribute(call: Call) -> Any:
+    match call.args[1]:
+        case "shape":
+            return _sizes(call)
+        case "device":
+            return torch.device("cpu")
+        case "dtype":
+            return torch.float64
+    raise CannotSayError(f"asks for {call.args[1]!r}, which is not supported here")
+
+
+def _new(call: Call) -> Any:
+    return of_input(call.name, call.args[1:], call.kwargs)
+
+
+# What asks for sizes and types only, and may do so of a tensor that a layer has read.
+QUERIES: Final[frozenset[str]] = frozenset(("size", "getattr", "new_zeros", "new_ones", "new_full", "new_tensor"))
+
+OPERATIONS: Final[dict[str, Callable[[Call], Any]]] = {
+    **dict.fromkeys(("contiguous", "detach", "clone", "double"), _identity),
+    **dict.fromkeys(("relu", "sigmoid", "tanh"), _activation),
+    **dict.fromkeys(("softmax", "log_softmax"), _softmax),
+    **dict.fromkeys(("add", "sub", "mul", "div"), _arithmetic),
+    **dict.fromkeys(("reshape", "view"), _reshape),
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), _transpose),
+    **dict.fromkeys(("to", "type_as"), _to),
+    **dict.fromkeys(("long", "int"), _integers),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_tensor"), _new),
+    "cat": _cat,
+    "chunk": _chunk,
+    "dropout": _dropout,
+    "flatten": _flatten,
+    "flip": _flip,
+    "getattr": _attribute,
+    "getitem": _getitem,
+    "linear": _linear,
+    "matmul": _matmul,
+    "neg": _neg,
+    "permute": _permute,
+    "select": _select,
+    "size": _sizes,
+    "squeeze": _squeeze,
+    "unsqueeze": _unsqueeze,
+}

@@ -1,0 +1,44 @@
+"""Inputs of a model in raw form [R15, R21]."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.errors import DataError
+from quantgru.fixed import INT16_MAX, INT16_MIN, to_raw16
+from quantgru.int_model import IntEmbedding, IntModel
+from quantgru.sequences import Sequences
+
+Int16Array = npt.NDArray[np.int16]
+Int64Array = npt.NDArray[np.int64]
+
+
+def to_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, Int64Array]:
+    """Raw inputs of real ones, and how many of each feature were out of range. Raises DataError for no token."""
+    if model.embedding is not None:
+        _check_tokens(model.embedding, sequences)
+    raw, clipped = to_raw16(sequences.values, model.input_fraction_bits)
+    return raw, (clipped & sequences.valid[..., None]).sum(axis=(0, 1))
+
+
+def as_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, Int64Array]:
+    """The same for inputs that are raw already; a token out of range is limited as on the device. Raises DataError."""
+    values = sequences.values
+    if (values != np.floor(values)).any() or values.min() < INT16_MIN or values.max() > INT16_MAX:
+        raise DataError(f"raw input: {values.min()} ... {values.max()}, expected integers of -32768 ... 32767")
+    clipped = np.zeros(values.shape, dtype=np.bool_)
+    if model.embedding is not None:
+        clipped = (values < 0) | (values >= model.embedding.n_tokens)
+    return values.astype(np.int16), clipped.sum(axis=(0, 1))
+
+
+def _check_tokens(embedding: IntEmbedding, sequences: Sequences) -> None:
+    tokens = sequences.values[..., 0]
+    wrong = np.argwhere((tokens != np.floor(tokens)) | (tokens < 0) | (tokens >= embedding.n_tokens))
+    if len(wrong):
+        i, t = wrong[0].tolist()
+        raise DataError(
+            f"input: {tokens[i, t]} at sequence {i}, step {t}, embedding {embedding.name!r} takes integers of "
+            f"0 ... {embedding.n_tokens - 1}"
+        )
