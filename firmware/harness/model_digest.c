@@ -2,7 +2,7 @@
 
 #include "sha256.h"
 
-enum { KIND_GRU = 1, KIND_DENSE = 2, WEIGHT_BITS = 8, GATE_SIGMOID = 0, CANDIDATE_TANH = 0, STATE_FRACTION_BITS = 15 };
+enum { GRU_WITH_INITIAL_STATE = 6, WEIGHT_BITS = 8 };
 
 static void add_u16(sha256 *hash, uint16_t value)
 {
@@ -19,9 +19,9 @@ static void add_s32_array(sha256 *hash, const int32_t *values, uint16_t n)
     }
 }
 
-static void add_s8_array(sha256 *hash, const int8_t *values, uint16_t n, uint8_t stride)
+static void add_s8_array(sha256 *hash, const int8_t *values, size_t n, uint8_t stride)
 {
-    for (uint16_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < n; ++i) {
         sha256_add(hash, (uint8_t)QG_READ_S8(values));
         values += stride;
     }
@@ -59,26 +59,59 @@ static void add_matrix(sha256 *hash, const qg_matrix *matrix, uint16_t section_r
 static void add_gru(sha256 *hash, const qg_gru *gru)
 {
     const uint8_t reset_before = gru->recurrent_bias == NULL;
-    sha256_add(hash, KIND_GRU);
+    sha256_add(hash, gru->initial_state == NULL ? QG_GRU : GRU_WITH_INITIAL_STATE);
     sha256_add(hash, reset_before);
-    sha256_add(hash, GATE_SIGMOID);
-    sha256_add(hash, CANDIDATE_TANH);
-    sha256_add(hash, STATE_FRACTION_BITS);
+    sha256_add(hash, gru->gate_kind);
+    sha256_add(hash, gru->candidate_kind);
+    sha256_add(hash, (uint8_t)gru->state_fraction_bits);
     add_matrix(hash, &gru->input, gru->n_units);
     add_matrix(hash, &gru->recurrent, gru->n_units);
     add_s32_array(hash, gru->bias, gru->input.n_rows);
     if (!reset_before) {
         add_s32_array(hash, gru->recurrent_bias, gru->n_units);
     }
+    for (uint16_t i = 0; gru->initial_state != NULL && i < gru->n_units; ++i) {
+        add_u16(hash, (uint16_t)QG_READ_S16(gru->initial_state + i));
+    }
 }
 
 static void add_dense(sha256 *hash, const qg_dense *dense)
 {
-    sha256_add(hash, KIND_DENSE);
+    sha256_add(hash, QG_DENSE);
     sha256_add(hash, dense->activation_kind);
     sha256_add(hash, (uint8_t)dense->output_fraction_bits);
     add_matrix(hash, &dense->matrix, dense->matrix.n_rows);
     add_s32_array(hash, dense->bias, dense->matrix.n_rows);
+}
+
+static void add_embedding(sha256 *hash, const qg_embedding *embedding)
+{
+    sha256_add(hash, QG_EMBEDDING);
+    add_u16(hash, embedding->n_tokens);
+    add_u16(hash, embedding->n_outputs);
+    add_s8_array(hash, embedding->codes, (size_t)embedding->n_tokens * embedding->n_outputs, 1);
+}
+
+/* Of a model that runs step by step. */
+static void add_layers(sha256 *hash, const qg_model *model)
+{
+    const qg_gru *gru = model->grus;
+    const qg_dense *dense = model->dense;
+    for (uint8_t i = 0; i < model->n_layers; ++i) {
+        switch (model->kinds[i]) {
+        case QG_GRU:
+            add_gru(hash, gru++);
+            break;
+        case QG_DENSE:
+            add_dense(hash, dense++);
+            break;
+        case QG_EMBEDDING:
+            add_embedding(hash, model->embedding);
+            break;
+        default: /* a reversal is nothing but its kind */
+            sha256_add(hash, QG_REVERSE);
+        }
+    }
 }
 
 void model_digest(const qg_model *model, uint8_t digest[QG_DIGEST_BYTES])
@@ -92,12 +125,7 @@ void model_digest(const qg_model *model, uint8_t digest[QG_DIGEST_BYTES])
     sha256_add(&hash, model->last_step);
     add_u16(&hash, model->n_inputs);
     add_s8_array(&hash, model->input_fraction_bits, model->n_inputs, 1);
-    sha256_add(&hash, (uint8_t)(model->n_grus + model->n_dense));
-    for (uint8_t i = 0; i < model->n_grus; ++i) {
-        add_gru(&hash, model->grus + i);
-    }
-    for (uint8_t i = 0; i < model->n_dense; ++i) {
-        add_dense(&hash, model->head + i);
-    }
+    sha256_add(&hash, model->n_layers);
+    add_layers(&hash, model);
     sha256_end(&hash, digest);
 }

@@ -75,29 +75,21 @@ struct qg_gru {
     uint8_t candidate_kind;     /* [R17] 0 tanh, 1 relu, 2 linear, 3 sigmoid, 4 hard_tanh */
 };
 
-typedef struct qg_dense qg_dense;
-
 /* One dense layer. */
-struct qg_dense {
-    /* qg_dense_layer: pointed to, so that a model without dense layers does not link it. */
-    void (*layer)(const qg_dense *dense, const int16_t *x, int16_t *out);
+typedef struct qg_dense {
     int16_t (*activation)(int32_t a); /* qg_linear, qg_relu, qg_dense_sigmoid or qg_tanh */
     qg_matrix matrix;
     const int32_t *bias;     /* [n_rows], in the output's format for linear and relu, else s32f14 */
     uint8_t activation_kind; /* [R17] 0 linear, 1 relu, 2 sigmoid, 3 tanh */
     int8_t output_fraction_bits;
-};
-
-typedef struct qg_embedding qg_embedding;
+} qg_dense;
 
 /* A vector for each token. */
-struct qg_embedding {
-    /* qg_look_up: pointed to, so that a model without an embedding does not link it. */
-    void (*look_up)(const qg_embedding *embedding, const int16_t *x, int16_t *out);
+typedef struct qg_embedding {
     const int8_t *codes; /* [n_tokens][n_outputs], QG_CONSTANT */
     uint16_t n_tokens;   /* 1 ... 32768 */
     uint16_t n_outputs;
-};
+} qg_embedding;
 
 /* How the two directions of a bidirectional layer come together [R23]. */
 typedef struct qg_bidirectional {
@@ -106,33 +98,37 @@ typedef struct qg_bidirectional {
     uint8_t one_vector; /* 1: of both states after all steps, instead of a vector for every step */
 } qg_bidirectional;
 
-/* A model: the kinds of its layers in the order in which they run, and the layers of each kind in that order. */
-typedef struct qg_model {
-    const uint8_t *kinds;                   /* [n_layers]: QG_GRU ... QG_BIDIRECTIONAL */
-    const qg_gru *grus;                     /* [n_grus], of a bidirectional layer forward, then backward */
-    const qg_dense *dense;                  /* [n_dense] */
-    const qg_embedding *embedding;          /* NULL: none */
-    const qg_bidirectional *bidirectionals; /* NULL: none */
-    const int8_t *input_fraction_bits;      /* [n_inputs], QG_CONSTANT */
-    const uint8_t *digest;                  /* [QG_DIGEST_BYTES], QG_CONSTANT */
-    uint8_t n_layers;
-    uint8_t n_grus;
-    uint8_t n_dense;
-    uint8_t n_head;    /* dense layers at the end: the head, which runs only for outputs that are wanted */
-    uint8_t last_step; /* 1: the output has a meaning only after the last step of a sequence */
-    int8_t output_fraction_bits;
-    uint16_t n_inputs;
-    uint16_t n_units; /* of all GRU layers together */
-    uint16_t n_outputs;
-} qg_model;
+typedef struct qg_model qg_model;
 
 /* The arrays of a model's scratch; wrappers point it into their own struct. Nothing in it need survive between calls,
  * so that models may share it; the gates can be read until the next step. */
 typedef struct qg_scratch {
     qg_gates gates;      /* [n_units] each, the layers one after the other */
     int16_t *product;    /* [largest n_units of a reset-before layer] */
-    int16_t *vectors[2]; /* what dense layers and an embedding hand to the next layer: they take turns */
+    int16_t *vectors[2]; /* what layers without a state hand to the next layer: they take turns */
 } qg_scratch;
+
+/* A model: the kinds of its layers in the order in which they run, and the layers of each kind in that order. */
+struct qg_model {
+    /* qg_step; qg_step_layers where other layers than GRU stand before the head; NULL if it needs a whole sequence. */
+    void (*step)(const qg_model *model, const int16_t *x, int16_t *h, uint16_t *residual, const qg_scratch *scratch);
+    const uint8_t *kinds;                   /* [n_layers]: QG_GRU ... QG_BIDIRECTIONAL */
+    const qg_gru *grus;                     /* [n_grus], of a bidirectional layer forward, then backward */
+    const qg_dense *dense;                  /* those before the head, then those of the head */
+    const qg_dense *head;                   /* [n_head] of `dense`: at the end, they run only for a wanted output */
+    const qg_embedding *embedding;          /* NULL: none */
+    const qg_bidirectional *bidirectionals; /* NULL: none */
+    const int8_t *input_fraction_bits;      /* [n_inputs], QG_CONSTANT */
+    const uint8_t *digest;                  /* [QG_DIGEST_BYTES], QG_CONSTANT */
+    uint8_t n_layers;
+    uint8_t n_grus;
+    uint8_t n_head;
+    uint8_t last_step; /* 1: the output has a meaning only after the last step of a sequence */
+    int8_t output_fraction_bits;
+    uint16_t n_inputs;
+    uint16_t n_units; /* of all GRU layers together */
+    uint16_t n_outputs;
+};
 
 /* Inputs of a few steps from reset, and the check value that they must give. */
 typedef struct qg_selftest_vector {
@@ -148,10 +144,14 @@ typedef struct qg_selftest_vector {
 /* h [n_units] of all GRU layers, one after the other, to the initial states, residual [n_units] to zero [R13]. */
 void qg_reset(const qg_model *model, int16_t *h, uint16_t *residual);
 
-/* One time step of all layers before the head: reads x [n_inputs], updates h and residual [R9 ... R12]. */
+/* One time step of all GRU layers: reads x [n_inputs], updates h and residual [R9 ... R12]. Programs for any model call
+ * model->step. */
 void qg_step(const qg_model *model, const int16_t *x, int16_t *h, uint16_t *residual, const qg_scratch *scratch);
 
-/* The head on the last layer's h [R14]; without a head the last layer's h itself. Writes out [n_outputs]. */
+/* The same of all layers before the head, where dense layers or an embedding are among them. */
+void qg_step_layers(const qg_model *model, const int16_t *x, int16_t *h, uint16_t *residual, const qg_scratch *scratch);
+
+/* The head on the last GRU layer's h [R14]; without a head that h itself. Writes out [n_outputs]. */
 void qg_output(const qg_model *model, const int16_t *h, const qg_scratch *scratch, int16_t *out);
 
 /* CRC-32 (IEEE 802.3) of h, residual and out after one step, continued from `crc`, first 0 [R16]. */
@@ -190,8 +190,8 @@ int8_t qg_run_selftest(const qg_model *model, const qg_selftest_vector *vector, 
 
 /* The parts. */
 
-/* The head on x, which the layer before it puts out [R14]; without a head, x. Writes out [n_outputs]. */
-void qg_head(const qg_model *model, const int16_t *x, const qg_scratch *scratch, int16_t *out);
+/* The head, of at least one layer, on x, which the layer before it puts out [R14]. Writes out [n_outputs]. */
+void qg_head(const qg_model *model, const int16_t *x, int16_t *const vectors[2], int16_t *out);
 
 /* h and residual of one layer [R13]. */
 void qg_gru_reset(const qg_gru *gru, int16_t *h, uint16_t *residual);

@@ -34,3 +34,15 @@ void qg_dense_layer(const qg_dense *dense, const int16_t *x, int16_t *out)
         row = (uint16_t)(row + n);
     } while (row < dense->matrix.n_rows);
 }
+
+void qg_head(const qg_model *model, const int16_t *x, int16_t *const vectors[2], int16_t *out)
+{
+    const qg_dense *dense = model->head;
+    uint8_t left = model->n_head;
+    do {
+        int16_t *const y = --left == 0 ? out : vectors[x == vectors[0]]; /* the vector that x is not in */
+        qg_dense_layer(dense, x, y);
+        x = y;
+        ++dense;
+    } while (left != 0);
+}

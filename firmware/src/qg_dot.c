@@ -20,7 +20,6 @@ QG_KERNEL int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int1
 QG_KERNEL void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS])
 {
     const int16_t *const end = x + n_columns;
-    const int16_t *const unrolled_end = x + (n_columns / 4 * 4);
     int32_t acc0 = 0;
     int32_t acc1 = 0;
     int32_t acc2 = 0;
@@ -42,18 +41,20 @@ QG_KERNEL void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16
         acc6 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 6) * x[c];                                           \
         acc7 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 7) * x[c];                                           \
     } while (0)
-    while (x != unrolled_end) {
-        COLUMN(0);
-        COLUMN(1);
-        COLUMN(2);
-        COLUMN(3);
-        codes += 4 * QG_BLOCK_ROWS;
-        x += 4;
-    }
-    while (x != end) {
-        COLUMN(0);
-        codes += QG_BLOCK_ROWS;
-        x += 1;
+    switch (n_columns % 4) {
+        do {
+    case 0:
+            COLUMN(0); codes += 8; x += 1;
+    /* fall through */
+    case 3:
+            COLUMN(0); codes += 8; x += 1;
+    /* fall through */
+    case 2:
+            COLUMN(0); codes += 8; x += 1;
+    /* fall through */
+    case 1:
+            COLUMN(0); codes += 8; x += 1;
+        } while (x != end);
     }
 #undef COLUMN
     dots[0] = acc0;

@@ -15,63 +15,32 @@ void qg_reset(const qg_model *model, int16_t *h, uint16_t *residual)
     } while (++gru != end);
 }
 
-/* The vector that x is not in. */
-static inline int16_t *other_vector(const qg_scratch *scratch, const int16_t *x)
-{
-    return scratch->vectors[x == scratch->vectors[0]];
-}
-
 QG_KERNEL void qg_step(const qg_model *model, const int16_t *x, int16_t *h, uint16_t *residual,
                        const qg_scratch *scratch)
 {
-    const uint8_t *kind = model->kinds;
-    const uint8_t *const head = kind + model->n_layers - model->n_head;
     const qg_gru *gru = model->grus;
-    const qg_dense *dense = model->dense;
+    const qg_gru *const end = gru + model->n_grus;
     qg_gates gates = scratch->gates;
-    for (; kind != head; ++kind) {
-        int16_t *const out = other_vector(scratch, x);
-        if (*kind == QG_GRU) {
-            const uint16_t n_units = gru->n_units;
-            gru->step(gru, x, h, residual, &gates, scratch->product);
-            x = h; /* the next layer's input is this layer's new state */
-            h += n_units;
-            residual += n_units;
-            gates.u += n_units;
-            gates.r += n_units;
-            gates.n += n_units;
-            ++gru;
-        } else if (*kind == QG_DENSE) {
-            dense->layer(dense, x, out);
-            x = out;
-            ++dense;
-        } else if (*kind == QG_EMBEDDING) {
-            model->embedding->look_up(model->embedding, x, out);
-            x = out;
-        }
-    }
-}
-
-void qg_head(const qg_model *model, const int16_t *x, const qg_scratch *scratch, int16_t *out)
-{
-    const qg_dense *dense = model->dense + model->n_dense - model->n_head;
-    uint8_t left = model->n_head;
-    if (left == 0) {
-        memcpy(out, x, model->n_outputs * sizeof *out);
-        return;
-    }
-    while (--left != 0) {
-        int16_t *const inner = other_vector(scratch, x);
-        dense->layer(dense, x, inner);
-        x = inner;
-        ++dense;
-    }
-    dense->layer(dense, x, out);
+    do {
+        const uint16_t n_units = gru->n_units;
+        gru->step(gru, x, h, residual, &gates, scratch->product);
+        x = h; /* the next layer's input is this layer's new state */
+        h += n_units;
+        residual += n_units;
+        gates.u += n_units;
+        gates.r += n_units;
+        gates.n += n_units;
+    } while (++gru != end);
 }
 
 void qg_output(const qg_model *model, const int16_t *h, const qg_scratch *scratch, int16_t *out)
 {
-    qg_head(model, h + model->n_units - model->grus[model->n_grus - 1].n_units, scratch, out);
+    const int16_t *const x = h + model->n_units - model->grus[model->n_grus - 1].n_units;
+    if (model->n_head == 0) {
+        memcpy(out, x, model->n_outputs * sizeof *out);
+        return;
+    }
+    qg_head(model, x, scratch->vectors, out);
 }
 
 int16_t qg_input_from_counts(int32_t counts, int8_t fraction_bits)

@@ -10,7 +10,7 @@ int8_t qg_selftest(const qg_model *model, const qg_selftest_vector *vector, int1
         for (uint16_t i = 0; i < model->n_inputs; ++i) {
             x[i] = QG_READ_S16(vector->inputs + (size_t)step * model->n_inputs + i);
         }
-        qg_step(model, x, h, residual, scratch);
+        model->step(model, x, h, residual, scratch);
         qg_output(model, h, scratch, out);
         check = qg_step_check(model, h, residual, out, check);
     }

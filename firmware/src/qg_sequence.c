@@ -22,7 +22,7 @@ static const int16_t *read_step(const run *self, uint16_t t)
     if (self->embedding == NULL) {
         return x;
     }
-    self->embedding->look_up(self->embedding, x, vector);
+    qg_look_up(self->embedding, x, vector);
     return vector;
 }
 
@@ -59,7 +59,7 @@ static void run_dense(run *self, const qg_dense *dense)
     const qg_scratch *const scratch = &self->work->scratch;
     for (uint16_t t = 0; t < self->n_steps; ++t) {
         int16_t *const out = scratch->vectors[self->embedding != NULL]; /* not in place: each output needs all of x */
-        dense->layer(dense, read_step(self, t), out);
+        qg_dense_layer(dense, read_step(self, t), out);
         memcpy(written_step(self, t), out, dense->matrix.n_rows * sizeof *out);
     }
     go_on_with_what_was_written(self);
@@ -172,7 +172,11 @@ int8_t qg_run(const qg_model *model, const int16_t *inputs, uint16_t n_steps, co
     }
     run_body(&self, model);
     for (uint16_t t = model->last_step ? (uint16_t)(self.n_steps - 1) : 0; t < self.n_steps; ++t) {
-        qg_head(model, read_step(&self, t), &work->scratch, outputs);
+        if (model->n_head == 0) {
+            memcpy(outputs, read_step(&self, t), model->n_outputs * sizeof *outputs);
+        } else {
+            qg_head(model, read_step(&self, t), work->scratch.vectors, outputs);
+        }
         outputs += model->n_outputs;
     }
     return 0;

@@ -36,7 +36,15 @@ def layer_values(model: IntModel) -> dict[str, Any]:
         "embedding": None if model.embedding is None else _embedding(model.embedding),
         "bidirectionals": [_bidirectional(layer) for layer in model.layers if isinstance(layer, IntBidirectional)],
         "n_head": len(model.head),
+        "n_last_units": model.grus[-1].n_units,
+        "step_function": _step_function(model),
     }
+
+
+def _step_function(model: IntModel) -> str:
+    if not model.streaming:
+        return "NULL"
+    return "qg_step" if all(isinstance(layer, (IntGru, IntReverse)) for layer in model.body) else "qg_step_layers"
 
 
 def layers_in_words(model: IntModel) -> str:

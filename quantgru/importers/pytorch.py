@@ -1,30 +1,36 @@
 """Live PyTorch modules: copied, traced, converted, and compared with the import. The user's module is only read.
 
-`pytorch_graph` reads the traced graph; this file has what surrounds it.
+`pytorch_graph` reads the traced graph, `pytorch_verify` compares; this file has what surrounds them.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import fx, nn
 
-from quantgru.errors import ModelError, QuantgruError
+from quantgru.errors import ModelError
 from quantgru.importers.chain import BY_HAND, SUPPORTED, Chain, identifier
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.pytorch_graph import GraphReader
-from quantgru.importers.pytorch_modules import Source, next_step, recurrent_layers
-from quantgru.importers.pytorch_signals import FEATURES
-from quantgru.importers.verify import LEFT_OUT, compare, first_line, probe, random_states_kept
-from quantgru.model import Dense, Embedding, FloatModel
-from quantgru.model.run import dense_output
+from quantgru.importers.pytorch_modules import CELL, Source, recurrent_layers
+from quantgru.importers.pytorch_verify import compare_layer, compare_model
+from quantgru.importers.verify import first_line, random_states_kept
+from quantgru.model import FloatModel
+
+LAYERS: Final = (nn.GRU, nn.Linear, nn.Embedding, nn.BatchNorm1d)
+INPUTS: Final = "take the data as the one input, others with a default, as hidden=None: states are given to model.run"
+PACKED: Final = (
+    "leave pack_padded_sequence out, and take the padded sequences as the one input: the import is given sequences of "
+    "unequal lengths as a list"
+)
 
 
 def load_pytorch(module: nn.Module, options: ImportOptions) -> FloatModel:
-    """The float model of an nn.GRU, or of a module that traces to GRU → last step or all steps → Linear/activations.
+    """The float model of an nn.GRU, or of a module whose forward() is one chain of layers, GRU layers among them.
 
     Raises ModelError for everything else, and where module and import do not compute the same.
     """
@@ -36,10 +42,10 @@ def load_pytorch(module: nn.Module, options: ImportOptions) -> FloatModel:
         reader = GraphReader(copied, Chain(options.softmax))
         reader.read(_trace(copied))
         kind = type(module).__name__
-        model = reader.chain.model(identifier(kind), f"PyTorch module {kind}")
+        model = reader.chain.chain.model(identifier(kind), f"PyTorch module {kind}")
         for source in reader.sources:
-            _compare_layer(source)
-        _compare_model(copied, reader, model)
+            compare_layer(source)
+        compare_model(copied, reader, model)
         return model
 
 
@@ -56,11 +62,11 @@ def _refuse_wrappers(module: nn.Module) -> None:
 
 
 def _bare_gru(module: nn.GRU, options: ImportOptions) -> FloatModel:
-    layers = gru_layers("gru", module)
+    layers = recurrent_layers("gru", module)
     source = Source("gru", module, layers)
     chain = Chain(options.softmax)
     chain.add_recurrent(source.where, layers)
-    _compare_layer(source)
+    compare_layer(source)
     return chain.model("gru", "PyTorch module GRU")
 
 
@@ -87,10 +93,10 @@ def _computed_tensors(module: nn.Module) -> dict[int, Any]:
 
 
 class _Tracer(fx.Tracer):  # type: ignore[misc]  # torch is not followed by the type checker
-    """Keeps every GRU and Linear whole, subclasses and parametrized ones too; further arguments get their default."""
+    """Keeps modules that become layers whole, subclasses and parametrized ones too. Further arguments get defaults."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (nn.GRU, nn.Linear)) or bool(super().is_leaf_module(m, module_qualified_name))
+        return isinstance(m, LAYERS) or bool(super().is_leaf_module(m, module_qualified_name))
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         function, arguments = super().create_args_for_root(root_fn, is_module, concrete_args)
@@ -106,41 +112,22 @@ def _trace(module: nn.Module) -> fx.Graph:
         parameters[0].POSITIONAL_ONLY,
         parameters[0].POSITIONAL_OR_KEYWORD,
     ):
-        raise ModelError(f"{where}: forward() needs the inputs {', '.join(needed) or 'none'}; {SUPPORTED}; {BY_HAND}")
+        inputs = ", ".join(needed) or "none"
+        raise ModelError(f"{where}: forward() needs the inputs {inputs}; {SUPPORTED}; {_next_step(module, INPUTS)}")
     try:
         return _Tracer().trace(module)
     except Exception as error:  # tracing runs the user's forward(), which may raise anything
         raise ModelError(
             f"{where}: torch.fx cannot trace its forward() ({first_line(error)}); {SUPPORTED}, "
-            f"without control flow that depends on the input; {BY_HAND}"
+            f"without control flow that depends on the input; {_next_step(module, BY_HAND)}"
         ) from None
 
 
-def _compare_layer(source: Source) -> None:
-    """A GRU is compared over all its layers at once, a Linear before its activation."""
-    module, first = source.module, source.layers[0]
-    assert isinstance(first, (Gru, Dense))
-    x = probe(first.n_inputs)
-    if isinstance(first, Dense):
-        compare(source.where, _run(source.where, module, x).detach().numpy(), dense_output(first, x))
-        return
-    axis = 1 if module.batch_first else 0
-    output = _run(source.where, module, x.swapaxes(1, axis))[0].detach().numpy()
-    compare(source.where, output.swapaxes(1, axis), FloatModel(source.layers, last_step=False).run(x))
-
-
-def _compare_model(module: nn.Module, reader: GraphReader, model: FloatModel) -> None:
-    where = f"PyTorch module {type(module).__name__}"
-    x = probe(model.n_inputs)
-    output = _run(where, module, x.swapaxes(1, reader.input_time_axis)).detach().numpy()
-    expected = output if model.last_step else output.swapaxes(1, reader.output_time_axis)
-    compare(where, expected, LEFT_OUT[reader.chain.left_out](model.run(x)))
-
-
-def _run(where: str, module: nn.Module, x: Any) -> Any:
-    try:
-        return module(torch.from_numpy(x.copy()))
-    except QuantgruError:
-        raise
-    except Exception as error:  # runs the user's forward() and hooks, which may raise anything
-        raise ModelError(f"{where}: fails on random input {x.shape} in float64 ({first_line(error)})") from None
+def _next_step(module: nn.Module, otherwise: str) -> str:
+    """What to do instead of what tracing never gets through."""
+    forwards = [getattr(type(part).forward, "__code__", None) for part in module.modules()]
+    if any("pack_padded_sequence" in code.co_names for code in forwards if code):
+        return PACKED
+    if any(isinstance(part, nn.GRUCell) for part in module.modules()):
+        return CELL
+    return otherwise

@@ -155,7 +155,7 @@ class SignalChain:
         return last.forward.n_units if isinstance(last, Bidirectional) and self.position == self._joins_at else 0
 
     def as_final(self, signal: Signal) -> Signal:
-        """The final states, where these are what a signal takes of the last step forwards and of the first backwards."""
+        """As final states what a signal takes of the last step forwards alone, or of the first backwards alone."""
         units = self.units()
         if not units or signal.pick not in ("first", "last"):
             return signal

@@ -47,12 +47,32 @@ class GraphReader:
 
     def read(self, graph: fx.Graph) -> None:
         """Raises ModelError at the first node that no canonical layer can say."""
-        self._needed = _needed(graph)
+        self._needed = _needed(self._without_states(graph))
         for node in graph.nodes:
             if node.op == "placeholder" and not self._values:
                 self._values[node] = self.chain.input()
             elif node in self._needed:
                 self._values[node] = self._value(node)
+
+    def _without_states(self, graph: fx.Graph) -> fx.Graph:
+        """A graph that returns outputs and the h_n of a GRU gives the outputs alone: the import has final_states."""
+        output = next(node for node in graph.nodes if node.op == "output")
+        returned = output.args[0]
+        if isinstance(returned, tuple) and len(returned) > 1 and all(map(self._is_states, returned[1:])):
+            output.args = returned[:1]
+            self.chain.chain.notes.append("the states that it returns are those of FloatModel.final_states")
+        return graph
+
+    def _is_states(self, node: Any) -> bool:
+        """Whether a node is the second value that an nn.GRU returns."""
+        if not isinstance(node, fx.Node) or node.target is not operator.getitem or node.args[1] != 1:
+            return False
+        pair = node.args[0]
+        return (
+            isinstance(pair, fx.Node)
+            and pair.op == "call_module"
+            and isinstance(self.root.get_submodule(str(pair.target)), nn.GRU)
+        )
 
     def _value(self, node: fx.Node) -> Any:
         where = describe(node, self.root)

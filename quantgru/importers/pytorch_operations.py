@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -327,11 +328,12 @@ def _want_same_steps(signals: Sequence[Signal]) -> None:
 def _sizes(call: Call) -> Any:
     """The sizes of all axes, or of one; those that are only known at run time as `Size`."""
     signal = call.args[0]
-    known = {FEATURES: signal.width, LAYERS: signal.n_layers, DIRECTIONS: 2}
-    sizes = []
-    for axis in signal.axes:
-        numbers = [known.get(label) for label in axis]
-        sizes.append(Size(axis) if None in numbers else int(np.prod(numbers)))
+    known = {LAYERS: signal.n_layers, DIRECTIONS: 2}
+    if signal.width is not None:
+        known[FEATURES] = signal.width
+    sizes = [
+        math.prod(known[label] for label in axis) if known.keys() >= set(axis) else Size(axis) for axis in signal.axes
+    ]
     dim = call.argument(1, "dim") if call.name == "size" else None
     return tuple(sizes) if dim is None else sizes[axis_number(dim, len(sizes))]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-# The meaning of an axis. 0 and 1 are the leading axes of the module's input: the first GRU says which one has the steps.
+# The meaning of an axis. 0 and 1 are the leading axes of the module's input: the first GRU says which are the steps.
 FEATURES: Final = 2
 LAYERS: Final = 3  # of h_n
 DIRECTIONS: Final = 4  # of h_n

@@ -34,6 +34,12 @@ def probe(n_features: int) -> FloatArray:
     return generator.standard_normal((N_SEQUENCES, N_STEPS, n_features))
 
 
+def probe_tokens(n_tokens: int) -> npt.NDArray[np.int64]:
+    """Token numbers for a comparison, [sequences, steps], always the same."""
+    generator = np.random.default_rng(20190429)
+    return generator.integers(0, n_tokens, (N_SEQUENCES, N_STEPS))
+
+
 def compare(where: str, expected: npt.ArrayLike, found: npt.ArrayLike) -> None:
     """Raises ModelError where the import's output is not that of the framework."""
     expected, found = np.asarray(expected, dtype=np.float64), np.asarray(found, dtype=np.float64)

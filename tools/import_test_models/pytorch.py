@@ -4,9 +4,9 @@ and NAME.dynamo.onnx (the two exporters of PyTorch).
     pip install torch==2.13.0 safetensors onnx==1.23.2 onnxruntime onnxscript==0.7.2
     python tools/import_test_models/pytorch.py
 
-The dynamo exporter wrote linear_before_reset=0 for the GRU of PyTorch, which resets after the product, while the
-translation was that of onnxscript 0.6 (github.com/pytorch/pytorch/issues/189225): no error, other numbers. The files
-NAME.dynamo_fault.onnx are such exports, written by the same script in another environment:
+The dynamo exporter takes its translation from onnxscript, which up to 0.7.0 wrote linear_before_reset=0 for the GRU of
+PyTorch, which resets after the product (github.com/pytorch/pytorch/issues/189225): no error, other numbers. The files
+fault_NAME.onnx are such exports, written in another environment:
 
     pip install torch==2.13.0 safetensors onnx==1.23.2 onnxruntime onnxscript==0.6.2
     python tools/import_test_models/pytorch.py --fault
