@@ -20,6 +20,7 @@ QG_KERNEL int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int1
 QG_KERNEL void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS])
 {
     const int16_t *const end = x + n_columns;
+    const uint8_t n_first = (uint8_t)((n_columns - 1) % 4 + 1);
     int32_t acc0 = 0;
     int32_t acc1 = 0;
     int32_t acc2 = 0;
@@ -28,6 +29,8 @@ QG_KERNEL void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16
     int32_t acc5 = 0;
     int32_t acc6 = 0;
     int32_t acc7 = 0;
+    codes += n_first * QG_BLOCK_ROWS;
+    x += n_first;
 
 /* One column: |code x| <= 2^7 2^15. The eight rows share the load of x. */
 #define COLUMN(c)                                                                                                      \
@@ -41,19 +44,24 @@ QG_KERNEL void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16
         acc6 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 6) * x[c];                                           \
         acc7 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 7) * x[c];                                           \
     } while (0)
-    switch (n_columns % 4) {
+    /* Four columns a turn, of which x and codes are behind the last. The first turn has what does not fill one: it
+     * begins in the middle. */
+    switch (n_first) {
         do {
-    case 0:
-            COLUMN(0); codes += 8; x += 1;
-    /* fall through */
-    case 3:
-            COLUMN(0); codes += 8; x += 1;
-    /* fall through */
-    case 2:
-            COLUMN(0); codes += 8; x += 1;
-    /* fall through */
-    case 1:
-            COLUMN(0); codes += 8; x += 1;
+            codes += 4 * QG_BLOCK_ROWS;
+            x += 4;
+            /* fall through */
+        case 4:
+            COLUMN(-4);
+            /* fall through */
+        case 3:
+            COLUMN(-3);
+            /* fall through */
+        case 2:
+            COLUMN(-2);
+            /* fall through */
+        default:
+            COLUMN(-1);
         } while (x != end);
     }
 #undef COLUMN

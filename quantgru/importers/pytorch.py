@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -35,7 +37,7 @@ def load_pytorch(module: nn.Module, options: ImportOptions) -> FloatModel:
     Raises ModelError for everything else, and where module and import do not compute the same.
     """
     _refuse_wrappers(module)
-    with random_states_kept(), torch.no_grad():
+    with random_states_kept(), torch.no_grad(), _float64_by_default():
         copied = _float64_copy(module)
         if isinstance(copied, nn.GRU):
             return _bare_gru(copied, options)
@@ -82,6 +84,17 @@ def _float64_copy(module: nn.Module) -> nn.Module:
         raise ModelError(
             f"{where}: cannot be copied to the CPU ({first_line(error)}); load its weights into a plain module"
         ) from None
+
+
+@contextmanager
+def _float64_by_default() -> Iterator[None]:
+    """torch.zeros() and the like, which forward() may call, are of the type of the copied module."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _computed_tensors(module: nn.Module) -> dict[int, Any]:

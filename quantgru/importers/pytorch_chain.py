@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from quantgru.importers.chain import Chain, refuse
-from quantgru.importers.pytorch_signals import DIRECTIONS, FEATURES, LAYERS, Axis, CannotSayError, Signal
+from quantgru.importers.pytorch_signals import DIRECTIONS, FEATURES, LAST_STEP, LAYERS, Axis, CannotSayError, Signal
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
 from quantgru.model.layers import Merge
 
@@ -123,7 +123,7 @@ class SignalChain:
         signal = self.as_final(signal)
         match signal.pick:
             case "first":
-                raise CannotSayError("does not take the last step but the first")
+                raise CannotSayError("does not take the last step but the first", LAST_STEP)
             case "last":
                 self.chain.take_last_step()
             case "final":
@@ -132,19 +132,19 @@ class SignalChain:
         return self._after(Signal(signal.axes, self.position, signal.width), signal.width)
 
     def _settle_features(self, where: str, signal: Signal) -> None:
+        if not signal.waits:
+            return
         if signal.matrix is None:
-            if signal.waits:
-                self.chain.add_affine(where, signal.scale, signal.shift)
+            self.chain.add_affine(where, signal.scale, signal.shift)
             return
         matrix, shift = signal.linear()
-        if np.array_equal(matrix, np.eye(matrix.shape[1])):
-            if shift.any():
-                self.chain.add_affine(where, 1.0, shift)
-            return
         both = np.tile(np.eye(len(matrix)), 2)
-        if len(matrix) == self.units() and not shift.any() and np.array_equal(matrix, both):
+        can_merge = len(matrix) == self.units() and not shift.any()
+        if np.array_equal(matrix, np.diag(np.diag(matrix))):
+            self.chain.add_affine(where, np.diag(matrix), shift)
+        elif can_merge and np.array_equal(matrix, both):
             self._merge("sum")
-        elif len(matrix) == self.units() and not shift.any() and np.array_equal(matrix, both / 2):
+        elif can_merge and np.array_equal(matrix, both / 2):
             self._merge("ave")
         else:
             self.chain.add_dense(where, Dense(f"linear_{len(self.chain.layers)}", matrix, shift))

@@ -19,6 +19,7 @@ from quantgru.importers.pytorch_constants import of_input
 from quantgru.importers.pytorch_signals import (
     DIRECTIONS,
     FEATURES,
+    LAST_STEP,
     LAYERS,
     CannotSayError,
     Signal,
@@ -124,14 +125,14 @@ def _dropout(call: Call) -> Any:
 
 
 def _to(call: Call) -> Any:
-    """To a device, or to the type that a tensor has anyway."""
+    """To a device, or another type of floating-point numbers."""
     value, targets = call.args[0], [*call.args[1:], *call.kwargs.values()]
     if not isinstance(value, Signal):  # a constant, to the type and device of the input
         return value.double()
     if _is_input(value) and torch.long in targets:
         return value
-    if any(isinstance(target, torch.dtype) and target is not torch.float64 for target in targets):
-        raise CannotSayError("changes the type", "leave it out: the model is computed in one type")
+    if any(isinstance(target, torch.dtype) and target not in (torch.float32, torch.float64) for target in targets):
+        raise CannotSayError("changes the type", "leave it out: the import has one type for all")
     return value
 
 
@@ -150,14 +151,21 @@ def _getitem(call: Call) -> Any:
     signal, index = call.signal(), call.argument(1, "")
     if _is_input(signal) and index in ((slice(None), slice(None), None), (Ellipsis, None)):
         return call.chain.univariate(signal)
-    return indexed(signal, index, call.chain.time_axis)
+    return _indexed(call, signal, index)
 
 
 def _select(call: Call) -> Any:
     signal = call.signal()
     axis = axis_number(call.argument(1, "dim"), len(signal.axes))
     index = (*[slice(None)] * axis, call.argument(2, "index"))
-    return indexed(signal, index, call.chain.time_axis)
+    return _indexed(call, signal, index)
+
+
+def _indexed(call: Call, signal: Signal, index: Any) -> Signal:
+    taken = indexed(signal, index, call.chain.time_axis)
+    if taken.pick == "first" and not call.chain.units():  # of use for the backward direction only
+        raise CannotSayError("does not take the last step", LAST_STEP)
+    return taken
 
 
 def _squeeze(call: Call) -> Any:
@@ -357,7 +365,7 @@ def _new(call: Call) -> Any:
 QUERIES: Final[frozenset[str]] = frozenset(("size", "getattr", "new_zeros", "new_ones", "new_full", "new_tensor"))
 
 OPERATIONS: Final[dict[str, Callable[[Call], Any]]] = {
-    **dict.fromkeys(("contiguous", "detach", "clone", "double"), _identity),
+    **dict.fromkeys(("contiguous", "detach", "clone", "double", "float"), _identity),
     **dict.fromkeys(("relu", "sigmoid", "tanh"), _activation),
     **dict.fromkeys(("softmax", "log_softmax"), _softmax),
     **dict.fromkeys(("add", "sub", "mul", "div"), _arithmetic),

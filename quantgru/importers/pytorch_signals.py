@@ -69,7 +69,8 @@ class Signal:
     @property
     def waits(self) -> bool:
         """Whether something is to be done to the features."""
-        return self.matrix is not None or bool(np.any(self.scale != 1.0) or np.any(self.shift))
+        identity = self.matrix is None or np.array_equal(self.matrix, np.eye(*self.matrix.shape))
+        return not identity or bool(np.any(self.scale != 1.0) or np.any(self.shift))
 
     def linear(self) -> tuple[FloatArray, FloatArray]:
         """Weights and shift of what waits."""

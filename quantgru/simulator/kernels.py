@@ -37,6 +37,7 @@ _LIMIT = 12 * 2**14 - 1
 _FINE_END = 5 * 2**14
 
 # As R17 numbers them: an enumerator inside a loop is compiled once, a function that is handed in once for each.
+_BEFORE = 1
 _HARD_SIGMOID = 1
 _TANH, _RELU, _LINEAR, _SIGMOID = range(4)  # candidates; 4 is hard_tanh
 
@@ -183,45 +184,28 @@ def gates(kind, from_x, from_h, bias, u, r):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def step_reset_after(layer, x, h, residual, u, r, n):  # type: ignore[no-untyped-def]
-    """One step of a layer, h and residual in place, u, r and n written [R10, R11a, R12]; returns how many n saturated.
+def step(layer, x, h, residual, u, r, n):  # type: ignore[no-untyped-def]
+    """One step of a layer, h and residual in place, u, r and n written [R10 ... R12]; returns how many n saturated.
 
-    layer is (W, U, bias int64 [3H], recurrent bias int64 [H], (gate, candidate, shift), work int64 [6H]).
+    layer is (W, U, bias int64 [3H], recurrent bias int64 [H], (reset, gate, candidate, shift), work int64 [6H],
+    product int16 [H]). The recurrent bias is read for reset after only, product for reset before.
     """
-    w, rec, bias, recurrent_bias, (gate_kind, candidate_kind, shift), work = layer
+    w, rec, bias, recurrent_bias, (reset, gate_kind, candidate_kind, shift), work, product = layer
     units = h.shape[0]
     from_x, from_h = work[: 3 * units], work[3 * units :]
     affine(w, 0, x, from_x)
-    affine(rec, 0, h, from_h)
+    affine(rec, 0, h, from_h[: 2 * units] if reset == _BEFORE else from_h)
     gates(gate_kind, from_x, from_h, bias, u, r)
-    a = from_x[2 * units :]
+    a, inner = from_x[2 * units :], from_h[2 * units :]
+    if reset == _BEFORE:
+        for i in range(units):
+            product[i] = round_shift(np.int64(h[i]) * np.int64(r[i]), 15)
+        affine(rec, 2 * units, product, inner)
+    else:
+        for i in range(units):
+            inner[i] = reset_product(inner[i] + recurrent_bias[i], np.int64(r[i]))
     for i in range(units):
-        inner = reset_product(from_h[2 * units + i] + recurrent_bias[i], np.int64(r[i]))
-        a[i] += bias[2 * units + i] + inner
-    saturated = candidates(candidate_kind, shift, a, n)
-    update_state(h, residual, u, n)
-    return saturated
-
-
-@_jit
-def step_reset_before(layer, x, h, residual, u, r, n):  # type: ignore[no-untyped-def]
-    """One step of a layer, h and residual in place, u, r and n written [R10, R11b, R12]; returns how many n saturated.
-
-    layer is as in `step_reset_after`; the recurrent bias is not read.
-    """
-    w, rec, bias, _, (gate_kind, candidate_kind, shift), work = layer
-    units = h.shape[0]
-    from_x, from_h = work[: 3 * units], work[3 * units :]
-    product = np.empty(units, dtype=np.int16)
-    affine(w, 0, x, from_x)
-    affine(rec, 0, h, from_h[: 2 * units])
-    gates(gate_kind, from_x, from_h, bias, u, r)
-    for i in range(units):
-        product[i] = round_shift(np.int64(h[i]) * np.int64(r[i]), 15)
-    affine(rec, 2 * units, product, from_h[2 * units :])
-    a = from_x[2 * units :]
-    for i in range(units):
-        a[i] += from_h[2 * units + i] + bias[2 * units + i]
+        a[i] += bias[2 * units + i] + inner[i]
     saturated = candidates(candidate_kind, shift, a, n)
     update_state(h, residual, u, n)
     return saturated
@@ -247,7 +231,7 @@ def dense(matrix, bias, activation, x, sums, y):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def run_gru(layer, reset_after, x, lengths, h, residual, traces):  # type: ignore[no-untyped-def]
+def run_gru(layer, x, lengths, h, residual, traces):  # type: ignore[no-untyped-def]
     """All steps of a batch through one layer; h and residual [sequences, units] in place. Returns how many n saturated.
 
     traces is (h, residual, u, r, n), each [sequences, steps, units]. An array with a single step is overwritten at
@@ -259,12 +243,10 @@ def run_gru(layer, reset_after, x, lengths, h, residual, traces):  # type: ignor
         for t in range(lengths[i]):
             kept = t if u_trace.shape[1] > 1 else 0
             u, r, n = u_trace[i, kept], r_trace[i, kept], n_trace[i, kept]
-            if reset_after:
-                saturated += step_reset_after(layer, x[i, t], h[i], residual[i], u, r, n)
-            else:
-                saturated += step_reset_before(layer, x[i, t], h[i], residual[i], u, r, n)
-            h_trace[i, t] = h[i]
-            residual_trace[i, kept] = residual[i]
+            saturated += step(layer, x[i, t], h[i], residual[i], u, r, n)
+            for j in range(h.shape[1]):  # as slices, Numba would compile the text of an error, too
+                h_trace[i, t, j] = h[i, j]
+                residual_trace[i, kept, j] = residual[i, j]
     return saturated
 
 
