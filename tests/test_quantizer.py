@@ -236,7 +236,7 @@ def test_notes_report_the_ranges():
     head = (Dense("out", np.zeros((1, 4)), np.array([-2.5])),)
     model = qg.quantize(small_model(head=head), x)
     notes = model.notes
-    assert notes["calibration"] == {"sequences": 2, "steps": 4}
+    assert notes["calibration"] == {"sequences": 2, "steps": 4, "longest": 3}
     assert [entry["min"] for entry in notes["inputs"]] == [1.0, -4.0]
     assert [entry["max"] for entry in notes["inputs"]] == [3.0, -1.0]
     assert [entry["rms"] for entry in notes["inputs"]] == [2.25, 2.73861]  # sqrt(20.25 / 4), sqrt(30 / 4)
@@ -325,7 +325,7 @@ def test_gates_at_the_ends_of_their_range_are_a_warning():
 
 def test_one_sequence_of_one_step():
     model = qg.quantize(small_model(), np.array([[[0.5, -0.25]]]))
-    assert model.notes["calibration"] == {"sequences": 1, "steps": 1}
+    assert model.notes["calibration"] == {"sequences": 1, "steps": 1, "longest": 1}
     assert model.selftest.inputs.shape == (1, 2)
 
 
@@ -392,11 +392,11 @@ MODEL_REFUSALS = {
     "c": (scaled(small_model(), recurrent_bias=1e306), r"GRU layer 'gru', bias \d+: .* does not fit s32f14; check the"),
     "dense": (
         small_model(head=(Dense("out", np.full((1, 4), 1e300), np.zeros(1)),)),
-        r"dense layer 'out': outputs up to .*e\+\d+, allowed are 3.52e\+13: what a 16-bit output holds",
+        r"dense layer 'out': values up to .*e\+\d+, allowed are 3.52e\+13: what 16 bits hold",
     ),
     "dense, by its bias": (
         small_model(head=(Dense("out", np.zeros((1, 4)), np.full(1, 1e14)),)),
-        r"dense layer 'out': outputs up to 1e\+14, allowed are 3.52e\+13: what a 16-bit output holds",
+        r"dense layer 'out': values up to 1e\+14, allowed are 3.52e\+13: what 16 bits hold",
     ),
     "dense sigmoid": (
         small_model(head=(Dense("out", np.full((1, 4), 1e300), np.zeros(1), "sigmoid"),)),

@@ -6,6 +6,10 @@
 #include "model.h"
 #include "port.h"
 
+#ifdef MODEL_STEPS
+#error "this model needs whole sequences (it has a MODEL_run): the test firmware runs models step by step"
+#endif
+
 #define HARNESS_PROTOCOL_VERSION 1
 
 enum {

@@ -169,11 +169,11 @@ int8_t qg_selftest(const qg_model *model, const qg_selftest_vector *vector, int1
 /* The arrays of a run; wrappers point it into their own struct. Nothing in it need survive between runs. */
 typedef struct qg_work {
     qg_scratch scratch;  /* gates: [largest n_units] */
-    int16_t *h;          /* [largest n_units], of a layer of one vector for both directions */
+    int16_t *h;          /* [largest n_units]; [2 n_units] for a bidirectional layer that gives one vector */
     uint16_t *residual;  /* [largest n_units] */
-    int16_t *rows;       /* [most_steps][row_values]; unused if row_values is 0 */
-    uint16_t row_values; /* for the widest output of a layer before the head, and of a bidirectional one of every step,
-                          * unless it is the first that writes rows, for what it reads and one direction */
+    int16_t *rows;       /* [most_steps][row_values]; NULL if row_values is 0: no layer gives more than one vector */
+    uint16_t row_values; /* as many as a layer before the head puts out at a step; for a bidirectional layer that reads
+                          * rows, also as many as it reads and one direction puts out */
     uint16_t most_steps;
 } qg_work;
 
@@ -214,11 +214,11 @@ int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and av
 int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */
 
 /* Copies n constants, at least 1. */
-void qg_read_s32(const int32_t *constants, uint16_t n, int32_t *values);
+void qg_read_s32(const int32_t *constants, size_t n, int32_t *values);
 
 /* Adds rows first_row ... first_row + n_rows - 1, requantized, to sums [R4]. Reads x [n_columns]. first_row is the
  * first row of a block, n_rows at least 1. */
-void qg_affine_add(const qg_matrix *matrix, uint16_t first_row, uint16_t n_rows, const int16_t *x, int32_t *sums);
+void qg_affine_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
 
 /* The dot product of one row of n_columns weights with x, and those of a block of rows. */
 int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int16_t *x);

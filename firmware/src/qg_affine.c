@@ -2,7 +2,7 @@
 #include "qg_fixed.h"
 #include "quantgru.h"
 
-QG_KERNEL void qg_read_s32(const int32_t *constants, uint16_t n, int32_t *values)
+QG_KERNEL void qg_read_s32(const int32_t *constants, size_t n, int32_t *values)
 {
     int32_t *const end = values + n;
     do {
@@ -11,12 +11,11 @@ QG_KERNEL void qg_read_s32(const int32_t *constants, uint16_t n, int32_t *values
     } while (values != end);
 }
 
-QG_KERNEL void qg_affine_add(const qg_matrix *matrix, uint16_t first_row, uint16_t n_rows, const int16_t *x,
-                             int32_t *sums)
+QG_KERNEL void qg_affine_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums)
 {
     const uint16_t n_columns = matrix->n_columns;
     const uint8_t k = matrix->left_shift;
-    const int8_t *codes = matrix->codes + (size_t)first_row * n_columns;
+    const int8_t *codes = matrix->codes + first_row * n_columns;
     const uint16_t *multiplier = matrix->multipliers + first_row;
     const uint8_t *shift = matrix->shifts + first_row;
     const int32_t *const end = sums + n_rows;

@@ -20,19 +20,20 @@ int16_t qg_dense_sigmoid(int32_t a)
 
 void qg_dense_layer(const qg_dense *dense, const int16_t *x, int16_t *out)
 {
-    uint16_t row = 0;
+    const size_t n_rows = dense->matrix.n_rows;
+    size_t row = 0;
     do {
-        const uint16_t left = (uint16_t)(dense->matrix.n_rows - row);
-        const uint16_t n = left < QG_BLOCK_ROWS ? left : QG_BLOCK_ROWS;
+        const size_t left = n_rows - row;
+        const size_t n = left < QG_BLOCK_ROWS ? left : QG_BLOCK_ROWS;
         int32_t sums[QG_BLOCK_ROWS];
         size_t i = 0;
         qg_read_s32(dense->bias + row, n, sums);
         qg_affine_add(&dense->matrix, row, n, x, sums);
         do {
-            *out++ = dense->activation(sums[i]);
+            out[row + i] = dense->activation(sums[i]);
         } while (++i < n);
-        row = (uint16_t)(row + n);
-    } while (row < dense->matrix.n_rows);
+        row += n;
+    } while (row < n_rows);
 }
 
 void qg_head(const qg_model *model, const int16_t *x, int16_t *const vectors[2], int16_t *out)

@@ -7,21 +7,22 @@ typedef enum { UPDATE, RESET, CANDIDATE } gate;
 /* Units whose sums are in work at a time: a compromise between stack and calls. */
 #define BLOCK_UNITS 32
 
-/* A step, block of units by block of units. Loops over the units of a block test at their end: there is at least one. */
+/* A step, block of units by block of units. Loops over the units of a block test at their end: there is at least one.
+ */
 typedef struct step {
     const qg_gru *gru;
     const int16_t *x;
     const int16_t *operand; /* of U: h, or what the reset gate leaves of it */
-    uint16_t unit;          /* the first of the block */
-    uint16_t n;             /* units of the block */
+    size_t unit;            /* the first of the block */
+    size_t n;               /* units of the block */
     int32_t sums[BLOCK_UNITS];
 } step;
 
 /* Goes on to the next block. Returns 0 behind the last one. */
-static uint16_t next_block(step *self)
+static size_t next_block(step *self)
 {
-    const uint16_t unit = (uint16_t)(self->unit + self->n);
-    const uint16_t left = (uint16_t)(self->gru->n_units - unit);
+    const size_t unit = self->unit + self->n;
+    const size_t left = self->gru->n_units - unit;
     self->unit = unit;
     self->n = left < BLOCK_UNITS ? left : BLOCK_UNITS;
     return left;
@@ -39,7 +40,7 @@ static void first_block(step *self)
 static void gate_sums(step *self, gate which)
 {
     const qg_gru *const gru = self->gru;
-    const uint16_t row = (uint16_t)((uint16_t)which * gru->n_units + self->unit);
+    const size_t row = (size_t)which * gru->n_units + self->unit;
     qg_read_s32(gru->bias + row, self->n, self->sums);
     qg_affine_add(&gru->input, row, self->n, self->x, self->sums);
     qg_affine_add(&gru->recurrent, row, self->n, self->operand, self->sums);
@@ -48,7 +49,7 @@ static void gate_sums(step *self, gate which)
 /* u or r [R10]. */
 static void gate_block(step *self, gate which, uint16_t *values)
 {
-    const uint16_t n = self->n;
+    const size_t n = self->n;
     size_t i = 0;
     gate_sums(self, which);
     values += self->unit;
@@ -74,9 +75,9 @@ static void candidate_block(step *self, int16_t *values)
 static void reset_after_sums(step *self, const uint16_t *r)
 {
     const qg_gru *const gru = self->gru;
-    const uint16_t n = self->n;
-    const uint16_t unit = self->unit;
-    const uint16_t row = (uint16_t)(CANDIDATE * gru->n_units + unit);
+    const size_t n = self->n;
+    const size_t unit = self->unit;
+    const size_t row = (size_t)CANDIDATE * gru->n_units + unit;
     int32_t *const sums = self->sums;
     size_t i = 0;
     qg_read_s32(gru->recurrent_bias + unit, n, sums);

@@ -134,6 +134,7 @@ static void run_to_one_vector(run *self, const qg_bidirectional *layer, const qg
     merge(layer, forward->n_units, h, backward_h, h);
     self->x = h;
     self->n_steps = 1;
+    self->embedding = NULL;
 }
 
 static void run_body(run *self, const qg_model *model)

@@ -60,7 +60,7 @@ def _version(file: WeightsFile, group: str) -> int:
 def _data_sets(file: WeightsFile, entry: Entry) -> list[Any]:
     """The weights of a layer, not read yet. A model inside the model has one group for all its layers."""
     group = f"model_weights/{entry.path[0]}"
-    names = file.names(group, "weight_names")
+    names = file.texts(group, "weight_names")
     if len(entry.path) > 1:
         depth = len(entry.path)
         inside = [name for name in names if tuple(name.split("/")[:depth]) == entry.path]  # as Keras 3 names them

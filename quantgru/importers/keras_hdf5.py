@@ -1,127 +1,103 @@
-"""HDF5 files of Keras, read with care: they may be damaged or made to harm.
-
-Every size is compared with that of the file before anything is read, and no link is followed out of the file.
-"""
+"""The HDF5 files of Keras, read with care: they may be damaged or made to harm."""
 
 from __future__ import annotations
 
-import io
-import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
-from quantgru.errors import ConfigError, ModelError
+from quantgru.errors import ModelError
+from quantgru.importers.hdf5 import DataSet, Group, Hdf5Error, Hdf5File
 from quantgru.importers.verify import first_line
 
 WEIGHTS_LIMIT: Final = 256 << 20  # bytes; a thousand times what a microcontroller holds
-NAMES_LIMIT: Final = 10_000  # names in one attribute
-TEXT_LIMIT: Final = 16 << 20  # bytes of one attribute
 
 DAMAGED: Final = "the file is damaged, or not one that Keras saved; save it again with model.save(path)"
 
-# What h5py and the reading of foreign structures raise.
-UNREADABLE: Final = (
+# What reading foreign bytes and foreign configurations raises: fields that are missing or of another type.
+_UNREADABLE: Final = (
     AttributeError,
+    Hdf5Error,
     IndexError,
     KeyError,
     MemoryError,
-    OSError,
     OverflowError,
-    RuntimeError,
+    RecursionError,
     TypeError,
     ValueError,
+    struct.error,
 )
 
 
 class WeightsFile:
-    """An open HDF5 file: its groups, attributes and data sets, checked."""
+    """An open file: its groups, attributes and data sets, by their paths; "" is the whole."""
 
-    def __init__(self, where: str, file: Any, size: int) -> None:
+    def __init__(self, where: str, content: bytes) -> None:
         self.where = where
-        self.size = size
-        self._file = file
+        self._file = Hdf5File(content)
+        self._size = len(content)
         self._declared = 0  # bytes of the data sets given so far
-
-    def group(self, path: str) -> Any:
-        """A group or data set that is in this very file, "" for the whole: other links are not followed."""
-        item = self._file
-        for part in path.split("/") if path else ():
-            link = item.get(part, getlink=True) if hasattr(item, "keys") else None
-            if type(link).__name__ != "HardLink":
-                raise ModelError(f"{self.where}: weights {path!r} are missing; {DAMAGED}")
-            item = item[part]
-        return item
 
     def keys(self, path: str) -> list[str]:
         """The names in a group."""
-        group = self.group(path)
-        if not hasattr(group, "keys") or len(group) > NAMES_LIMIT:
-            raise ModelError(f"{self.where}: {path!r} is no group of weights; {DAMAGED}")
-        return list(group.keys())
+        return list(self._group(path).members)
 
-    def data_set(self, path: str) -> Any:
-        """Weights, not read yet. All together declare no more than the file has: Keras writes them whole, and once."""
-        found = self.group(path)
+    def data_set(self, path: str) -> DataSet:
+        """Weights, not read yet. All together declare no more than the file has: Keras writes each once."""
+        found = self._item(path)
+        if not isinstance(found, DataSet):
+            raise ModelError(f"{self.where}: weights {path!r} are a group, expected numbers; {DAMAGED}")
         self._declared += found.nbytes
-        if found.external or found.is_virtual or self._declared > self.size:
-            raise ModelError(
-                f"{self.where}: weights {found.name} {found.shape} are not in the file that declares them; {DAMAGED}"
-            )
-        if found.chunks:  # a chunk is unpacked whole, however large
-            raise ModelError(
-                f"{self.where}: weights {found.name} are compressed in chunks, Keras writes them whole; {DAMAGED}"
-            )
-        return found
-
-    def text(self, path: str, name: str) -> str:
-        """An attribute that is a text."""
-        return self._texts(path, name, ())[0]
-
-    def names(self, path: str, name: str) -> list[str]:
-        """An attribute that is a list of texts; long ones are split into name0, name1, ..."""
-        if self.has(path, name):
-            return self._texts(path, name, None)
-        found: list[str] = []
-        part = 0
-        while self.has(path, f"{name}{part}"):
-            found += self._texts(path, f"{name}{part}", None)
-            part += 1
+        try:
+            if self._declared > self._size:
+                raise Hdf5Error(f"with the weights before it more than the {self._size} bytes of the file")
+            _ = found.data
+        except Hdf5Error as error:
+            raise ModelError(f"{self.where}: weights {path!r} {found.shape}: {error}; {DAMAGED}") from None
         return found
 
     def has(self, path: str, name: str) -> bool:
-        return name in self.group(path).attrs
+        """Whether there is an attribute of that name."""
+        return name in self._item(path).attributes
 
-    def _texts(self, path: str, name: str, shape: tuple[int, ...] | None) -> list[str]:
-        attributes = self.group(path).attrs
-        declared = attributes.get_id(name)
-        is_list = shape is None and len(declared.shape) == 1
-        count = math.prod(declared.shape)
-        fits = count <= NAMES_LIMIT and count * declared.dtype.itemsize <= TEXT_LIMIT
-        if not (declared.shape == shape or is_list) or not fits:
-            raise ModelError(f"{self.where}: attribute {name!r} is of shape {declared.shape}, no text; {DAMAGED}")
-        values = attributes[name]
-        return [_decoded(value) for value in (values if is_list else [values])]
+    def text(self, path: str, name: str) -> str:
+        """An attribute that is a text."""
+        return self._item(path).text(name)
 
+    def texts(self, path: str, name: str) -> list[str]:
+        """An attribute that is a list of texts; Keras splits long ones into name0, name1, ..."""
+        if self.has(path, name):
+            return self._item(path).texts(name)
+        found: list[str] = []
+        part = 0
+        while self.has(path, f"{name}{part}"):
+            found += self._item(path).texts(f"{name}{part}")
+            part += 1
+        return found
 
-def _decoded(value: Any) -> str:
-    text = value.decode("utf-8") if isinstance(value, bytes) else value
-    if not isinstance(text, str):
-        raise TypeError(f"an attribute is {type(value).__name__}, expected a text")
-    return text
+    def _group(self, path: str) -> Group:
+        item = self._item(path)
+        if not isinstance(item, Group):
+            raise ModelError(f"{self.where}: {path!r} are numbers, expected a group; {DAMAGED}")
+        return item
+
+    def _item(self, path: str) -> Group | DataSet:
+        """What is in this very file: links are not followed."""
+        item: Group | DataSet = self._file.root
+        for part in path.split("/") if path else ():
+            address = item.members.get(part) if isinstance(item, Group) else None
+            if not isinstance(address, int):
+                raise ModelError(f"{self.where}: weights {path!r} are missing; {DAMAGED}")
+            item = self._file.object_at(address)
+        return item
 
 
 @contextmanager
 def open_weights(where: str, content: bytes) -> Iterator[WeightsFile]:
-    """An HDF5 file out of memory, so that nothing beside it can be reached. Raises ModelError, ConfigError."""
+    """A file out of memory. Whatever is wrong with it, or with the configuration in it, is a ModelError."""
     try:
-        import h5py
-    except ImportError:
-        raise ConfigError(
-            "reading files of Keras needs h5py, which is not installed: pip install quantgru[keras]"
-        ) from None
-    try:
-        with h5py.File(io.BytesIO(content), "r") as file:
-            yield WeightsFile(where, file, len(content))
-    except UNREADABLE as error:
-        raise ModelError(f"{where}: {first_line(error)}; {DAMAGED}") from None
+        yield WeightsFile(where, content)
+    except _UNREADABLE as error:
+        reason = str(error) if isinstance(error, Hdf5Error) else first_line(error)
+        raise ModelError(f"{where}: {reason}; {DAMAGED}") from None

@@ -39,8 +39,8 @@ class Module:
 def parts_of_keras_2(file: WeightsFile) -> dict[str, Part]:
     """Modules by the names of their layers, out of arrays called "gru/gru_cell/kernel:0" and the like."""
     parts: dict[str, Part] = {}
-    for layer in file.names("", "layer_names"):
-        names = file.names(layer, "weight_names")
+    for layer in file.texts("", "layer_names"):
+        names = file.texts(layer, "weight_names")
         cells: dict[str, list[Any]] = {}
         for name in names:
             cells.setdefault(name.rpartition("/")[0], []).append(file.data_set(f"{layer}/{name}"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -132,14 +133,16 @@ def _trace(module: nn.Module) -> fx.Graph:
     except Exception as error:  # tracing runs the user's forward(), which may raise anything
         raise ModelError(
             f"{where}: torch.fx cannot trace its forward() ({first_line(error)}); {SUPPORTED}, "
-            f"without control flow that depends on the input; {_next_step(module, BY_HAND)}"
+            f"without control flow that depends on the input; {_next_step(module, BY_HAND, error)}"
         ) from None
 
 
-def _next_step(module: nn.Module, otherwise: str) -> str:
+def _next_step(module: nn.Module, otherwise: str, error: Exception | None = None) -> str:
     """What to do instead of what tracing never gets through."""
-    forwards = [getattr(type(part).forward, "__code__", None) for part in module.modules()]
-    if any("pack_padded_sequence" in code.co_names for code in forwards if code):
+    codes = [getattr(type(part).forward, "__code__", None) for part in module.modules()]
+    called = [name for code in codes if code for name in code.co_names]
+    in_error = [frame.name for frame in traceback.extract_tb(error.__traceback__)] if error else []
+    if "pack_padded_sequence" in called + in_error:
         return PACKED
     if any(isinstance(part, nn.GRUCell) for part in module.modules()):
         return CELL

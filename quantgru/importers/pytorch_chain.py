@@ -80,6 +80,7 @@ class SignalChain:
 
     def dense(self, where: str, signal: Signal, layer: Dense) -> Signal:
         want_features(signal, len(signal.axes) - 1, "reads the last axis, which are not the features")
+        signal, layer = self._folded(signal, layer)
         signal = self.settled(where, signal)
         self.chain.add_dense(where, layer)
         return self._after(signal, layer.n_outputs)
@@ -126,6 +127,8 @@ class SignalChain:
                 raise CannotSayError("does not take the last step but the first", LAST_STEP)
             case "last":
                 self.chain.take_last_step()
+                if self.units():
+                    self.chain.notes.append(f"{where}: at the last step, the backward direction has read one step only")
             case "final":
                 self.chain.take_final_states(where)
         self._settle_features(where, signal)
@@ -148,6 +151,17 @@ class SignalChain:
             self._merge("ave")
         else:
             self.chain.add_dense(where, Dense(f"linear_{len(self.chain.layers)}", matrix, shift))
+
+    def _folded(self, signal: Signal, layer: Dense) -> tuple[Signal, Dense]:
+        """`layer` on all features, where a signal takes some of them or another order: so this costs nothing."""
+        signal = self.as_final(signal)
+        if signal.matrix is None or (np.count_nonzero(signal.matrix, axis=1) > 1).any():
+            return signal, layer
+        matrix, shift = signal.linear()
+        if layer.n_inputs != len(matrix):
+            raise CannotSayError(f"{layer.n_inputs} inputs, but gets {len(matrix)}")
+        folded = replace(layer, weights=layer.weights @ matrix, bias=layer.bias + layer.weights @ shift)
+        return replace(signal, matrix=None, scale=1.0, shift=0.0, width=matrix.shape[1]), folded
 
     def units(self) -> int:
         """Those of each direction, where the chain's last change was a bidirectional layer; otherwise 0."""

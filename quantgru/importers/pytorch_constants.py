@@ -24,11 +24,18 @@ SIZES: Final = {0: 4, 1: 5}  # of the leading axes of the input: different, and 
 def attribute(root: nn.Module, path: str) -> Any:
     """A copy of a parameter or a buffer."""
     value = operator.attrgetter(path)(root)
+    if isinstance(value, fx.Proxy):  # what tracing left there
+        raise CannotSayError(
+            "is kept from one call of forward() to the next",
+            "leave it out: the import starts each run at zero or at given states, and a device keeps its own",
+        )
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 
 def evaluate(node: fx.Node, root: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """The value of a node whose inputs are constants. Raises CannotSayError where it is another one at each call."""
+    if node.target is operator.mul and all(isinstance(value, Size) for value in args):
+        return Size(args[0].axis + args[1].axis)
     first, second = (_call(node, root, *_concrete((tuple(args), dict(kwargs)))) for _ in range(2))
     if not _equal(first, second):
         raise CannotSayError("is another one at each call", "make it a constant, or a parameter")

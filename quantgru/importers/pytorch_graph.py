@@ -10,6 +10,7 @@ from typing import Any
 from torch import fx, nn
 
 from quantgru.importers.chain import Chain, refuse
+from quantgru.importers.pytorch_call import FUNCTIONS, Call
 from quantgru.importers.pytorch_chain import SignalChain, want_features
 from quantgru.importers.pytorch_constants import SIZES, attribute, evaluate
 from quantgru.importers.pytorch_modules import (
@@ -26,7 +27,7 @@ from quantgru.importers.pytorch_modules import (
     starting_at,
 )
 from quantgru.importers.pytorch_names import describe, describe_alone
-from quantgru.importers.pytorch_operations import FUNCTIONS, OPERATIONS, QUERIES, Call
+from quantgru.importers.pytorch_operations import OPERATIONS, QUERIES
 from quantgru.importers.pytorch_signals import DIRECTIONS, LAYERS, Axis, CannotSayError, Signal
 from quantgru.model import Bidirectional, Gru, Layer
 
@@ -55,24 +56,29 @@ class GraphReader:
                 self._values[node] = self._value(node)
 
     def _without_states(self, graph: fx.Graph) -> fx.Graph:
-        """A graph that returns outputs and the h_n of a GRU gives the outputs alone: the import has final_states."""
+        """What returns outputs and the h_n of GRU modules is read as if it returned the outputs alone."""
         output = next(node for node in graph.nodes if node.op == "output")
         returned = output.args[0]
-        if isinstance(returned, tuple) and len(returned) > 1 and all(map(self._is_states, returned[1:])):
-            output.args = returned[:1]
+        several = isinstance(returned, tuple) and len(returned) > 1 and all(map(self._is_states, returned[1:]))
+        if several or self._is_gru(returned):
+            with graph.inserting_before(output):
+                output.args = (returned[0] if several else graph.call_function(operator.getitem, (returned, 0)),)
             self.chain.chain.notes.append("the states that it returns are those of FloatModel.final_states")
         return graph
 
     def _is_states(self, node: Any) -> bool:
         """Whether a node is the second value that an nn.GRU returns."""
-        if not isinstance(node, fx.Node) or node.target is not operator.getitem or node.args[1] != 1:
-            return False
-        pair = node.args[0]
         return (
-            isinstance(pair, fx.Node)
-            and pair.op == "call_module"
-            and isinstance(self.root.get_submodule(str(pair.target)), nn.GRU)
+            isinstance(node, fx.Node)
+            and node.target is operator.getitem
+            and node.args[1] == 1
+            and self._is_gru(node.args[0])
         )
+
+    def _is_gru(self, node: Any) -> bool:
+        if not isinstance(node, fx.Node) or node.op != "call_module":
+            return False
+        return isinstance(self.root.get_submodule(str(node.target)), nn.GRU)
 
     def _value(self, node: fx.Node) -> Any:
         where = describe(node, self.root)

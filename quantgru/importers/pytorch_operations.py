@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import builtins
 import math
-import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from quantgru.importers.gates import finite
-from quantgru.importers.pytorch_chain import SignalChain, want_features, want_no_states
+from quantgru.importers.pytorch_arithmetic import arithmetic, linear, matmul, negative
+from quantgru.importers.pytorch_call import Call
+from quantgru.importers.pytorch_chain import want_features
 from quantgru.importers.pytorch_constants import of_input
 from quantgru.importers.pytorch_signals import (
     DIRECTIONS,
@@ -24,86 +21,14 @@ from quantgru.importers.pytorch_signals import (
     CannotSayError,
     Signal,
     Size,
-    added,
     axis_number,
     indexed,
     joined,
     permuted,
     reshaped,
+    want_same_steps,
     with_axes,
 )
-from quantgru.model import Dense
-
-# Functions by the names of the tensor methods that do the same.
-FUNCTIONS: Final[dict[Any, str]] = {
-    builtins.getattr: "getattr",
-    operator.add: "add",
-    operator.getitem: "getitem",
-    operator.matmul: "matmul",
-    operator.mul: "mul",
-    operator.neg: "neg",
-    operator.sub: "sub",
-    operator.truediv: "div",
-    torch.add: "add",
-    torch.cat: "cat",
-    torch.chunk: "chunk",
-    torch.concat: "cat",
-    torch.concatenate: "cat",
-    torch.div: "div",
-    torch.flatten: "flatten",
-    torch.flip: "flip",
-    torch.log_softmax: "log_softmax",
-    torch.matmul: "matmul",
-    torch.mul: "mul",
-    torch.neg: "neg",
-    torch.permute: "permute",
-    torch.relu: "relu",
-    torch.reshape: "reshape",
-    torch.select: "select",
-    torch.sigmoid: "sigmoid",
-    torch.softmax: "softmax",
-    torch.squeeze: "squeeze",
-    torch.sub: "sub",
-    torch.swapaxes: "transpose",
-    torch.tanh: "tanh",
-    torch.transpose: "transpose",
-    torch.unsqueeze: "unsqueeze",
-    functional.dropout: "dropout",
-    functional.linear: "linear",
-    functional.log_softmax: "log_softmax",
-    functional.relu: "relu",
-    functional.sigmoid: "sigmoid",
-    functional.softmax: "softmax",
-    functional.tanh: "tanh",
-}
-
-
-@dataclass(frozen=True)
-class Call:
-    """One node of the graph with the values of its arguments."""
-
-    chain: SignalChain
-    where: str
-    name: str
-    node: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-
-    def argument(self, position: int, name: str, default: Any = None) -> Any:
-        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
-
-    def rest(self, name: str) -> tuple[Any, ...]:
-        """The numbers after the first argument, given one by one or as one sequence."""
-        given = self.args[1:] or (self.kwargs.get(name),)
-        return tuple(given[0]) if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
-
-    def signal(self) -> Signal:
-        value = self.argument(0, "input")
-        if isinstance(value, (tuple, list)):
-            raise CannotSayError("gets the pair that nn.GRU returns", "give it out or h_n[-1]")
-        if not isinstance(value, Signal):
-            raise CannotSayError("gets the input at another place than the first")
-        return value
 
 
 def _identity(call: Call) -> Any:
@@ -227,7 +152,7 @@ def _cat(call: Call) -> Any:
     if not isinstance(signals, (tuple, list)) or not all(isinstance(signal, Signal) for signal in signals):
         raise CannotSayError("joins constants to what depends on the input")
     signals = [call.chain.as_final(signal) for signal in signals]
-    _want_same_steps(signals)
+    want_same_steps(signals)
     want_features(signals[0], axis_number(dim, len(signals[0].axes)), "joins another axis than the features")
     return joined(signals)
 
@@ -241,96 +166,6 @@ def _chunk(call: Call) -> Any:
     rows = np.arange(signal.width)
     step = -(-signal.width // n_chunks)
     return tuple(signal.take(rows[i : i + step]) for i in range(0, signal.width, step))
-
-
-def _linear(call: Call) -> Any:
-    weights = _constant(call, call.argument(1, "weight"))
-    bias = call.argument(2, "bias")
-    values = np.zeros(len(weights)) if bias is None else _constant(call, bias)
-    return call.chain.dense(call.where, call.signal(), Dense(call.node, weights, values))
-
-
-def _matmul(call: Call) -> Any:
-    signal = call.signal()
-    want_features(signal, len(signal.axes) - 1, "multiplies another axis than the features")
-    return signal.times(_constant(call, call.argument(1, "other")).T)
-
-
-def _neg(call: Call) -> Any:
-    return call.signal().scaled(-1.0, 0.0)
-
-
-def _arithmetic(call: Call) -> Any:
-    """+, -, * and / of a signal and a constant, or of two signals."""
-    if call.kwargs.keys() - {"other"}:
-        raise CannotSayError(f"with {', '.join(call.kwargs)}")
-    first, second = call.args[0], call.argument(1, "other")
-    for value in (first, second):
-        if isinstance(value, (tuple, list)):
-            raise CannotSayError("gets the pair that nn.GRU returns", "give it out or h_n[-1]")
-        if isinstance(value, Signal):
-            want_no_states(value)
-    if isinstance(first, Signal) and isinstance(second, Signal):
-        return _of_two(call, call.chain.as_final(first), call.chain.as_final(second))
-    if isinstance(first, Signal):
-        return _with_constant(call, call.name, first, second)
-    if call.name == "sub":
-        return _with_constant(call, "add", second.scaled(-1.0, 0.0), first)
-    if call.name == "div":
-        raise CannotSayError("divides by what depends on the input")
-    return _with_constant(call, call.name, second, first)
-
-
-def _of_two(call: Call, first: Signal, second: Signal) -> Signal:
-    _want_same_steps([first, second])
-    match call.name:
-        case "add":
-            return added(first, second)
-        case "sub":
-            return added(first, second.scaled(-1.0, 0.0))
-        case "mul":
-            return call.chain.product(first, second)
-    raise CannotSayError("divides by what depends on the input")
-
-
-def _with_constant(call: Call, name: str, signal: Signal, constant: Any) -> Signal:
-    values = _along_features(signal, _constant(call, constant))
-    match name:
-        case "add":
-            return signal.scaled(1.0, values)
-        case "sub":
-            return signal.scaled(1.0, -values)
-        case "mul":
-            return signal.scaled(values, 0.0)
-    if not np.all(values):
-        raise CannotSayError("divides by zero")
-    return signal.scaled(1 / values, 0.0)
-
-
-def _along_features(signal: Signal, values: Any) -> Any:
-    """A number, or one for each feature. Raises CannotSayError for what differs along another axis."""
-    shape = (1,) * (len(signal.axes) - values.ndim) + values.shape
-    if len(shape) > len(signal.axes) or any(
-        size != 1 and axis != (FEATURES,) for size, axis in zip(shape, signal.axes, strict=True)
-    ):
-        raise CannotSayError(f"a constant {values.shape} along other axes than the features")
-    if values.size > 1 and signal.width not in (None, values.size):
-        raise CannotSayError(f"a constant of {values.size} numbers on {signal.width} features")
-    return values.reshape(-1) if values.size > 1 else float(values.reshape(()))
-
-
-def _constant(call: Call, value: Any) -> Any:
-    """A constant in float64."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().double().numpy()
-    elif type(value) not in (int, float):
-        raise CannotSayError(f"with a {type(value).__name__}, expected a number or a tensor")
-    return finite(call.where, "constant", value)
-
-
-def _want_same_steps(signals: Sequence[Signal]) -> None:
-    if any(signal.pick != signals[0].pick or signal.axes != signals[0].axes for signal in signals):
-        raise CannotSayError("takes different steps or axes together")
 
 
 def _sizes(call: Call) -> Any:
@@ -368,7 +203,7 @@ OPERATIONS: Final[dict[str, Callable[[Call], Any]]] = {
     **dict.fromkeys(("contiguous", "detach", "clone", "double", "float"), _identity),
     **dict.fromkeys(("relu", "sigmoid", "tanh"), _activation),
     **dict.fromkeys(("softmax", "log_softmax"), _softmax),
-    **dict.fromkeys(("add", "sub", "mul", "div"), _arithmetic),
+    **dict.fromkeys(("add", "sub", "mul", "div"), arithmetic),
     **dict.fromkeys(("reshape", "view"), _reshape),
     **dict.fromkeys(("transpose", "swapaxes", "swapdims"), _transpose),
     **dict.fromkeys(("to", "type_as"), _to),
@@ -381,9 +216,9 @@ OPERATIONS: Final[dict[str, Callable[[Call], Any]]] = {
     "flip": _flip,
     "getattr": _attribute,
     "getitem": _getitem,
-    "linear": _linear,
-    "matmul": _matmul,
-    "neg": _neg,
+    "linear": linear,
+    "matmul": matmul,
+    "neg": negative,
     "permute": _permute,
     "select": _select,
     "size": _sizes,

@@ -113,6 +113,12 @@ def added(first: Signal, second: Signal) -> Signal:
     return replace(first, matrix=matrix + other_matrix, scale=1.0, shift=shift + other_shift)
 
 
+def want_same_steps(signals: Sequence[Signal]) -> None:
+    """Raises CannotSayError for signals that cannot be put together step by step."""
+    if any(signal.pick != signals[0].pick or signal.axes != signals[0].axes for signal in signals):
+        raise CannotSayError("takes different steps or axes together")
+
+
 def axis_number(axis: Any, rank: int) -> int:
     """0 ... rank - 1 for an axis that may be counted from the end."""
     if type(axis) is not int or not -rank <= axis < rank:

@@ -23,6 +23,7 @@ from quantgru.importers.tensorflow1_file import Node, short
 from quantgru.importers.tensorflow1_ops import Operations
 from quantgru.importers.verify import first_line
 
+CONSTANTS_LIMIT: Final = 1 << 25  # values of all constants, 256 MB in float64
 BUDGET: Final = 1 << 27  # numbers made in one run, 1 GB if all were kept in float64
 NODE_COST: Final = 256  # numbers that could be made in the time that a node takes by itself
 
@@ -37,13 +38,13 @@ _Known = dict[str, tuple[Any, ...]]
 class Loop:
     """A while loop.
 
-    condition  the node that LoopCond reads
-    merges     of each variable, its Merge node: the nodes that the Enter and the NextIteration behind it read
+    condition  the (node, output) that LoopCond reads
+    merges     of each variable, its Merge node: its Enter node, and the (node, output) that goes round
     enters     every Enter node of the frame, those of constants too, and the (node, output) that it reads
     exits      every Exit node and its Merge node
     """
 
-    condition: str
+    condition: tuple[str, int]
     merges: Mapping[str, tuple[str, tuple[str, int]]]
     enters: Mapping[str, tuple[str, int]]
     exits: Mapping[str, str]
@@ -55,24 +56,25 @@ class Graph:
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self.nodes = nodes
         self._arrays: dict[str, Any] = {}
+        self._n_values = 0
         self._loops: dict[str, Loop] = {}
+        self._frames: set[bytes] = set()
 
     def array(self, node: Node) -> Any:
-        """The value of a constant: always the same object."""
+        """The value of a constant: always the same object. Raises ModelError."""
         if node.name not in self._arrays:
             self._arrays[node.name] = node.array()
+            self._n_values += self._arrays[node.name].size
+            if self._n_values > CONSTANTS_LIMIT:
+                raise ModelError(f"{node}: with it, constants have more than {CONSTANTS_LIMIT} values; damaged")
         return self._arrays[node.name]
 
     def loop(self, leave: Node) -> Loop:
         """The loop that an Exit node leaves. Raises ModelError where the ring is not closed."""
-        switch = self._want(leave, 0, "Switch")
-        condition = self._want(switch, 1, "LoopCond")
+        condition = self._read(self._read(leave, "Switch"), "LoopCond", 1)
         if condition.name not in self._loops:
             self._loops[condition.name] = self._find_loop(condition)
-        loop = self._loops[condition.name]
-        if leave.name not in loop.exits:
-            raise refuse(str(leave), "leaves no loop")
-        return loop
+        return self._loops[condition.name]
 
     def needed(self, target: str) -> list[Node]:
         """`target` and all nodes that it needs."""
@@ -83,44 +85,46 @@ class Graph:
             pending += before
         return [node for name, node in self.nodes.items() if name in found]
 
+    def _find_loop(self, condition: Node) -> Loop:
+        switches = self._readers.get(("Switch", condition.name), [])
+        merge_of = {switch.name: self._read(switch, "Merge") for switch in switches}
+        enter_of = {merge.name: self._read(merge, "Enter") for merge in merge_of.values()}
+        backs = {name: _input(self._read(self.nodes[name], "NextIteration", 1)) for name in enter_of}
+        frames = {_frame(enter) for enter in enter_of.values()}
+        if len(frames) != 1 or frames & self._frames:
+            raise refuse(str(condition), "is the condition of several loops")
+        self._frames |= frames
+        enters = {enter.name: _input(enter) for enter in self._enters[frames.pop()]}
+        exits = {
+            node.name: merge.name
+            for switch, merge in merge_of.items()
+            for node in self._readers.get(("Exit", switch), ())
+            if node.inputs[0] == (switch, 0)
+        }
+        merges = {name: (enter.name, backs[name]) for name, enter in enter_of.items()}
+        return Loop(_input(condition), merges, enters, exits)
+
     @cached_property
-    def _of_kind(self) -> dict[str, list[Node]]:
-        found: dict[str, list[Node]] = {}
+    def _readers(self) -> dict[tuple[str, str], list[Node]]:
+        """Switch nodes by the node that decides for them, Exit nodes by the node that they read."""
+        found: dict[tuple[str, str], list[Node]] = {}
         for node in self.nodes.values():
-            found.setdefault(node.op, []).append(node)
+            if node.op in ("Switch", "Exit") and node.inputs:
+                found.setdefault((node.op, node.inputs[-1][0]), []).append(node)
         return found
 
-    def _find_loop(self, condition: Node) -> Loop:
-        reads_condition = (condition.name, 0)
-        switches = [node for node in self._of_kind["Switch"] if node.inputs[1:2] == (reads_condition,)]
-        merge_of = {switch.name: self._want(switch, 0, "Merge") for switch in switches}
-        merges, frames = {}, set()
-        for merge in merge_of.values():
-            enter, back = self._want(merge, 0, "Enter"), self._want(merge, 1, "NextIteration")
-            merges[merge.name] = enter.name, self._input(back, 0)
-            frames.add(enter.attribute("frame_name", "s", b""))
-        if len(frames) != 1:
-            raise refuse(str(condition), f"decides for {len(frames)} loops at once")
-        enters = {
-            node.name: self._input(node, 0)
-            for node in self._of_kind["Enter"]
-            if node.attribute("frame_name", "s", b"") in frames
-        }
-        exits = {
-            node.name: merge_of[switch].name
-            for node in self._of_kind["Exit"]
-            for switch, output in node.inputs[:1]
-            if switch in merge_of and output == 0
-        }
-        return Loop(self._input(condition, 0)[0], merges, enters, exits)
+    @cached_property
+    def _enters(self) -> dict[bytes, list[Node]]:
+        """Enter nodes by their frame."""
+        found: dict[bytes, list[Node]] = {}
+        for node in self.nodes.values():
+            if node.op == "Enter":
+                found.setdefault(_frame(node), []).append(node)
+        return found
 
-    def _input(self, node: Node, i: int) -> tuple[str, int]:
-        if i >= len(node.inputs):
-            raise refuse(str(node), f"has {len(node.inputs)} inputs")
-        return node.inputs[i]
-
-    def _want(self, node: Node, i: int, op: str) -> Node:
-        found = self.nodes[self._input(node, i)[0]]
+    def _read(self, node: Node, op: str, i: int = 0) -> Node:
+        """The node that input i of `node` reads, which must be of this kind."""
+        found = self.nodes[_input(node, i)[0]]
         if found.op != op:
             raise refuse(str(node), f"reads {found}, expected {op}: a branch, or a loop that dynamic_rnn does not write")
         return found
@@ -134,6 +138,7 @@ class Run:
         self._operations = operations
         self._placeholders = placeholders
         self._left = BUDGET
+        self._in_loop = False
 
     def value(self, target: str) -> Any:
         """The first output of a node. Raises ModelError."""
@@ -143,7 +148,7 @@ class Run:
         return known[target][0]
 
     def _compute(self, targets: Iterable[str], known: _Known) -> None:
-        """Adds the outputs of `targets` to `known`, and of all that they need. Depth first, without recursion."""
+        """Adds the outputs of `targets` to `known`, and of all that they need: depth first, without recursion."""
         pending, opened = list(targets), set()
         while pending:
             name = pending[-1]
@@ -169,29 +174,18 @@ class Run:
     def _outputs(self, node: Node, known: _Known) -> _Known:
         """Its own; of an Exit node, those of all Exit nodes of the loop."""
         if node.op == "Const":
-            array = self._graph.array(node)
-            self._spend(node, array.size)
-            return {node.name: (array,)}
+            return {node.name: (self._graph.array(node),)}
         if node.name in self._placeholders:
             return {node.name: (self._placeholders[node.name],)}
         if node.op == "Exit":
             return self._run_loop(node, known)
-        if node.op == "Switch" and self._graph.nodes[node.inputs[-1][0]].op == "LoopCond":
-            value = self._values(node, known)[0]
-            return {node.name: (value, value)}  # read in the body of the loop, where the condition was true
+        values = _values(node, node.inputs, known)
         if node.op == "LoopCond":
-            return {node.name: tuple(self._values(node, known))}
+            return {node.name: tuple(values)}
+        if node.op == "Switch" and self._graph.nodes[node.inputs[-1][0]].op == "LoopCond":
+            return {node.name: (values[0], values[0])}  # read in the body of the loop, where the condition is true
         _refuse_kind(node)
-        return {node.name: self._apply(node, self._values(node, known))}
-
-    def _values(self, node: Node, known: _Known) -> list[Any]:
-        values = []
-        for name, output in node.inputs:
-            outputs = known[name]
-            if output >= len(outputs):
-                raise refuse(str(node), f"reads output {output} of node {short(name)}, which has {len(outputs)}")
-            values.append(outputs[output])
-        return values
+        return {node.name: self._apply(node, values)}
 
     def _apply(self, node: Node, values: list[Any]) -> tuple[Any, ...]:
         try:
@@ -204,24 +198,52 @@ class Run:
     def _spend(self, node: Node, cost: int) -> None:
         self._left -= cost
         if self._left < 0:
-            raise ModelError(f"{node}: the graph makes more than {BUDGET} numbers in {node}; too large, or damaged")
+            raise ModelError(f"{node}: with it, the graph makes more than {BUDGET} numbers; too large, or damaged")
 
     def _run_loop(self, leave: Node, known: _Known) -> _Known:
+        if self._in_loop:
+            raise refuse(str(leave), "a loop in a loop")
+        self._in_loop = True
         loop = self._graph.loop(leave)
-        outer: _Known = {
-            enter: tuple(self._values(self._graph.nodes[enter], known)[:1]) for enter in loop.enters
-        }
-        state = {merge: outer[enter] for merge, (enter, _) in loop.merges.items()}
+        enters = dict(zip(loop.enters, _values(leave, loop.enters.values(), known), strict=True))
+        state = {merge: enters[enter] for merge, (enter, _) in loop.merges.items()}
         while True:
-            inner = {**outer, **state}
-            self._compute([loop.condition], inner)
-            goes_on = inner[loop.condition][0]
-            if not isinstance(goes_on, np.ndarray) or goes_on.size != 1:
-                raise refuse(str(leave), "how often the loop runs depends on the values of the input")
-            if not goes_on.item():
-                return {name: state[merge] for name, merge in loop.exits.items()}
-            self._compute([name for _, (name, _) in loop.merges.values()], inner)
-            state = {merge: (inner[name][output],) for merge, (_, (name, output)) in loop.merges.items()}
+            inner = {name: (value,) for name, value in (*enters.items(), *state.items())}
+            self._spend(leave, len(inner) * NODE_COST // 16)
+            if not self._goes_on(leave, loop, inner):
+                self._in_loop = False
+                return {name: (state[merge],) for name, merge in loop.exits.items()}
+            ends = [end for _, end in loop.merges.values()]
+            self._compute([name for name, _ in ends], inner)
+            state = dict(zip(loop.merges, _values(leave, ends, inner), strict=True))
+
+    def _goes_on(self, leave: Node, loop: Loop, inner: _Known) -> bool:
+        self._compute([loop.condition[0]], inner)
+        (answer,) = _values(leave, [loop.condition], inner)
+        if not isinstance(answer, np.ndarray) or answer.size != 1:
+            raise refuse(str(leave), "how often the loop runs depends on the values of the input")
+        return bool(answer.item())
+
+
+def _values(node: Node, inputs: Iterable[tuple[str, int]], known: _Known) -> list[Any]:
+    values = []
+    for name, output in inputs:
+        outputs = known[name]
+        if output >= len(outputs):
+            raise refuse(str(node), f"reads output {output} of node {short(name)}, which has {len(outputs)}")
+        values.append(outputs[output])
+    return values
+
+
+def _input(node: Node, i: int = 0) -> tuple[str, int]:
+    if i >= len(node.inputs):
+        raise refuse(str(node), f"has {len(node.inputs)} inputs")
+    return node.inputs[i]
+
+
+def _frame(enter: Node) -> bytes:
+    name: bytes = enter.attribute("frame_name", "s", b"")
+    return name
 
 
 def _refuse_kind(node: Node) -> None:
@@ -233,7 +255,3 @@ def _refuse_kind(node: Node) -> None:
         raise refuse(str(node), "calls a function", "write the graph with the control flow of TensorFlow 1")
     if node.op in CONTROL_FLOW:
         raise refuse(str(node), "a branch, or a loop that dynamic_rnn does not write", "freeze the graph for inference")
-    if node.op == "Placeholder":
-        raise refuse(str(node), "a second input", "put a constant in its place, or cut the graph there")
-
-

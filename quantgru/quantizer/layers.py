@@ -36,25 +36,25 @@ _LARGEST_SUM: Final = 2.0**28  # of a row in its own format: half of what the sm
 def quantize_layers(model: FloatModel, seen: Calibration, input_bits: IntArray) -> tuple[IntLayer, ...]:
     """Integer layers for what was seen; input_bits are the fraction bits of the inputs [inputs]. Raises ModelError."""
     grus, dense = iter(seen.grus), iter(seen.dense)
-    operand_bits, operand_scale = input_bits, np.exp2(-input_bits.astype(np.float64))
+    scale = np.exp2(-input_bits.astype(np.float64))  # the real value of a raw one, of each operand of the next layer
     layers: list[IntLayer] = []
     for layer in model.layers:
         match layer:
             case Gru():
                 gru_seen = next(grus)
-                layers.append(_gru(layer, operand_scale, gru_seen, _state_bits(layer, operand_scale, gru_seen)))
+                layers.append(_gru(layer, scale, gru_seen, _state_bits(layer, scale, gru_seen)))
             case Bidirectional():
-                layers.append(_bidirectional(layer, operand_scale, (next(grus), next(grus))))
+                layers.append(_bidirectional(layer, scale, (next(grus), next(grus))))
             case Dense():
-                layers.append(_dense(layer, operand_scale, next(dense)))
+                layers.append(_dense(layer, scale, next(dense)))
             case Reverse():
                 layers.append(IntReverse(layer.name))
+                continue  # operands as before
             case Embedding():
                 layers.append(_embedding(layer))
-        operand_bits = output_bits(layers[-1], operand_bits)
-        operand_scale = np.exp2(-operand_bits.astype(np.float64))
+        scale = np.exp2(-output_bits(layers[-1], input_bits).astype(np.float64))
         if isinstance(layer, Embedding):  # one real scale for each column, which the next weights absorb
-            operand_scale = _embedding_scale(layer) * operand_scale
+            scale = _embedding_scale(layer) * scale
     return tuple(layers)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.activations import BOUNDED_CANDIDATES
 from quantgru.fixed import MAX_FRACTION_BITS
 from quantgru.model import Dense, FloatModel
 from quantgru.quantizer.calibrate import Calibration
@@ -47,6 +48,7 @@ def notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray) -> dict
             *_input_warnings(seen),
             *_extreme_warnings(model, seen),
             *_update_warnings(model, seen),
+            *_state_warnings(model, seen),
             *_output_warnings(model, seen),
         ],
         "import": list(model.notes),
@@ -95,6 +97,14 @@ def _update_warnings(model: FloatModel, seen: Calibration) -> list[str]:
                 "so slow a unit follows its input coarsely"
             )
     return warnings
+
+
+def _state_warnings(model: FloatModel, seen: Calibration) -> list[str]:
+    return [
+        f"GRU layer {layer.name!r}: its state is always 0 on the calibration data; its format is a guess"
+        for layer, of_layer in zip(model.grus, seen.grus, strict=True)
+        if of_layer.state_peak == 0 and layer.candidate not in BOUNDED_CANDIDATES
+    ]
 
 
 def _output_warnings(model: FloatModel, seen: Calibration) -> list[str]:

@@ -15,13 +15,14 @@ IntArray = npt.NDArray[np.int64]
 _LARGEST_SHIFT = 30
 
 
-def quantize_rows(weights: FloatArray, fraction_bits: IntArray, where: str) -> Matrix:
-    """Integer rows whose requantized sums have `fraction_bits` [rows]; weights [rows, columns] act on raw operands.
+def quantize_rows(weights: FloatArray, fraction_bits: IntArray | int, where: str) -> Matrix:
+    """Integer rows whose requantized sums have `fraction_bits`, [rows] or one for all; weights act on raw operands.
 
     Each row's scale is the smallest that holds its weights in -128 ... 127, then rounded up to a multiplier of 15 bits
     and a shift; the codes are rounded with the scale that the device will use. A row whose accumulator could overflow
     gets a larger scale. Raises ModelError where weights are too large for any.
     """
+    fraction_bits = np.broadcast_to(fraction_bits, weights.shape[:1])
     with np.errstate(over="ignore"):
         sums = np.ldexp(np.abs(weights).sum(axis=1), 15 + fraction_bits)
     if not sums.max() <= 2**29:  # the end of what [R4] can return: 2**31 * 2**15 / 2**17
@@ -72,8 +73,9 @@ def _codes(weights: FloatArray, multiplier: IntArray, exponent: IntArray, fracti
     return np.clip(round_half_up(weights / scale[:, None]), -128, 127).astype(np.int64)
 
 
-def quantize_bias(bias: FloatArray, fraction_bits: IntArray, where: str) -> npt.NDArray[np.int32]:
-    """Biases as s32 with `fraction_bits` [rows]. Raises ModelError for one that does not fit."""
+def quantize_bias(bias: FloatArray, fraction_bits: IntArray | int, where: str) -> npt.NDArray[np.int32]:
+    """Biases as s32 with `fraction_bits`, [rows] or one for all. Raises ModelError for one that does not fit."""
+    fraction_bits = np.broadcast_to(fraction_bits, bias.shape)
     end = np.ldexp(1.0, 31 - fraction_bits)  # itself out of range, and finite times 2**fraction_bits
     raw = round_half_up(np.ldexp(np.clip(bias, -end, end), fraction_bits))
     if np.abs(raw).max(initial=0) > INT32_MAX:

@@ -1,0 +1,213 @@
+"""Operations of a graph on values, which are arrays, tensors of ids, or what a TensorArray holds.
+
+What only moves numbers does the same to both. What computes does it on arrays, and leaves a mark in the trace where an
+operand depends on the graph's input. Everything else is refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+
+from quantgru.errors import ModelError
+from quantgru.importers.chain import refuse
+from quantgru.importers.tensorflow1_file import FLOATS, Node
+from quantgru.importers.tensorflow1_functions import (
+    BINARY,
+    FUNCTIONS,
+    IDENTITIES,
+    MOVES,
+    SHAPES,
+    want_features_last,
+)
+from quantgru.importers.tensorflow1_trace import Trace, Traced
+
+ROW_COST: Final = 256  # numbers that could be made in the time that one row of ids takes
+
+ACTIVATIONS: Final = {
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Relu": "relu",
+    "Softmax": "softmax",
+    "LogSoftmax": "log_softmax",
+}
+
+
+@dataclass(frozen=True)
+class Elements:
+    """What was written to a TensorArray so far, None where nothing was: the value of its flow."""
+
+    values: tuple[Any, ...]
+
+
+class Operations:
+    """Applies the operation of a node to values; `trace` collects what becomes of ids."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def cost(self, node: Node, values: list[Any]) -> int:
+        """No less than the count of numbers that `apply` makes, before it makes them. Raises what numpy raises."""
+        shapes = [_shape(value) for value in values]
+        made = _numbers_made(node, values, shapes)
+        if not any(isinstance(value, Traced) for value in values) or node.op in SHAPES:
+            return made
+        width = max((shape[-1] for shape in shapes if shape), default=1)
+        return made + ROW_COST * (made // max(width, 1) + 1)
+
+    def apply(self, node: Node, values: list[Any]) -> tuple[Any, ...]:
+        """All outputs. Raises ModelError for what is not supported, and what numpy raises where shapes do not fit."""
+        if node.op in IDENTITIES:
+            return (values[0],)
+        if node.op in ("Gather", "GatherV2") and isinstance(values[1], Traced):
+            return (self._look_up(node, *values),)
+        if node.op in MOVES:
+            return self._move(node, values)
+        if node.op.startswith("TensorArray"):
+            return self._elements(node, values)
+        if node.op in SHAPES:
+            return (np.asarray(SHAPES[node.op](_shape(values[0])), dtype=np.int64),)
+        if any(isinstance(value, Traced) for value in values):
+            return (self._traced(node, values),)
+        if node.op in FUNCTIONS:
+            return (np.asarray(FUNCTIONS[node.op](node, *values)),)
+        raise _unknown(node)
+
+    def _move(self, node: Node, values: list[Any]) -> tuple[Any, ...]:
+        data, function = MOVES[node.op]
+        traced = any(isinstance(value, Traced) for value in values[data])
+        if traced:
+            values[data] = [self._trace.ids(value) for value in values[data]]
+        _want_arrays(node, values)
+        moved = function(node, *values)
+        parts = moved if isinstance(moved, list) else [moved]
+        return tuple(Traced(part) if traced else part for part in parts)
+
+    def _traced(self, node: Node, values: list[Any]) -> Traced:
+        made = self._trace.elementwise
+        match node.op, values:
+            case ("BiasAdd", [a, b]):
+                want_features_last(node)
+                return made("sum", node.name, a, b)
+            case ("Add" | "AddV2" | "AddN", [a, b]):
+                return made("sum", node.name, a, b)
+            case ("Sub", [a, b]):
+                return made("difference", node.name, a, b)
+            case ("Mul", [a, b]):
+                return made("product", node.name, a, b)
+            case ("RealDiv", [a, np.ndarray() as b]):
+                return made("product", node.name, a, 1 / b)
+            case ("Neg", [a]):
+                return made("product", node.name, a, -np.ones(()))
+            case ("Cast", [a]) if node.attribute("DstT", "type", 0) in FLOATS:
+                return Traced(self._trace.ids(a))
+            case ("MatMul", [Traced() as a, np.ndarray() as b]) if not node.attribute("transpose_a", "b", False):
+                return self._multiplied(node, a, b)
+            case (op, [a]) if op in ACTIVATIONS:
+                return made(ACTIVATIONS[op], node.name, a)
+        raise _unknown(node)
+
+    def _multiplied(self, node: Node, a: Traced, b: Any) -> Traced:
+        matrix = b.T if node.attribute("transpose_b", "b", False) else b
+        if a.ids.ndim != 2 or matrix.ndim != 2 or a.ids.shape[1] != len(matrix):
+            raise ValueError(f"matrices {a.ids.shape} and {matrix.shape}")
+        return self._trace.matmul(node.name, a, matrix)
+
+    def _look_up(self, node: Node, table: Any, tokens: Traced, axis: Any = 0) -> Traced:
+        if not isinstance(table, np.ndarray) or table.ndim != 2 or axis != 0 or node.attribute("batch_dims", "i", 0):
+            raise _unknown(node)
+        return self._trace.lookup(node.name, table, tokens)
+
+    def _elements(self, node: Node, values: list[Any]) -> tuple[Any, ...]:
+        """A TensorArray has a handle, of no use here, and a flow, which is passed from each use to the next."""
+        match node.op, values:
+            case "TensorArrayV3", [np.ndarray() as size]:
+                return None, Elements((None,) * int(size.item()))
+            case "TensorArraySizeV3", [_, Elements(found)]:
+                return (np.asarray(len(found)),)
+            case "TensorArrayReadV3", [_, np.ndarray() as index, Elements(found)]:
+                return (_element(node, found, int(index.item())),)
+            case "TensorArrayGatherV3", [_, np.ndarray() as indices, Elements(found)]:
+                return (self._stacked([_element(node, found, index) for index in indices.tolist()]),)
+            case "TensorArrayWriteV3", [_, np.ndarray() as index, value, Elements(found)]:
+                return (_written(found, [int(index.item())], [value]),)
+            case "TensorArrayScatterV3", [_, np.ndarray() as indices, Traced(ids), Elements(found)]:
+                return (_written(found, indices.tolist(), [Traced(part) for part in ids]),)
+            case "TensorArrayScatterV3", [_, np.ndarray() as indices, np.ndarray() as value, Elements(found)]:
+                return (_written(found, indices.tolist(), list(value)),)
+        raise _unknown(node)
+
+    def _stacked(self, parts: list[Any]) -> Any:
+        if any(isinstance(part, Traced) for part in parts):
+            return Traced(np.stack([self._trace.ids(part) for part in parts]))
+        return np.stack(parts)
+
+
+def _numbers_made(node: Node, values: list[Any], shapes: list[tuple[int, ...]]) -> int:
+    sizes = [_size(shape) for shape in shapes]
+    match node.op, values:
+        case ("Fill", [np.ndarray() as shape, _]) | ("BroadcastTo", [_, np.ndarray() as shape]):
+            return _size(shape.tolist())
+        case ("Tile", [_, np.ndarray() as repeats]):
+            return sizes[0] * _size(repeats.tolist())
+        case ("Range", [np.ndarray() as start, np.ndarray() as limit, np.ndarray() as step]):
+            return int(abs((limit.item() - start.item()) / step.item())) + 1
+        case ("TensorArrayV3", [np.ndarray() as size]):
+            return int(size.item())
+        case ("MatMul", [_, _]):  # a multiplication is faster than a number is made
+            rows = shapes[0][int(node.attribute("transpose_a", "b", False))]
+            columns = shapes[1][int(not node.attribute("transpose_b", "b", False))]
+            return rows * columns + sizes[0] * columns // 256
+        case (("Gather" | "GatherV2"), [_, _, *axis]):
+            along = int(axis[0].item()) if axis else 0
+            return sizes[1] * sizes[0] // max(shapes[0][along], 1)
+        case ("GatherNd", [_, _]):
+            return sizes[1] * _size(shapes[0][shapes[1][-1] :])
+        case ("TensorArrayGatherV3", [_, _, Elements(found)]):
+            return sizes[1] * max(_size(_shape(value)) for value in found)
+        case ("Split", _):
+            return sum(sizes) + node.attribute("num_split", "i", 1)
+        case (op, [_, _]) if op in BINARY:
+            return _size(np.broadcast_shapes(*shapes))
+    return sum(sizes)
+
+
+def _element(node: Node, found: tuple[Any, ...], index: int) -> Any:
+    if found[index] is None:
+        raise refuse(str(node), f"reads element {index} of an array, which was not written")
+    return found[index]
+
+
+def _written(found: tuple[Any, ...], indices: list[int], parts: list[Any]) -> Elements:
+    values = list(found)
+    for index, part in zip(indices, parts, strict=True):
+        values[index] = part
+    return Elements(tuple(values))
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    match value:
+        case Elements(values):
+            return (len(values),)
+        case Traced(ids):
+            return ids.shape
+        case np.ndarray():
+            return value.shape
+    return ()
+
+
+def _size(shape: Any) -> int:
+    """How many numbers; empty axes count as one, since there may be many rows of nothing."""
+    return prod(max(axis, 1) for axis in shape)
+
+
+def _want_arrays(node: Node, values: list[Any]) -> None:
+    if any(not isinstance(value, np.ndarray) for value in values):
+        raise refuse(str(node), "where it reads or writes depends on the values of the input")
+
+
+def _unknown(node: Node) -> ModelError:
+    return refuse(str(node), "this operation is not supported here")
