@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from quantgru.errors import ConfigError, DataError, DeviceError, ModelError, QuantgruError
 
 if TYPE_CHECKING:
+    from quantgru.explanation import explain
     from quantgru.exporter import export
     from quantgru.importers import from_arrays, load
     from quantgru.int_model import IntModel
@@ -36,6 +37,7 @@ _HOMES = {
     "IntModel": "int_model",
     "Stream": "simulator",
     "BoardResult": "on_board",
+    "explain": "explanation",
     "export": "exporter",
     "from_arrays": "importers",
     "load": "importers",
@@ -57,6 +59,7 @@ __all__ = [
     "ModelError",
     "QuantgruError",
     "Stream",
+    "explain",
     "export",
     "from_arrays",
     "load",

@@ -18,11 +18,25 @@ from weakref import finalize
 
 import oracle
 
-from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
+from quantgru.int_model import (
+    IntBidirectional,
+    IntDense,
+    IntEmbedding,
+    IntGru,
+    IntLayer,
+    IntModel,
+    IntReverse,
+    Matrix,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = [*sorted((ROOT / "firmware" / "src").glob("*.c")), ROOT / "tests" / "firmware" / "shim.c"]
-INCLUDES = [ROOT / "firmware" / "include", ROOT / "firmware" / "src"]
+FIRMWARE = ROOT / "firmware"
+SOURCES = [
+    *sorted((FIRMWARE / "src").glob("*.c")),
+    *(FIRMWARE / "harness" / name for name in ("model_digest.c", "sha256.c")),
+    ROOT / "tests" / "firmware" / "shim.c",
+]
+INCLUDES = [FIRMWARE / "include", FIRMWARE / "src", FIRMWARE / "harness"]
 
 BUILDS = {
     "plain": ["-O2"],
@@ -57,7 +71,7 @@ def load_library(build: str) -> ctypes.CDLL:
     for name, (result, *arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    for i, structure in enumerate((CMatrix, CGates, CGru, CDense, CModelDescriptor, CScratch, CSelfTest)):
+    for i, structure in enumerate(_STRUCTURES):
         ours, theirs = ctypes.sizeof(structure), library.shim_sizes(i)
         assert ours == theirs, f"{structure.__doc__}: {theirs} bytes in quantgru.h, {ours} in {__name__}; change both"
     return library
@@ -90,11 +104,18 @@ class CGru(Structure):
 
     _fields_ = (
         ("step", c_void_p),
+        ("gate", c_void_p),
+        ("candidate", c_void_p),
         ("input", CMatrix),
         ("recurrent", CMatrix),
         ("bias", POINTER(c_int32)),
         ("recurrent_bias", POINTER(c_int32)),
+        ("initial_state", POINTER(c_int16)),
         ("n_units", c_uint16),
+        ("state_shift", c_uint8),
+        ("state_fraction_bits", c_int8),
+        ("gate_kind", c_uint8),
+        ("candidate_kind", c_uint8),
     )
 
 
@@ -110,16 +131,34 @@ class CDense(Structure):
     )
 
 
+class CEmbedding(Structure):
+    """qg_embedding"""
+
+    _fields_ = (("codes", POINTER(c_int8)), ("n_tokens", c_uint16), ("n_outputs", c_uint16))
+
+
+class CBidirectional(Structure):
+    """qg_bidirectional"""
+
+    _fields_ = (("merge", c_void_p), ("merge_kind", c_uint8), ("one_vector", c_uint8))
+
+
 class CModelDescriptor(Structure):
     """qg_model"""
 
     _fields_ = (
+        ("step", c_void_p),
+        ("kinds", POINTER(c_uint8)),
         ("grus", POINTER(CGru)),
+        ("dense", POINTER(CDense)),
         ("head", POINTER(CDense)),
+        ("embedding", POINTER(CEmbedding)),
+        ("bidirectionals", POINTER(CBidirectional)),
         ("input_fraction_bits", POINTER(c_int8)),
         ("digest", POINTER(c_uint8)),
+        ("n_layers", c_uint8),
         ("n_grus", c_uint8),
-        ("n_dense", c_uint8),
+        ("n_head", c_uint8),
         ("last_step", c_uint8),
         ("output_fraction_bits", c_int8),
         ("n_inputs", c_uint16),
@@ -131,7 +170,20 @@ class CModelDescriptor(Structure):
 class CScratch(Structure):
     """qg_scratch"""
 
-    _fields_ = (("gates", CGates), ("product", POINTER(c_int16)), ("dense", POINTER(c_int16) * 2))
+    _fields_ = (("gates", CGates), ("product", POINTER(c_int16)), ("vectors", POINTER(c_int16) * 2))
+
+
+class CWork(Structure):
+    """qg_work"""
+
+    _fields_ = (
+        ("scratch", CScratch),
+        ("h", POINTER(c_int16)),
+        ("residual", POINTER(c_uint16)),
+        ("rows", POINTER(c_int16)),
+        ("row_values", c_uint16),
+        ("most_steps", c_uint16),
+    )
 
 
 class CSelfTest(Structure):
@@ -140,7 +192,22 @@ class CSelfTest(Structure):
     _fields_ = (("inputs", POINTER(c_int16)), ("check", c_uint32), ("n_steps", c_uint16))
 
 
+# In the order of shim_sizes.
+_STRUCTURES = (
+    CMatrix,
+    CGates,
+    CGru,
+    CDense,
+    CEmbedding,
+    CBidirectional,
+    CModelDescriptor,
+    CScratch,
+    CWork,
+    CSelfTest,
+)
+
 _S16, _U16, _MODEL, _SCRATCH = POINTER(c_int16), POINTER(c_uint16), POINTER(CModelDescriptor), POINTER(CScratch)
+_WORK, _SELFTEST = POINTER(CWork), POINTER(CSelfTest)
 
 _FUNCTIONS = {  # result, arguments
     "shim_round_shift": (c_int32, c_int32, c_uint8),
@@ -153,18 +220,25 @@ _FUNCTIONS = {  # result, arguments
     "shim_sizes": (c_size_t, c_int32),
     "shim_overflow": (c_int32, c_int32),
     "shim_read": (c_int32, POINTER(c_int32), c_int32),
+    "shim_step": (None, _MODEL, _S16, _S16, _U16, _SCRATCH),
     "qg_sigmoid": (c_uint16, c_int32),
+    "qg_hard_sigmoid": (c_uint16, c_int32),
     "qg_tanh": (c_int16, c_int32),
     "qg_dense_sigmoid": (c_int16, c_int32),
     "qg_linear": (c_int16, c_int32),
     "qg_relu": (c_int16, c_int32),
+    "qg_merge_mean": (c_int16, c_int16, c_int16),
+    "qg_merge_product": (c_int16, c_int16, c_int16),
+    "qg_look_up": (None, POINTER(CEmbedding), _S16, _S16),
     "qg_input_from_counts": (c_int16, c_int32, c_int8),
     "qg_crc32": (c_uint32, c_uint32, POINTER(c_uint8), c_size_t),
     "qg_reset": (None, _MODEL, _S16, _U16),
-    "qg_step": (None, _MODEL, _S16, _S16, _U16, _SCRATCH),
     "qg_output": (None, _MODEL, _S16, _SCRATCH, _S16),
     "qg_step_check": (c_uint32, _MODEL, _S16, _U16, _S16, c_uint32),
-    "qg_selftest": (c_int8, _MODEL, POINTER(CSelfTest), _S16, _U16, _SCRATCH, _S16, _S16),
+    "qg_selftest": (c_int8, _MODEL, _SELFTEST, _S16, _U16, _SCRATCH, _S16, _S16),
+    "qg_run": (c_int8, _MODEL, _S16, c_uint16, _WORK, _S16),
+    "qg_run_selftest": (c_int8, _MODEL, _SELFTEST, _WORK, _S16, _S16),
+    "model_digest": (None, _MODEL, POINTER(c_uint8)),
 }
 
 
@@ -205,34 +279,100 @@ def _address(library: ctypes.CDLL, name: str) -> c_void_p:
     return ctypes.cast(getattr(library, name), c_void_p)
 
 
+_GATES = {"sigmoid": "qg_sigmoid", "hard_sigmoid": "qg_hard_sigmoid"}  # numbers of R17 are the order
+_CANDIDATES = {
+    "tanh": "qg_tanh",
+    "relu": "qg_relu",
+    "linear": "qg_linear",
+    "sigmoid": "qg_dense_sigmoid",
+    "hard_tanh": "qg_linear",
+}
+_ACTIVATIONS = {"linear": "qg_linear", "relu": "qg_relu", "sigmoid": "qg_dense_sigmoid", "tanh": "qg_tanh"}
+_MERGES = {"concat": None, "sum": "qg_merge_mean", "mul": "qg_merge_product", "ave": "qg_merge_mean"}
+_KINDS = {IntGru: 1, IntDense: 2, IntEmbedding: 3, IntReverse: 4, IntBidirectional: 5}
+
+
+def _number(names: dict[str, object], name: str) -> int:
+    return list(names).index(name)
+
+
 def _gru(library: ctypes.CDLL, gru: IntGru) -> CGru:
     return CGru(
         _address(library, f"qg_gru_reset_{gru.reset}"),
+        _address(library, _GATES[gru.gate]),
+        _address(library, _CANDIDATES[gru.candidate]),
         _matrix(gru.input, 3),
         _matrix(gru.recurrent, 3),
         _array(c_int32, gru.bias.tolist()),
         _array(c_int32, gru.recurrent_bias.tolist()) if gru.reset == "after" else None,
+        _array(c_int16, gru.initial_state.tolist()) if gru.initial_state.any() else None,
         gru.n_units,
+        0 if gru.candidate in ("relu", "linear") else 15 - gru.state_fraction_bits,
+        gru.state_fraction_bits,
+        _number(_GATES, gru.gate),
+        _number(_CANDIDATES, gru.candidate),
     )
-
-
-_DENSE = {  # function, number of R17
-    "linear": ("qg_linear", oracle.LINEAR),
-    "relu": ("qg_relu", oracle.RELU),
-    "sigmoid": ("qg_dense_sigmoid", oracle.SIGMOID),
-    "tanh": ("qg_tanh", oracle.TANH),
-}
 
 
 def _dense(library: ctypes.CDLL, dense: IntDense) -> CDense:
-    function, kind = _DENSE[dense.activation]
     return CDense(
-        _address(library, function),
+        _address(library, _ACTIVATIONS[dense.activation]),
         _matrix(dense.matrix, 1),
         _array(c_int32, dense.bias.tolist()),
-        kind,
+        _number(_ACTIVATIONS, dense.activation),
         dense.output_fraction_bits,
     )
+
+
+def embedding_descriptor(embedding: IntEmbedding) -> CEmbedding:
+    """qg_embedding of a layer."""
+    return CEmbedding(_array(c_int8, embedding.codes.ravel().tolist()), embedding.n_tokens, embedding.n_outputs)
+
+
+def _bidirectional(library: ctypes.CDLL, layer: IntBidirectional) -> CBidirectional:
+    merge = _MERGES[layer.merge]
+    return CBidirectional(_address(library, merge) if merge else None, _number(_MERGES, layer.merge), layer.final)
+
+
+def _of_kind(layers: Sequence[IntLayer], kind: type) -> list:
+    return [layer for layer in layers if isinstance(layer, kind)]
+
+
+def _descriptor(library: ctypes.CDLL, model: IntModel) -> CModelDescriptor:
+    plain = all(isinstance(layer, (IntGru, IntReverse)) for layer in model.body)
+    dense = (CDense * len(model.dense))(*(_dense(library, layer) for layer in model.dense))
+    n_body_dense = len(model.dense) - len(model.head)
+    both = [_bidirectional(library, layer) for layer in _of_kind(model.layers, IntBidirectional)]
+    return CModelDescriptor(
+        _address(library, "qg_step" if plain else "qg_step_layers") if model.streaming else None,
+        _array(c_uint8, [_KINDS[type(layer)] for layer in model.layers]),
+        (CGru * len(model.grus))(*(_gru(library, gru) for gru in model.grus)),
+        dense,
+        ctypes.cast(ctypes.byref(dense, n_body_dense * ctypes.sizeof(CDense)), POINTER(CDense)),
+        ctypes.pointer(embedding_descriptor(model.embedding)) if model.embedding else None,
+        (CBidirectional * len(both))(*both),
+        _array(c_int8, model.input_fraction_bits.tolist()),
+        _array(c_uint8, model.digest),
+        len(model.layers),
+        len(model.grus),
+        len(model.head),
+        model.last_step,
+        model.output_fraction_bits,
+        model.n_inputs,
+        model.n_units,
+        model.n_outputs,
+    )
+
+
+def _scratch(units: int, product: int, n_vectors: int, width: int) -> CScratch:
+    """Arrays of exactly these sizes; a vector that is not needed is NULL."""
+    vectors = [(c_int16 * width)() if i < n_vectors else None for i in range(2)]
+    gates = CGates((c_uint16 * units)(), (c_uint16 * units)(), (c_int16 * units)())
+    return CScratch(gates, (c_int16 * product)(), (POINTER(c_int16) * 2)(*map(_pointer, vectors)))
+
+
+def _pointer(array: ctypes.Array | None) -> "ctypes._Pointer":
+    return POINTER(c_int16)() if array is None else ctypes.cast(array, POINTER(c_int16))
 
 
 class CModel:
@@ -242,44 +382,28 @@ class CModel:
         self.library = library
         self.units = [gru.n_units for gru in model.grus]
         n_units, self.n_inputs = model.n_units, model.n_inputs
-        self.descriptor = CModelDescriptor(
-            (CGru * len(model.grus))(*(_gru(library, gru) for gru in model.grus)),
-            (CDense * len(model.head))(*(_dense(library, dense) for dense in model.head)),
-            _array(c_int8, model.input_fraction_bits.tolist()),
-            _array(c_uint8, model.digest),
-            len(model.grus),
-            len(model.head),
-            model.last_step,
-            model.output_fraction_bits,
-            model.n_inputs,
-            n_units,
-            model.n_outputs,
-        )
+        self.descriptor = _descriptor(library, model)
         self.h, self.residual = (c_int16 * n_units)(), (c_uint16 * n_units)()
-        self.u, self.r, self.n = (c_uint16 * n_units)(), (c_uint16 * n_units)(), (c_int16 * n_units)()
         self.outputs = (c_int16 * model.n_outputs)()
         product = max((gru.n_units for gru in model.grus if gru.reset == "before"), default=0)
-        inner = max((dense.n_outputs for dense in model.head[:-1]), default=0)
-        self.scratch = CScratch(
-            CGates(self.u, self.r, self.n),
-            (c_int16 * product)(),
-            (POINTER(c_int16) * 2)((c_int16 * inner)(), (c_int16 * inner)()),
-        )
+        self.scratch = _scratch(n_units, product, *step_vectors(model))
 
     def reset(self) -> None:
         """qg_reset"""
         self.library.qg_reset(self.descriptor, self.h, self.residual)
 
     def step(self, x: Sequence[int], check: int = 0) -> oracle.Step:
-        """qg_step, qg_output and qg_step_check on the present state."""
-        self.library.qg_step(self.descriptor, _array(c_int16, x), self.h, self.residual, self.scratch)
+        """The model's step, qg_output and qg_step_check on the present state."""
+        self.library.shim_step(self.descriptor, _array(c_int16, x), self.h, self.residual, self.scratch)
         self.library.qg_output(self.descriptor, self.h, self.scratch, self.outputs)
         check = self.library.qg_step_check(self.descriptor, self.h, self.residual, self.outputs, check)
-        h, residual, u, r, n = map(self._layers, (self.h, self.residual, self.u, self.r, self.n))
+        n_units, gates = sum(self.units), self.scratch.gates
+        arrays = (self.h, self.residual, gates.u[:n_units], gates.r[:n_units], gates.n[:n_units])
+        h, residual, u, r, n = map(self._layers, arrays)
         return oracle.Step(oracle.State(h, residual), u, r, n, tuple(self.outputs), check)
 
     def run(self, inputs: Sequence[Sequence[int]]) -> list[oracle.Step]:
-        """All steps of one sequence, from the reset."""
+        """All steps of one sequence, from the reset, in the order in which the device gets them."""
         self.reset()
         steps, check = [], 0
         for x in inputs:
@@ -294,6 +418,12 @@ class CModel:
         x = (c_int16 * self.n_inputs)()
         return self.library.qg_selftest(self.descriptor, vector, self.h, self.residual, self.scratch, x, self.outputs)
 
+    def digest(self) -> str:
+        """model_digest of the test firmware, hexadecimal."""
+        digest = (c_uint8 * 32)()
+        self.library.model_digest(self.descriptor, digest)
+        return bytes(digest).hex()
+
     def _layers(self, values: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """[all units] as [layer][unit]"""
         values, layers = tuple(values), []
@@ -301,3 +431,89 @@ class CModel:
             layers.append(values[:n])
             values = values[n:]
         return tuple(layers)
+
+
+class CSequenceModel:
+    """A model that needs whole sequences, as descriptors, with work space of exactly the sizes that quantgru.h says."""
+
+    def __init__(self, library: ctypes.CDLL, model: IntModel, most_steps: int) -> None:
+        self.library, self.model = library, model
+        self.descriptor = _descriptor(library, model)
+        units = max(gru.n_units for gru in model.grus)
+        product = max((gru.n_units for gru in model.grus if gru.reset == "before"), default=0)
+        states = max(
+            2 * layer.forward.n_units if isinstance(layer, IntBidirectional) and layer.final else units
+            for layer in model.layers
+        )
+        self.row_values = row_values(model)
+        self.work = CWork(
+            _scratch(units, product, *run_vectors(model)),
+            (c_int16 * states)(),
+            (c_uint16 * units)(),
+            (c_int16 * (most_steps * self.row_values))() if self.row_values else None,
+            self.row_values,
+            most_steps,
+        )
+
+    def run(self, inputs: Sequence[Sequence[int]]) -> tuple[int, tuple[tuple[int, ...], ...]]:
+        """qg_run: what it returns, and the outputs."""
+        rows = 1 if self.model.last_step else len(inputs)
+        outputs = (c_int16 * (rows * self.model.n_outputs))()
+        flat = _array(c_int16, [v for x in inputs for v in x])
+        result = self.library.qg_run(self.descriptor, flat, len(inputs), self.work, outputs)
+        n = self.model.n_outputs
+        return result, tuple(tuple(outputs[i * n : (i + 1) * n]) for i in range(rows))
+
+    def selftest(self, inputs: Sequence[Sequence[int]], check: int) -> int:
+        """qg_run_selftest with these inputs and this expected check value."""
+        rows = 1 if self.model.last_step else len(inputs)
+        vector = CSelfTest(_array(c_int16, [v for x in inputs for v in x]), check, len(inputs))
+        x = (c_int16 * (len(inputs) * self.model.n_inputs))()
+        outputs = (c_int16 * (rows * self.model.n_outputs))()
+        return self.library.qg_run_selftest(self.descriptor, vector, self.work, x, outputs)
+
+
+# ---- sizes of work space, counted by playing through what the library does ------------------------------------------
+
+
+def step_vectors(model: IntModel) -> tuple[int, int]:
+    """How many vectors of what width qg_step_layers and qg_head need."""
+    used, widest, present = set(), 0, None
+    for i, layer in enumerate(model.layers):
+        if isinstance(layer, IntGru):
+            present = None
+        elif isinstance(layer, (IntDense, IntEmbedding)) and i < len(model.layers) - 1:
+            present = 1 if present == 0 else 0
+            used.add(present)
+            widest = max(widest, layer.n_outputs)
+    return len(used), widest
+
+
+def run_vectors(model: IntModel) -> tuple[int, int]:
+    """How many vectors of what width qg_run and qg_head need."""
+    n_body = len(model.layers) - len(model.head)
+    used, widest, embedded = set(), 0, False
+    for layer in model.layers[:n_body]:
+        if isinstance(layer, (IntDense, IntEmbedding)):
+            used.add(int(embedded))
+            widest = max(widest, layer.n_outputs)
+            embedded = isinstance(layer, IntEmbedding)
+        elif not isinstance(layer, IntReverse):
+            embedded = False
+    used |= set(range(min(len(model.head) - 1, 2)))
+    return len(used), max([widest, *(layer.n_outputs for layer in model.head[:-1])])
+
+
+def row_values(model: IntModel) -> int:
+    """The values of a row that qg_run writes."""
+    widest, read = 0, 0
+    for layer in model.layers[: len(model.layers) - len(model.head)]:
+        if isinstance(layer, (IntReverse, IntEmbedding)):
+            continue
+        if isinstance(layer, IntBidirectional):
+            if layer.final:
+                return widest
+            widest = max(widest, read + layer.forward.n_units)
+        read = layer.n_outputs
+        widest = max(widest, read)
+    return widest

@@ -26,7 +26,6 @@ THIRD_PARTIES = {
     "cobs": ["hil.frames"],
     "torch": ["importers.pytorch*"],
     "keras": ["importers.keras*"],
-    "h5py": ["importers*"],
     "onnx": ["importers.onnx*"],
     "safetensors": ["container", "importers.pytorch_file"],
     "jinja2": ["exporter*"],
@@ -38,7 +37,7 @@ THIRD_PARTIES = {
 FOUNDATION = ["errors", "fixed", "activations", "container", "npz", "sequences", "firmware_files", "c_names"]
 MODELS = ["model", "int_model"]
 SIBLINGS = ["importers", "simulator", "exporter", "hil", "report"]  # none knows another
-TOP = ["on_board", "demo", "cli", "__main__"]  # these put the parts together
+TOP = ["on_board", "explanation", "demo", "cli", "__main__"]  # these put the parts together
 
 # Part of quantgru -> the parts that it must not import.
 FORBIDDEN = {
@@ -47,6 +46,7 @@ FORBIDDEN = {
     **{part: [*(other for other in SIBLINGS if other != part), *TOP] for part in SIBLINGS},
     "quantizer": ["importers", "exporter", "hil", "report", *TOP],
     "on_board": ["demo", "cli"],
+    "explanation": ["importers", "exporter", "hil", "on_board", "demo", "cli"],
     "demo": ["cli"],
     "cli": [],
     "__main__": [],
@@ -165,7 +165,7 @@ def test_an_offence_is_found(module: str, source: str, reason: str) -> None:
     [
         ("simulator.run", "import numba\nfrom . import kernels\nfrom .kernels import step\nfrom quantgru import fixed"),
         ("cli.main", "import click, rich.table\nimport quantgru as qg\nfrom quantgru import hil, simulate"),
-        ("importers.keras_file", "import keras, h5py, zipfile"),
+        ("importers.keras_file", "import keras, zipfile"),
         ("on_board", "from quantgru.exporter import export\nfrom quantgru.hil import session"),
     ],
 )

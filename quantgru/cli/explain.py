@@ -41,7 +41,7 @@ def explain(
     from pathlib import Path
 
     from quantgru.cli.console import console
-    from quantgru.explain import explain as derive
+    from quantgru.explanation import explain as derive
     from quantgru.int_model import IntModel
     from quantgru.report.derivation import print_derivations
     from quantgru.sequences import load_npz

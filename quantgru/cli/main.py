@@ -7,12 +7,14 @@ import os
 import sys
 import traceback
 import warnings
+from typing import Any
 
 import click
 
 from quantgru import __version__
 from quantgru.cli.boards import boards
 from quantgru.cli.demo import demo
+from quantgru.cli.explain import explain
 from quantgru.cli.export import export
 from quantgru.cli.formats import formats
 from quantgru.cli.hil import hil
@@ -59,7 +61,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, quantize, inspect, simulate, export, hil, boards, formats):
+for command in (demo, formats, quantize, inspect, explain, simulate, export, hil, boards):
     cli.add_command(command)
 
 
@@ -85,7 +87,7 @@ def main() -> None:
         _fail(_one_line(error))
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """Our own warnings in one line; those of libraries are for developers."""
     if issubclass(category, QuantgruWarning):
         click.echo(f"warning: {' '.join(str(message).split())}", err=True)

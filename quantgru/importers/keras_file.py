@@ -1,4 +1,4 @@
-"""`.keras` files, read with zipfile, json and h5py: no Keras, no back end, no code of the file's, nothing unpacked.
+"""`.keras` files, read with zipfile and json: no Keras, no back end, no code of the file's, nothing unpacked.
 
 A file may be damaged or made to harm: every size is compared with a limit before it is read.
 """
@@ -25,15 +25,12 @@ JSON_LIMIT: Final = 16 << 20
 
 
 def load_keras_file(path: Path, options: ImportOptions) -> FloatModel:
-    """The float model of a `.keras` file with a Sequential or Functional chain.
-
-    Raises ModelError for everything else, ConfigError where h5py is not installed.
-    """
+    """The float model of a `.keras` file with a Sequential or Functional chain. Raises ModelError for all else."""
     where = f"Keras file {path}"
-    content, weights = _members(path, where)
+    version, content, weights = _members(path, where)
     with open_weights(where, weights) as file:
         config = read_config(content["class_name"], content["config"])
-        reader = KerasReader(Chain(options.softmax), lambda entry: _data_sets(file, entry))
+        reader = KerasReader(Chain(options.softmax), lambda entry: _data_sets(file, entry), version)
         reader.read(config.entries)
         return reader.chain.model(identifier(config.name), f"Keras file of model {config.name}")
 
@@ -66,17 +63,15 @@ def _parts(kind: str, config: Mapping[str, Any], inner: str) -> list[str]:
     return [inner]
 
 
-def _members(path: Path, where: str) -> tuple[Mapping[str, Any], bytes]:
-    """The configuration and the weights file, checked for size and checksum."""
+def _members(path: Path, where: str) -> tuple[int, Mapping[str, Any], bytes]:
+    """Keras 2 or 3, the configuration and the weights file, checked for size and checksum."""
     try:
         with zipfile.ZipFile(path) as archive:
-            metadata = _json(archive, "metadata.json", where)
-            version = str(metadata.get("keras_version"))
-            if not version.startswith("3."):
-                raise ModelError(
-                    f"{where}: saved by Keras {version}, supported is Keras 3; load it there and save it again"
-                )
-            return _json(archive, "config.json", where), _read(archive, "model.weights.h5", WEIGHTS_LIMIT, where)
+            version = str(_json(archive, "metadata.json", where).get("keras_version"))
+            if not version.startswith(("2.", "3.")):
+                raise ModelError(f"{where}: saved by Keras {version}, supported are 2 and 3; save it again there")
+            config = _json(archive, "config.json", where)
+            return int(version[0]), config, _read(archive, "model.weights.h5", WEIGHTS_LIMIT, where)
     except ModelError:
         raise
     except (

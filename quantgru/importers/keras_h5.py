@@ -24,7 +24,7 @@ from quantgru.model import FloatModel
 def load_h5_file(path: Path, options: ImportOptions) -> FloatModel:
     """The float model of an `.h5` file; one with weights only needs `options.chain`.
 
-    Raises ModelError, ConfigError where h5py is not installed or a chain is given to a whole model.
+    Raises ModelError, ConfigError where a chain is given to a whole model.
     """
     where = f"HDF5 file {path}"
     size = path.stat().st_size

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Final
 
 from quantgru.errors import ModelError
 
@@ -27,12 +28,17 @@ class Symbol:
 
 Monomial = tuple[Symbol, ...]  # a product, in order of input and axis
 
+LIMIT: Final = 16  # terms of a sum, and factors of a product
+
 
 class Size:
     """A whole number: the sum of count * product of symbols."""
 
     def __init__(self, terms: Mapping[Monomial, int]):
         self.terms = {monomial: count for monomial, count in terms.items() if count}
+        degree = max(map(len, self.terms), default=0)
+        if len(self.terms) > LIMIT or degree > LIMIT or any(abs(count) >= 1 << 63 for count in self.terms.values()):
+            raise ModelError("arithmetic on sizes that no exporter writes")
 
     @classmethod
     def of(cls, value: Size | Symbol | int) -> Size:

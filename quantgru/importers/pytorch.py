@@ -132,7 +132,7 @@ def _trace(module: nn.Module) -> fx.Graph:
         return _Tracer().trace(module)
     except Exception as error:  # tracing runs the user's forward(), which may raise anything
         raise ModelError(
-            f"{where}: torch.fx cannot trace its forward() ({first_line(error)}); {SUPPORTED}, "
+            f"{where}: torch.fx cannot trace its forward() ({first_line(error)}); supported is one chain of layers, "
             f"without control flow that depends on the input; {_next_step(module, BY_HAND, error)}"
         ) from None
 

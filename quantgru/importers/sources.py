@@ -38,12 +38,12 @@ STATE_DICT: Final = Source(
     (), "state dict: a mapping of names to tensors", ("state_dict", "load_state_dict"), "", ("softmax", "chain")
 )
 FILES: Final = (
-    Source((".keras",), "Keras 3 model", ("keras_file", "load_keras_file"), "h5py", ("softmax",)),
+    Source((".keras",), "Keras 3 model", ("keras_file", "load_keras_file"), "", ("softmax",)),
     Source(
         (".h5", ".hdf5"),
         "Keras 2 or Keras 3 model, or weights of Keras 3 (.weights.h5)",
         ("keras_h5", "load_h5_file"),
-        "h5py",
+        "",
         ("softmax", "chain"),
     ),
     Source((".onnx",), "ONNX model", ("onnx_file", "load_onnx_file"), "onnx", ("softmax", "reset")),

@@ -6,14 +6,13 @@ sums in which h comes with a reset gate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.activations import CANDIDATES
 from quantgru.importers.tensorflow1_trace import Ids, Trace, Vector
 from quantgru.model import Gate, Gru
 from quantgru.model.layers import Candidate, Reset
@@ -74,27 +73,27 @@ class NoCell(Exception):
     """These ids are not what a GRU cell gives."""
 
 
-def terms(trace: Trace, ids: Ids) -> Terms:
-    """`ids` as a sum. A state that is a mixture of two vectors stays whole."""
+def terms(trace: Trace, ids: Ids, scale: FloatArray | float = 1.0) -> Terms:
+    """`ids` times `scale` as a sum. A state, which is a mixture of two vectors, stays whole. Raises NoCell."""
     found = Terms(np.zeros(len(ids)))
-    pending = [(ids, np.ones(len(ids)))]
+    pending = [(ids, np.broadcast_to(scale, len(ids)))]
     while pending:
-        part, scale = pending.pop()
+        part, factor = pending.pop()
         source = trace.source(part)
         kind = source[0].kind if source else ""
         if len(pending) + len(found.products) + len(found.others) > TERMS:
             raise NoCell
         if source and kind == "constant":
-            found.bias += scale * source[0].values[source[1]]
+            found.bias += factor * source[0].values[source[1]]
         elif source and kind == "matmul":
-            found.products.append(Product(*source, scale))
-        elif source and kind in ("sum", "difference") and not any(_mixtures(trace, part)):
+            found.products.append(Product(*source, factor))
+        elif source and kind in ("sum", "difference") and not any(True for _ in _mixtures(trace, part)):
             first, second = _operands(source)
-            pending += [(first, scale), (second, scale if kind == "sum" else -scale)]
-        elif source and kind == "product" and (factor := _constant_factor(trace, source)):
-            pending.append((factor[1], scale * factor[0]))
+            pending += [(first, factor), (second, factor if kind == "sum" else -factor)]
+        elif source and kind == "product" and (constant := _constant_factor(trace, source)):
+            pending.append((constant[1], factor * constant[0]))
         else:
-            found.others.append((scale, part))
+            found.others.append((factor, part))
     return found
 
 
@@ -150,13 +149,112 @@ def weights(sums: Terms, *parts: Ids) -> list[FloatArray]:
 
 def _cell(trace: Trace, update: Ids, state: Ids, candidate: Ids, keeps: bool) -> Cell:
     update_terms = _gate(trace, update)
-    x = _without(update_terms, state)
-    source = trace.source(candidate)
+    x = _operand_without(update_terms, state)
+    function, argument = _function(trace, candidate)
+    inner, reset_product = None, state[:0]
+    if argument.others:  # r * (U h + c)
+        reset, inner = _reset_after(trace, argument)
+    else:  # U (r * h)
+        reset_product = _operand_without(argument, x)
+        (reset,) = [gate for gate, h in _factors(trace, reset_product) if np.array_equal(h, state)][:1] or [state[:0]]
+    node = trace.owner(int(update[0])).node
+    return Cell(
+        x, state, update_terms, _gate(trace, reset), argument, inner, reset_product, function, keeps, node
+    )
+
+
+def _gate(trace: Trace, ids: Ids) -> Terms:
+    """What a sigmoid is applied to."""
+    source = trace.source(ids) if len(ids) else None
+    if source is None or source[0].kind != "sigmoid":
+        raise NoCell
+    found = terms(trace, source[0].operand(0, source[1]))
+    if found.others:
+        raise NoCell
+    return found
+
+
+def _function(trace: Trace, ids: Ids) -> tuple[Candidate, Terms]:
+    """The candidate function, and what it is applied to."""
+    source = trace.source(ids)
     if source is None:
         raise NoCell
-    function = source[0].kind if source[0].kind in CANDIDATES else "linear"
-    argument = terms(trace, candidate if function == "linear" else source[0].operand(0, source[1]))
-    inner, product = None, _without(argument, x)
-    if argument.others:
-        (scale, product), *more = argument.others
-        inner = ... 
+    for name in get_args(Candidate):
+        if source[0].kind == name:
+            return name, terms(trace, source[0].operand(0, source[1]))
+    return "linear", terms(trace, ids)
+
+
+def _reset_after(trace: Trace, argument: Terms) -> tuple[Ids, Terms]:
+    """The reset gate, and what it multiplies."""
+    (scale, product), *more = argument.others
+    for reset, inside in () if more else _factors(trace, product):
+        source = trace.source(reset)
+        inner = terms(trace, inside, scale)
+        if source and source[0].kind == "sigmoid" and not inner.others:
+            return reset, inner
+    raise NoCell
+
+
+def _operand_without(sums: Terms, ids: Ids) -> Ids:
+    """What is multiplied with matrices, in its order, except `ids`."""
+    if sums.others or not sums.products:
+        raise NoCell
+    operand = np.concatenate([product.operand for product in sums.products])
+    found = operand[np.sort(np.unique(operand, return_index=True)[1])]
+    found = found[~np.isin(found, ids)]
+    if not len(found):
+        raise NoCell
+    return found
+
+
+def _mixtures(trace: Trace, ids: Ids) -> Iterator[tuple[Ids, Ids, Ids]]:
+    """(u, a, b) where `ids` = u * a + (1 - u) * b."""
+    source = trace.source(ids)
+    if source is None or source[0].kind != "sum":
+        return
+    first, second = _operands(source)
+    for p, q in ((first, second), (second, first)):
+        for update, a in _factors(trace, p):
+            for rest, b in _factors(trace, q):
+                if _is_rest(trace, rest, update):
+                    yield update, a, b
+
+
+def _is_rest(trace: Trace, ids: Ids, of: Ids) -> bool:
+    """Whether `ids` = 1 - `of`."""
+    source = trace.source(ids)
+    if source is None or source[0].kind != "difference":
+        return False
+    one, subtracted = _operands(source)
+    constant = trace.source(one)
+    return (
+        np.array_equal(subtracted, of)
+        and constant is not None
+        and constant[0].kind == "constant"
+        and bool((constant[0].values[constant[1]] == 1).all())
+    )
+
+
+def _factors(trace: Trace, ids: Ids) -> list[tuple[Ids, Ids]]:
+    """Both orders of the factors of a product; none if it is no product."""
+    source = trace.source(ids)
+    if source is None or source[0].kind != "product":
+        return []
+    a, b = _operands(source)
+    return [(a, b), (b, a)]
+
+
+def _constant_factor(trace: Trace, source: tuple[Vector, Ids]) -> tuple[FloatArray, Ids] | None:
+    """The constant factor of a product, and the other one."""
+    a, b = _operands(source)
+    for factor, other in ((a, b), (b, a)):
+        found = trace.source(factor)
+        if found and found[0].kind == "constant":
+            return found[0].values[found[1]], other
+    return None
+
+
+def _operands(source: tuple[Vector, Ids]) -> tuple[Ids, Ids]:
+    vector, columns = source
+    return vector.operand(0, columns), vector.operand(1, columns)

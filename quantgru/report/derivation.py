@@ -34,7 +34,7 @@ class Line:
 
     name         what it is: "z", "W_z x", "W_z x[0]"
     formula      how the float comes about
-    value        the float
+    value        the float; None for the residual, which only the integers have
     raw_formula  how the integer comes about
     raw          the integer
     format       of the integer, such as "s32f14"; empty for a product, whose scale is that of its row
@@ -44,7 +44,7 @@ class Line:
 
     name: str
     formula: str
-    value: float
+    value: float | None
     raw_formula: str
     raw: int
     format: str
@@ -116,7 +116,7 @@ class _Both(NamedTuple):
 
 
 class _UnitStep:
-    """One unit at one step, in the notation of SPEC.md. A method adds lines, and returns what the last one says."""
+    """One unit at one step, in the notation of SPEC.md. A method adds lines, and returns their result."""
 
     def __init__(self, numbers: GruNumbers, t: int, unit: int) -> None:
         self._numbers, self._t, self._unit = numbers, t, unit
@@ -136,7 +136,7 @@ class _UnitStep:
         r = _Both(_apply(GATES[gate], self._gate_sum(Gate.R)), r_raw)
         self._add("r", _function(gate, "a_r"), r, f"{gate}(a_r)", GATE)
         inner = self._after_product(r) if self._floats.reset == "after" else self._before_product()
-        n = _apply(CANDIDATES[candidate], self._candidate_sum(inner))
+        n = _apply(CANDIDATES[candidate], self._candidate_sum(*inner))
         self._add("n", _function(candidate, "a_n"), _Both(n, n_raw), f"{candidate}(a_n)", self._state_format)
         self._new_state(z, n)
         return tuple(self._lines)
@@ -148,38 +148,43 @@ class _UnitStep:
         bias = self._bias(gate, bits)
         total = _Both(from_x.value + from_h.value + bias.value, from_x.raw + from_h.raw + bias.raw)
         formula = f"W_{letter} x + U_{letter} h + b_{letter}"
-        return self._add(f"a_{letter}", formula, total, formula, bits).value
+        self._add(f"a_{letter}", formula, total, formula, bits)
+        return total.value
 
-    def _after_product(self, r: _Both) -> Line:
+    def _after_product(self, r: _Both) -> tuple[str, _Both]:
         from_h = self._row("U_n h", Gate.N, self._h, self._h_raw)
         c = _Both(float(self._floats.recurrent_bias[self._unit]), int(self._integers.recurrent_bias[self._unit]))
         self._add("c", "", c, "", self._candidate_format)
         raw = ((from_h.raw + c.raw) * r.raw + 2**14) >> 15  # [R5]
         name = "r (U_n h + c)"
         inner = _Both(r.value * (from_h.value + c.value), raw)
-        return self._add(name, "r * (U_n h + c)", inner, "(U_n h + c) * r / 2^15", self._candidate_format)
+        self._add(name, "r * (U_n h + c)", inner, "(U_n h + c) * r / 2^15", self._candidate_format)
+        return name, inner
 
-    def _before_product(self) -> Line:
+    def _before_product(self) -> tuple[str, _Both]:
         products = (self._h_raw.astype(np.int64) * self._numbers.gates.r[self._t] + 2**14) >> 15  # [R11b]
-        return self._row("U_n (r h)", Gate.N, self._reset_gates() * self._h, products.astype(np.int16))
+        name = "U_n (r h)"
+        return name, self._row(name, Gate.N, self._reset_gates() * self._h, products.astype(np.int16))
 
-    def _candidate_sum(self, inner: Line) -> float:
+    def _candidate_sum(self, name: str, inner: _Both) -> float:
         from_x = self._row("W_n x", Gate.N, self._x, self._x_raw)
         bias = self._bias(Gate.N, self._candidate_format)
         total = _Both(from_x.value + bias.value + inner.value, from_x.raw + bias.raw + inner.raw)
-        formula = f"W_n x + b_n + {inner.name}"
-        return self._add("a_n", formula, total, formula, self._candidate_format).value
+        formula = f"W_n x + b_n + {name}"
+        self._add("a_n", formula, total, formula, self._candidate_format)
+        return total.value
 
     def _reset_gates(self) -> FloatArray:
         """r of all units: with the reset before the product, each of them acts on this unit."""
         w, u, b = (getattr(self._floats, name)[Gate.R] for name in ("input_weights", "recurrent_weights", "bias"))
         return GATES[self._floats.gate](w @ self._x + u @ self._h + b)
 
-    def _bias(self, gate: Gate, bits: Format) -> Line:
+    def _bias(self, gate: Gate, bits: Format) -> _Both:
         raw = int(self._integers.bias[gate * self._integers.n_units + self._unit])
-        return self._add(f"b_{gate.name.lower()}", "", _Both(float(self._floats.bias[gate, self._unit]), raw), "", bits)
+        bias = _Both(float(self._floats.bias[gate, self._unit]), raw)
+        return self._add(f"b_{gate.name.lower()}", "", bias, "", bits)
 
-    def _row(self, name: str, gate: Gate, operand: FloatArray, operand_raw: Int16Array) -> Line:
+    def _row(self, name: str, gate: Gate, operand: FloatArray, operand_raw: Int16Array) -> _Both:
         """The terms of one row, and their sum, requantized [R9]."""
         is_input = name.startswith("W")
         weights = (self._floats.input_weights if is_input else self._floats.recurrent_weights)[gate, self._unit]
@@ -205,19 +210,21 @@ class _UnitStep:
 
     def _new_state(self, z: float, n: float) -> None:
         t, unit, numbers = self._t, self._unit, self._numbers
-        residual = Format(16, self._state_format.fraction_bits + 15, signed=False)
         before = _Both(float(self._h[unit]), int(self._h_raw[unit]))
         self._add("h before", "", before, "", self._state_format)
-        self._add("e before", "", _Both(0.0, int(numbers.residual[t, unit])), "", residual)
+        self._add_residual("e before", "", int(numbers.residual[t, unit]))
         after = _Both(z * before.value + (1 - z) * n, int(numbers.h_raw[t + 1, unit]))
         self._add("h", "z * h + (1 - z) * n", after, "h + (u * (n - h) + e >> 15)", self._state_format)
-        self._add("e", "", _Both(0.0, int(numbers.residual[t + 1, unit])), "u * (n - h) + e & 32767", residual)
+        self._add_residual("e", "u * (n - h) + e & 32767", int(numbers.residual[t + 1, unit]))
 
-    def _add(self, name: str, formula: str, both: _Both, raw_formula: str, bits: Format) -> Line:
+    def _add_residual(self, name: str, raw_formula: str, raw: int) -> None:
+        bits = Format(16, self._state_format.fraction_bits + 15, signed=False)
+        self._lines.append(Line(name, "", None, raw_formula, raw, str(bits), float(np.ldexp(raw, -bits.fraction_bits))))
+
+    def _add(self, name: str, formula: str, both: _Both, raw_formula: str, bits: Format) -> _Both:
         means = float(np.ldexp(both.raw, -bits.fraction_bits))
-        line = Line(name, formula, both.value, raw_formula, both.raw, str(bits), means)
-        self._lines.append(line)
-        return line
+        self._lines.append(Line(name, formula, both.value, raw_formula, both.raw, str(bits), means))
+        return both
 
 
 def _apply(function: Function, a: float) -> float:
@@ -251,6 +258,7 @@ def _table(derivation: Derivation) -> Any:
     table.add_column("means", justify="right", no_wrap=True)
     for line in derivation.lines:
         name = f"  {line.name}" if line.is_term else line.name
-        values = (f"{line.value:.7g}", line.raw_formula, str(line.raw), line.format, f"{line.real:.7g}")
+        value = "" if line.value is None else f"{line.value:.7g}"
+        values = (value, line.raw_formula, str(line.raw), line.format, f"{line.real:.7g}")
         table.add_row(name, line.formula, *values)
     return table

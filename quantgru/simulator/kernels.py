@@ -37,9 +37,8 @@ _LIMIT = 12 * 2**14 - 1
 _FINE_END = 5 * 2**14
 
 # As R17 numbers them: an enumerator inside a loop is compiled once, a function that is handed in once for each.
-_BEFORE = 1
 _HARD_SIGMOID = 1
-_TANH, _RELU, _LINEAR, _SIGMOID = range(4)  # candidates; 4 is hard_tanh
+_TANH, _RELU, _LINEAR, _SIGMOID, _HARD_TANH = range(5)
 
 
 def _jit(function: Any) -> Any:
@@ -137,24 +136,6 @@ def gate(kind, a):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def candidates(kind, shift, a, n):  # type: ignore[no-untyped-def]
-    """n of all units; returns how many left the range of the state [R19]. shift is 0 for relu and linear."""
-    saturated = 0
-    for i in range(n.shape[0]):
-        if kind == _TANH:
-            value = tanh(a[i])
-        elif kind == _SIGMOID:
-            value = min(sigmoid(a[i]), 32767)
-        else:
-            unlimited = max(a[i], np.int64(0)) if kind == _RELU else a[i]
-            value = saturate16(unlimited)
-            if kind in (_RELU, _LINEAR):  # for hard_tanh, the limits are the function
-                saturated += value != unlimited
-        n[i] = round_shift(value, shift) if shift > 0 else value
-    return saturated
-
-
-@_jit
 def affine(matrix, first_row, x, sums):  # type: ignore[no-untyped-def]
     """sums[i] = row first_row + i, requantized; matrix is (codes int16 [rows, columns], k, m, s int64 [rows]) [R9]."""
     codes, k, m, s = matrix
@@ -174,39 +155,71 @@ def update_state(h, residual, u, n):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def gates(kind, from_x, from_h, bias, u, r):  # type: ignore[no-untyped-def]
-    """u and r of all units [R10]; each sum has z first, then r."""
-    units = u.shape[0]
-    for i in range(units):
-        u[i] = 32768 - gate(kind, from_x[i] + from_h[i] + bias[i])
-    for i in range(units, 2 * units):
-        r[i - units] = gate(kind, from_x[i] + from_h[i] + bias[i])
+def candidates(kind, shift, a, n):  # type: ignore[no-untyped-def]
+    """n of all units for their sums a, which may be overwritten; returns how many saturated [R19]."""
+    units, saturated = n.shape[0], 0
+    if kind == _TANH:
+        for i in range(units):
+            n[i] = tanh(a[i])
+    elif kind == _SIGMOID:
+        for i in range(units):
+            n[i] = min(sigmoid(a[i]), 32767)
+    else:
+        for i in range(units):
+            if kind == _RELU:
+                a[i] = max(a[i], np.int64(0))
+            n[i] = saturate16(a[i])
+            saturated += n[i] != a[i]
+    if shift > 0:
+        for i in range(units):
+            n[i] = round_shift(np.int64(n[i]), shift)
+    return saturated if kind != _HARD_TANH else 0  # its limits are the function
 
 
 @_jit
-def step(layer, x, h, residual, u, r, n):  # type: ignore[no-untyped-def]
-    """One step of a layer, h and residual in place, u, r and n written [R10 ... R12]; returns how many n saturated.
+def step_reset_after(layer, x, h, residual, u, r, n):  # type: ignore[no-untyped-def]
+    """One step of a layer, h and residual in place, u, r and n written [R10, R11a, R12]; returns how many n saturated.
 
-    layer is (W, U, bias int64 [3H], recurrent bias int64 [H], (reset, gate, candidate, shift), work int64 [6H],
-    product int16 [H]). The recurrent bias is read for reset after only, product for reset before.
+    layer is (W, U, bias int64 [3H], recurrent bias int64 [H], (gate, candidate, shift), work int64 [6H]).
     """
-    w, rec, bias, recurrent_bias, (reset, gate_kind, candidate_kind, shift), work, product = layer
+    w, rec, bias, recurrent_bias, (gate_kind, candidate_kind, shift), work = layer
     units = h.shape[0]
     from_x, from_h = work[: 3 * units], work[3 * units :]
     affine(w, 0, x, from_x)
-    affine(rec, 0, h, from_h[: 2 * units] if reset == _BEFORE else from_h)
-    gates(gate_kind, from_x, from_h, bias, u, r)
-    a, inner = from_x[2 * units :], from_h[2 * units :]
-    if reset == _BEFORE:
-        for i in range(units):
-            product[i] = round_shift(np.int64(h[i]) * np.int64(r[i]), 15)
-        affine(rec, 2 * units, product, inner)
-    else:
-        for i in range(units):
-            inner[i] = reset_product(inner[i] + recurrent_bias[i], np.int64(r[i]))
+    affine(rec, 0, h, from_h)
     for i in range(units):
-        a[i] += bias[2 * units + i] + inner[i]
-    saturated = candidates(candidate_kind, shift, a, n)
+        u[i] = 32768 - gate(gate_kind, from_x[i] + from_h[i] + bias[i])
+    for i in range(units):
+        r[i] = gate(gate_kind, from_x[units + i] + from_h[units + i] + bias[units + i])
+    for i in range(units):
+        inner = reset_product(from_h[2 * units + i] + recurrent_bias[i], np.int64(r[i]))
+        from_x[2 * units + i] += bias[2 * units + i] + inner
+    saturated = candidates(candidate_kind, shift, from_x[2 * units :], n)
+    update_state(h, residual, u, n)
+    return saturated
+
+
+@_jit
+def step_reset_before(layer, x, h, residual, u, r, n):  # type: ignore[no-untyped-def]
+    """One step of a layer, h and residual in place, u, r and n written [R10, R11b, R12]; returns how many n saturated.
+
+    layer is as in `step_reset_after`; the recurrent bias is not read.
+    """
+    w, rec, bias, _, (gate_kind, candidate_kind, shift), work = layer
+    units = h.shape[0]
+    from_x, from_h = work[: 3 * units], work[3 * units :]
+    product = np.empty(units, dtype=np.int16)
+    affine(w, 0, x, from_x)
+    affine(rec, 0, h, from_h[: 2 * units])
+    for i in range(units):
+        u[i] = 32768 - gate(gate_kind, from_x[i] + from_h[i] + bias[i])
+    for i in range(units):
+        r[i] = gate(gate_kind, from_x[units + i] + from_h[units + i] + bias[units + i])
+        product[i] = round_shift(np.int64(h[i]) * np.int64(r[i]), 15)
+    affine(rec, 2 * units, product, from_h[2 * units :])
+    for i in range(units):
+        from_x[2 * units + i] += from_h[2 * units + i] + bias[2 * units + i]
+    saturated = candidates(candidate_kind, shift, from_x[2 * units :], n)
     update_state(h, residual, u, n)
     return saturated
 
@@ -231,7 +244,7 @@ def dense(matrix, bias, activation, x, sums, y):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def run_gru(layer, x, lengths, h, residual, traces):  # type: ignore[no-untyped-def]
+def run_gru(layer, reset_after, x, lengths, h, residual, traces):  # type: ignore[no-untyped-def]
     """All steps of a batch through one layer; h and residual [sequences, units] in place. Returns how many n saturated.
 
     traces is (h, residual, u, r, n), each [sequences, steps, units]. An array with a single step is overwritten at
@@ -243,7 +256,10 @@ def run_gru(layer, x, lengths, h, residual, traces):  # type: ignore[no-untyped-
         for t in range(lengths[i]):
             kept = t if u_trace.shape[1] > 1 else 0
             u, r, n = u_trace[i, kept], r_trace[i, kept], n_trace[i, kept]
-            saturated += step(layer, x[i, t], h[i], residual[i], u, r, n)
+            if reset_after:
+                saturated += step_reset_after(layer, x[i, t], h[i], residual[i], u, r, n)
+            else:
+                saturated += step_reset_before(layer, x[i, t], h[i], residual[i], u, r, n)
             for j in range(h.shape[1]):  # as slices, Numba would compile the text of an error, too
                 h_trace[i, t, j] = h[i, j]
                 residual_trace[i, kept, j] = residual[i, j]

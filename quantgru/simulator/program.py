@@ -21,7 +21,7 @@ from quantgru.int_model import (
     IntReverse,
     Matrix,
 )
-from quantgru.int_model.contract import ACTIVATION_NUMBERS, CANDIDATE_NUMBERS, GATE_NUMBERS, RESET_NUMBERS
+from quantgru.int_model.contract import ACTIVATION_NUMBERS, CANDIDATE_NUMBERS, GATE_NUMBERS
 from quantgru.int_model.layers import EMBEDDING_BITS
 from quantgru.sequences import reverse_steps
 from quantgru.simulator import kernels
@@ -90,17 +90,14 @@ class LayerProgram(Protocol):
 class GruProgram:
     def __init__(self, layer: IntGru) -> None:
         self._n_units = layer.n_units
+        self._reset_after = layer.reset == "after"
+        recurrent_bias = layer.recurrent_bias if self._reset_after else np.zeros(layer.n_units, np.int32)
         self._constants = (
             _kernel_matrix(layer.input),
             _kernel_matrix(layer.recurrent),
             layer.bias.astype(np.int64),
-            layer.recurrent_bias.astype(np.int64),
-            (
-                RESET_NUMBERS[layer.reset],
-                GATE_NUMBERS[layer.gate],
-                CANDIDATE_NUMBERS[layer.candidate],
-                layer.candidate_shift,
-            ),
+            recurrent_bias.astype(np.int64),
+            (GATE_NUMBERS[layer.gate], CANDIDATE_NUMBERS[layer.candidate], layer.candidate_shift),
         )
 
     def run(self, x: Signal, record: Record) -> Signal:
@@ -111,9 +108,11 @@ class GruProgram:
         kept = full if record.keep_all else (n_sequences, 1, self._n_units)
         h, n = np.zeros(full, np.int16), np.zeros(kept, np.int16)
         residual, u, r = np.zeros(kept, np.uint16), np.zeros(kept, np.uint16), np.zeros(kept, np.uint16)
-        layer = (*self._constants, np.empty(6 * self._n_units, np.int64), np.empty(self._n_units, np.int16))
+        layer = (*self._constants, np.empty(6 * self._n_units, np.int64))
         state = record.states[len(record.traces)]  # of the layer that is next to leave a trace
-        saturated = kernels.run_gru(layer, values, x.lengths, state.h, state.residual, (h, residual, u, r, n))
+        saturated = kernels.run_gru(
+            layer, self._reset_after, values, x.lengths, state.h, state.residual, (h, residual, u, r, n)
+        )
         record.traces.append(GruTrace(values, h, residual, u, r, n))
         record.saturated_states.append(int(saturated))
         return replace(x, values=h)
@@ -136,12 +135,13 @@ class BidirectionalProgram:
 
 
 def _sum(forward: Int16Array, backward: Int16Array) -> Int16Array:
-    return np.asarray((forward.astype(np.int32) + backward + 1) >> 1).astype(np.int16)
+    rounded = (forward.astype(np.int32) + backward + 1) >> 1
+    return np.asarray(rounded, np.int16)
 
 
 def _product(forward: Int16Array, backward: Int16Array) -> Int16Array:
     rounded = (forward.astype(np.int32) * backward + 2**14) >> 15
-    return np.minimum(rounded, INT16_MAX).astype(np.int16)
+    return np.asarray(np.minimum(rounded, INT16_MAX), np.int16)
 
 
 _MERGES: dict[str, Callable[[Int16Array, Int16Array], Int16Array]] = {

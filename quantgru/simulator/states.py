@@ -71,11 +71,12 @@ def _check_raw(grus: Sequence[IntGru], states: Sequence[object], n_sequences: in
         raise DataError(f"initial states: {len(states)} of {kinds}, expected {len(grus)} of GruState")
     for i, (layer, state) in enumerate(zip(grus, states, strict=True)):
         assert isinstance(state, GruState)
-        for name, array, dtype in (("h", state.h, np.int16), ("residual", state.residual, np.uint16)):
-            if np.asarray(array).dtype != dtype or np.shape(array) != (n_sequences, layer.n_units):
+        shape = (n_sequences, layer.n_units)
+        for name, array, dtype in (("h", state.h, "int16"), ("residual", state.residual, "uint16")):
+            found = np.asarray(array)
+            if found.dtype != dtype or found.shape != shape:
                 raise DataError(
-                    f"initial states, layer {i}: {name} {np.asarray(array).dtype} {np.shape(array)}, expected {np.dtype(dtype).name} "
-                    f"({n_sequences}, {layer.n_units})"
+                    f"initial states, layer {i}: {name} {found.dtype} {found.shape}, expected {dtype} {shape}"
                 )
         if np.max(state.residual) > 2**15 - 1:
             raise DataError(f"initial states, layer {i}: residual {np.max(state.residual)}, allowed are 0 ... 32767")
