@@ -28,6 +28,7 @@ from quantgru.int_model import (
     IntReverse,
     Matrix,
 )
+from quantgru.int_model.cost import WorkShape, work_shape
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRMWARE = ROOT / "firmware"
@@ -364,19 +365,14 @@ def _descriptor(library: ctypes.CDLL, model: IntModel) -> CModelDescriptor:
     )
 
 
-def _scratch(units: int, product: int, n_vectors: int, width: int) -> CScratch:
-    """Arrays of exactly these sizes; a vector that is not needed is NULL."""
-    vectors = [(c_int16 * width)() if i < n_vectors else None for i in range(2)]
-    gates = CGates((c_uint16 * units)(), (c_uint16 * units)(), (c_int16 * units)())
-    return CScratch(gates, (c_int16 * product)(), (POINTER(c_int16) * 2)(*map(_pointer, vectors)))
-
-
-def _pointer(array: ctypes.Array | None) -> "ctypes._Pointer":
-    return POINTER(c_int16)() if array is None else ctypes.cast(array, POINTER(c_int16))
+def _scratch(work: WorkShape) -> CScratch:
+    gates = CGates((c_uint16 * work.units)(), (c_uint16 * work.units)(), (c_int16 * work.units)())
+    vectors = [(c_int16 * work.vector_width)() if i < work.vectors else None for i in range(2)]
+    return CScratch(gates, (c_int16 * work.product_units)(), (POINTER(c_int16) * 2)(*vectors))
 
 
 class CModel:
-    """A model as descriptors, with state and scratch of exactly the sizes that quantgru.h asks for."""
+    """A model as descriptors, with state and scratch of exactly the sizes that exported headers give them."""
 
     def __init__(self, library: ctypes.CDLL, model: IntModel) -> None:
         self.library = library
@@ -385,8 +381,7 @@ class CModel:
         self.descriptor = _descriptor(library, model)
         self.h, self.residual = (c_int16 * n_units)(), (c_uint16 * n_units)()
         self.outputs = (c_int16 * model.n_outputs)()
-        product = max((gru.n_units for gru in model.grus if gru.reset == "before"), default=0)
-        self.scratch = _scratch(n_units, product, *step_vectors(model))
+        self.scratch = _scratch(work_shape(model))
 
     def reset(self) -> None:
         """qg_reset"""
@@ -434,24 +429,18 @@ class CModel:
 
 
 class CSequenceModel:
-    """A model that needs whole sequences, as descriptors, with work space of exactly the sizes that quantgru.h says."""
+    """A model that needs whole sequences, as descriptors, with work space of exactly the sizes of exported headers."""
 
     def __init__(self, library: ctypes.CDLL, model: IntModel, most_steps: int) -> None:
         self.library, self.model = library, model
         self.descriptor = _descriptor(library, model)
-        units = max(gru.n_units for gru in model.grus)
-        product = max((gru.n_units for gru in model.grus if gru.reset == "before"), default=0)
-        states = max(
-            2 * layer.forward.n_units if isinstance(layer, IntBidirectional) and layer.final else units
-            for layer in model.layers
-        )
-        self.row_values = row_values(model)
+        work = work_shape(model)
         self.work = CWork(
-            _scratch(units, product, *run_vectors(model)),
-            (c_int16 * states)(),
-            (c_uint16 * units)(),
-            (c_int16 * (most_steps * self.row_values))() if self.row_values else None,
-            self.row_values,
+            _scratch(work),
+            (c_int16 * work.state_units)(),
+            (c_uint16 * work.units)(),
+            (c_int16 * (most_steps * work.row_values))() if work.row_values else None,
+            work.row_values,
             most_steps,
         )
 
@@ -471,49 +460,3 @@ class CSequenceModel:
         x = (c_int16 * (len(inputs) * self.model.n_inputs))()
         outputs = (c_int16 * (rows * self.model.n_outputs))()
         return self.library.qg_run_selftest(self.descriptor, vector, self.work, x, outputs)
-
-
-# ---- sizes of work space, counted by playing through what the library does ------------------------------------------
-
-
-def step_vectors(model: IntModel) -> tuple[int, int]:
-    """How many vectors of what width qg_step_layers and qg_head need."""
-    used, widest, present = set(), 0, None
-    for i, layer in enumerate(model.layers):
-        if isinstance(layer, IntGru):
-            present = None
-        elif isinstance(layer, (IntDense, IntEmbedding)) and i < len(model.layers) - 1:
-            present = 1 if present == 0 else 0
-            used.add(present)
-            widest = max(widest, layer.n_outputs)
-    return len(used), widest
-
-
-def run_vectors(model: IntModel) -> tuple[int, int]:
-    """How many vectors of what width qg_run and qg_head need."""
-    n_body = len(model.layers) - len(model.head)
-    used, widest, embedded = set(), 0, False
-    for layer in model.layers[:n_body]:
-        if isinstance(layer, (IntDense, IntEmbedding)):
-            used.add(int(embedded))
-            widest = max(widest, layer.n_outputs)
-            embedded = isinstance(layer, IntEmbedding)
-        elif not isinstance(layer, IntReverse):
-            embedded = False
-    used |= set(range(min(len(model.head) - 1, 2)))
-    return len(used), max([widest, *(layer.n_outputs for layer in model.head[:-1])])
-
-
-def row_values(model: IntModel) -> int:
-    """The values of a row that qg_run writes."""
-    widest, read = 0, 0
-    for layer in model.layers[: len(model.layers) - len(model.head)]:
-        if isinstance(layer, (IntReverse, IntEmbedding)):
-            continue
-        if isinstance(layer, IntBidirectional):
-            if layer.final:
-                return widest
-            widest = max(widest, read + layer.forward.n_units)
-        read = layer.n_outputs
-        widest = max(widest, read)
-    return widest

@@ -46,21 +46,21 @@ class Functions(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """given     what qg.load gets, with `options`
+    """forms     what qg.load gets, one by one, with `options`: the same model in several forms
     x         input as `FloatModel.run` takes it, with `run_options`
     expected  what the framework gave for it, arranged as `run` arranges it
     goes_on   whether a run in two parts, states handed on, must give the same
     """
 
-    given: Any
+    forms: tuple[Any, ...]
     x: Any
     expected: Any
     options: Mapping[str, Any] = field(default_factory=dict)
     run_options: Mapping[str, Any] = field(default_factory=dict)
     goes_on: bool = False
 
-    def load(self) -> qg.FloatModel:
-        return qg.load(self.given, **self.options)
+    def load(self) -> list[qg.FloatModel]:
+        return [qg.load(form, **self.options) for form in self.forms]
 
 
 # A structure and the functions of its layers, made in a folder.

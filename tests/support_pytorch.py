@@ -6,10 +6,8 @@ outputs are those of `FunctionGru`, the same layer written out with functions of
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +16,6 @@ import torch
 from safetensors.torch import save_file
 from support_cases import (
     INPUTS,
-    LENGTHS,
     SEQUENCES,
     TOKENS,
     UNITS,
@@ -160,6 +157,11 @@ def _merged(merge: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Functions], 
     return _only_gru(forward, bidirectional=True)
 
 
+def _both_final(net: Net, x: Tensor) -> Tensor:
+    states = net.gru(x)[1]
+    return torch.cat((states[-2], states[-1]), dim=1)
+
+
 def _normalised(functions: Functions) -> nn.Module:
     norm = nn.BatchNorm1d(INPUTS)
     forward = lambda net, x: net.gru(net.norm(x.transpose(1, 2)).transpose(1, 2))[0]  # noqa: E731
@@ -204,10 +206,7 @@ STRUCTURES: Final[dict[str, Structure]] = {
     "bidirectional, sum": Structure(_merged(lambda f, b: f + b), "gru{sum}"),
     "bidirectional, mul": Structure(_merged(lambda f, b: f * b), "gru{mul}"),
     "bidirectional, ave": Structure(_merged(lambda f, b: (f + b) / 2), "gru{ave}"),
-    "final states of both directions": Structure(
-        _only_gru(lambda net, x: torch.cat((net.gru(x)[1][-2], net.gru(x)[1][-1]), 1), bidirectional=True),
-        "gru{f} final",
-    ),
+    "final states of both directions": Structure(_only_gru(_both_final, bidirectional=True), "gru{f} final"),
     "backwards": Structure(_only_gru(lambda net, x: net.gru(x.flip(1))[0]), "reverse gru{f}"),
     "dense before": Structure(_dense_before, "before{a} gru{f}"),
     "dense between": Structure(_dense_between, "first{f} between{a} second{f}"),
@@ -234,3 +233,70 @@ def module_of(structure: str, functions: Functions) -> nn.Module:
             if name.endswith("running_var"):
                 values.copy_(values.abs() + 0.25)
     return module.double().eval()
+
+
+# ---- what comes out ------------------------------------------------------------------------------------------------
+
+
+def run(structure: str, functions: Functions, module: nn.Module) -> Made:
+    """What a module is given and what it gives, still without forms."""
+    generator = generator_of(f"x {structure}", functions)
+    x = random_x(generator)
+    match structure:
+        case "embedding":
+            tokens = random_tokens(generator)
+            return Made((), tokens[..., None], _call(module, tokens)[0])
+        case "given initial state":
+            h = random_weights(generator, (SEQUENCES, UNITS))
+            return Made((), x, _call(module, x, h[None])[0], run_options={"initial_states": [h]})
+        case "streaming":
+            first, h = _call(module, x[:, :2])
+            second, _ = _call(module, x[:, 2:], h)
+            return Made((), x, np.concatenate((first, second), axis=1), goes_on=True)
+        case "unequal lengths" | "lengths as an input":
+            return _run_packed(module, ragged_x(generator))
+    return Made((), x, _call(module, x)[0])
+
+
+def _call(module: nn.Module, *inputs: np.ndarray) -> list[np.ndarray]:
+    with torch.no_grad():
+        outputs = module(*map(torch.from_numpy, inputs))
+    return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+def _run_packed(module: nn.Module, x: list[np.ndarray]) -> Made:
+    packed = pack_sequence([torch.from_numpy(rows) for rows in x], enforce_sorted=False)
+    with torch.no_grad():
+        padded = pad_packed_sequence(module.gru(packed)[0], batch_first=True)[0].numpy()
+    return Made((), x, [rows[: len(given)] for rows, given in zip(padded, x, strict=True)])
+
+
+# ---- sources -------------------------------------------------------------------------------------------------------
+
+
+def live(structure: str, functions: Functions, folder: Path) -> Made:
+    module = module_of(structure, functions)
+    return replace(run(structure, functions, module), forms=(module,))
+
+
+def state_dict(structure: str, functions: Functions, folder: Path) -> Made:
+    """As .pt, as .safetensors, and as a mapping."""
+    module = module_of(structure, functions)
+    state = module.state_dict()
+    torch.save(state, folder / "model.pt")
+    save_file(state, folder / "model.safetensors")
+    forms = (folder / "model.pt", folder / "model.safetensors", state)
+    options = {"chain": chain_of(structure, functions)}
+    return replace(run(structure, functions, module), forms=forms, options=options)
+
+
+def chain_of(structure: str, functions: Functions) -> str:
+    """The default functions are said, or not."""
+    said = f"{functions.gate}, {functions.candidate}"
+    default = functions[:2] == ("sigmoid", "tanh") and functions.choose(True, False)
+    text = STRUCTURES[structure].chain
+    text = text.replace("{f}", "" if default else f"({said})")
+    for merge in ("sum", "mul", "ave"):
+        text = text.replace(f"{{{merge}}}", f"({merge})" if default else f"({said}, {merge})")
+    activation = functions.dense_activation
+    return text.replace("{a}", "" if activation == "linear" else f" {activation}")

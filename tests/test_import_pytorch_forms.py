@@ -32,7 +32,7 @@ class Net(nn.Module):
         directions = 1 + bidirectional
         self.gru = nn.GRU(n_inputs, UNITS, n_layers, bias, batch_first, 0.0, bidirectional)
         self.fc = nn.Linear(UNITS * directions, 4)
-        self.half = nn.Linear(UNITS, 4)
+        self.small = nn.Linear(UNITS, 4)
         self.one = nn.Linear(UNITS * directions, 1)
         self.before = nn.Linear(n_inputs, n_inputs)
         self.embedding = nn.Embedding(9, n_inputs)
@@ -71,11 +71,11 @@ def run(module: nn.Module, x: np.ndarray) -> np.ndarray:
             y = module(torch.from_numpy(x.copy()))
     finally:
         torch.set_default_dtype(torch.float32)
-    return (y[0] if isinstance(y, tuple) else y).numpy()
+    return (y[0] if isinstance(y, tuple) else y).detach().numpy()
 
 
 def assert_equal(net: nn.Module, model: qg.FloatModel, given_as=lambda x: x, arranged=lambda y: y) -> None:
-    """On random input [4, 6, inputs]; `given_as` and `arranged` make of it the module's input, and of its output ours."""
+    """On random input [4, 6, inputs]; `given_as` makes of it the module's input, `arranged` of its output ours."""
     random = np.random.default_rng(3)
     tokens = isinstance(model.layers[0], Embedding)
     x = random.integers(0, 9, (4, 6, 1)) if tokens else random.standard_normal((4, 6, model.n_inputs))
@@ -151,11 +151,11 @@ def test_the_last_step_of_both_directions_is_one_step_of_the_backward_one():
     "steps",
     [
         lambda self, x: self.fc(torch.cat(((h := self.gru(x)[1])[-1], h[-2]), dim=1)),
-        lambda self, x: self.half(self.gru(x)[1][-1]),
-        lambda self, x: self.half(self.gru(x)[1][-2]),
-        lambda self, x: self.half(self.gru(x)[0][:, -1, : self.units]),
-        lambda self, x: self.half(self.gru(x)[0][..., 2:7]),
-        lambda self, x: self.half(0.3 * self.gru(x)[0][..., 2:7] - 1),
+        lambda self, x: self.small(self.gru(x)[1][-1]),
+        lambda self, x: self.small(self.gru(x)[1][-2]),
+        lambda self, x: self.small(self.gru(x)[0][:, -1, : self.units]),
+        lambda self, x: self.small(self.gru(x)[0][..., 2:7]),
+        lambda self, x: self.small(0.3 * self.gru(x)[0][..., 2:7] - 1),
     ],
     ids=["exchanged", "backward", "forward", "forward steps", "some features", "scaled"],
 )
@@ -166,10 +166,15 @@ def test_chosen_features_cost_nothing(steps):
     assert_equal(net, model)
 
 
+def halves(self, x):
+    forward, backward = self.gru(x)[0].chunk(2, dim=-1)
+    return forward, backward
+
+
 MERGES = {
     "sum": (lambda self, x: (out := self.gru(x)[0])[..., :UNITS] + out[:, :, UNITS:], "sum", False),
     "ave": (lambda self, x: ((out := self.gru(x)[0])[..., :UNITS] + out[:, :, UNITS:]) / 2, "ave", False),
-    "chunks": (lambda self, x: sum((out := self.gru(x)[0].chunk(2, dim=-1))[1:], out[0]) * 0.5, "ave", False),
+    "chunks": (lambda self, x: torch.add(*halves(self, x)) * 0.5, "ave", False),
     "mul": (lambda self, x: (out := self.gru(x)[0])[..., :UNITS] * out[:, :, UNITS:], "mul", False),
     "mul the other way": (lambda self, x: (out := self.gru(x)[0])[..., UNITS:] * out[..., :UNITS], "mul", False),
     "states": (lambda self, x: (h := self.gru(x)[1])[-2] + h[-1], "sum", True),
@@ -182,7 +187,7 @@ MERGES = {
 @pytest.mark.parametrize("form", MERGES)
 def test_merges(form, n_layers):
     steps, merge, final = MERGES[form]
-    net = Net(lambda self, x: self.half(torch.relu(steps(self, x))), n_layers, bidirectional=True)
+    net = Net(lambda self, x: self.small(torch.relu(steps(self, x))), n_layers, bidirectional=True)
     model = qg.load(net)
     assert kinds(model) == ["Bidirectional"] * n_layers + ["Dense", "Dense"]  # relu has a dense layer of its own
     assert (model.layers[n_layers - 1].merge, model.layers[n_layers - 1].final) == (merge, final)
@@ -228,7 +233,7 @@ STARTS = {
     "repeat": lambda self, x: self.start.repeat(1, x.size(0), 1),
     "computed": lambda self, x: torch.tanh(2 * self.start).expand(self.start.size(0), x.size(0), self.units),
     "full": lambda self, x: x.new_full((self.start.size(0), x.size(0), self.units), 0.25),
-    "sum": lambda self, x: torch.zeros(self.start.size(0), x.size(0), self.units) + self.start,
+    "sum": lambda self, x: torch.zeros(1, x.size(0), 1) + self.start,
 }
 
 
@@ -273,7 +278,10 @@ BEFORE = {
     "dense": (lambda self, x: self.before(x), ["Dense"]),
     "dense tanh": (lambda self, x: torch.tanh(self.before((x - self.mean) / self.deviation)), ["Dense"]),
     "matmul": (lambda self, x: x @ self.before.weight.T + self.before.bias, ["Dense"]),
-    "normalised after": (lambda self, x: torch.relu(self.norm_before(self.before(x).transpose(1, 2))).mT, ["Dense"]),
+    "normalised after": (
+        lambda self, x: torch.relu(self.norm_before(self.before(x).transpose(1, 2))).transpose(2, 1),
+        ["Dense"],
+    ),
     "reversed": (lambda self, x: torch.flip(x, [1]), ["Reverse"]),
     "reversed method": (lambda self, x: x.flip(-2), ["Reverse"]),
     "reversed twice": (lambda self, x: x.flip(1).flip(dims=(1,)), []),
@@ -302,7 +310,7 @@ AFTER = {
     "functional without bias": lambda self, y: functional.linear(y, self.fc.weight),
     "matmul": lambda self, y: torch.matmul(y, self.fc.weight.t()),
     "two products": lambda self, y: y @ self.fc.weight.t() @ self.fc.weight,
-    "twice itself": lambda self, y: self.fc(y + y) - self.half.bias,
+    "twice itself": lambda self, y: self.fc(y + y) - self.fc.bias,
     "parts": lambda self, y: self.fc(y)[..., 1:3],
     "parts joined": lambda self, y: torch.cat(((z := self.fc(y))[..., 2:], z[..., :1]), dim=-1),
 }
@@ -479,7 +487,10 @@ REFUSED = {
     "reversed last step": (lambda self, x: self.gru(x)[0][:, -1].flip(0), "reverses something else than the steps"),
     "residual": (lambda self, x: self.gru(self.before(x))[0][..., :3] + x, "input 'x': its result is used 2 times"),
     "some inputs": (lambda self, x: self.gru(x[..., :3])[0], r"index \[..., :3\]: does not take the last step"),
-    "mixed sizes": (lambda self, x: self.gru(x)[0].reshape(4, 30), "a shape with 30, which is no size of its input"),
+    "mixed sizes": (
+        lambda self, x: self.gru(x)[0].reshape(x.size(0), 30),
+        "a shape with 30, which is no size of its input",
+    ),
     "steps as features": (
         lambda self, x: self.fc(self.gru(x)[0].flatten(1)),
         "joins features with steps, sequences or layers; .*h_n",
@@ -511,8 +522,8 @@ REFUSED = {
     "rounded": (lambda self, x: self.gru(x)[0].long(), "method 'long' .*rounds"),
     "half": (lambda self, x: self.gru(x)[0].to(torch.float16), "method 'to' .*changes the type"),
     "features without an axis": (
-        lambda self, x: self.one(self.one(self.gru(x)[0]).squeeze(-1)),
-        "module 'one' .*reads the last axis, which are not the features",
+        lambda self, x: self.before(self.one(self.gru(x)[0]).squeeze(-1)),
+        "module 'before' .*reads the last axis, which are not the features",
     ),
     "maximum": (lambda self, x: self.gru(x)[0].max(dim=1)[0], "method 'max' .*this operation is not supported here"),
     "attention": (
@@ -588,11 +599,11 @@ def test_the_cross_product(before, after, state, n_layers, flags, number):
     def steps(self, x):
         batch = x.size(0 if batch_first else 1)
         states = {
-            "no state": None,
-            "zeros": torch.zeros(self.start.size(0), batch, UNITS),
-            "learned": self.start.expand(-1, batch, -1).contiguous(),
+            "no state": lambda: None,
+            "zeros": lambda: torch.zeros(n_layers * (1 + bidirectional), batch, UNITS),
+            "learned": lambda: self.start.expand(-1, batch, -1).contiguous(),
         }
-        out, h = self.gru(PARTS_BEFORE[before](self, x), states[state])
+        out, h = self.gru(PARTS_BEFORE[before](self, x), states[state]())
         return PARTS_AFTER[after](self, out, h)
 
     net = seed(Net(steps, n_layers, bidirectional, batch_first, bias), number)

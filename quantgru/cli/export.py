@@ -9,7 +9,13 @@ import click
 @click.argument("model", metavar="M.qgru")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder for the C files; made if it does not exist.")
 @click.option("--name", help="What C identifiers start with.  [default: the model's name]")
-def export(model: str, output: str, name: str | None) -> None:
+@click.option(
+    "--max-steps",
+    type=int,
+    metavar="N",
+    help="Longest sequence of a model that needs whole ones.  [default: the longest of its calibration data]",
+)
+def export(model: str, output: str, name: str | None, max_steps: int | None) -> None:
     """Write portable C99: the model, the kernel library, an example and a CMakeLists.txt."""
     from quantgru.exporter import export as to_files
     from quantgru.int_model import IntModel
@@ -17,5 +23,5 @@ def export(model: str, output: str, name: str | None) -> None:
     if not output:
         raise click.UsageError("-o DIR is empty; . is the folder you are in")
     int_model = IntModel.load(model)
-    for path in to_files(int_model, output, name):
+    for path in to_files(int_model, output, name, max_steps=max_steps):
         click.echo(str(path))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantgru.errors import QuantgruError
+from quantgru.errors import DataError, QuantgruError
 
 if TYPE_CHECKING:
     from quantgru.on_board import BoardResult
@@ -32,7 +32,7 @@ def hil(
     from quantgru.cli.console import progress, require_writable, write_json
     from quantgru.int_model import IntModel
     from quantgru.on_board import run_on_board
-    from quantgru.sequences import load_npz
+    from quantgru.sequences import load_initial_states, load_npz
 
     if (board is None) == (port is None):
         raise click.UsageError("give either --board NAME or --port URL")
@@ -43,6 +43,11 @@ def hil(
     try:
         int_model = IntModel.load(model)
         sequences, _ = load_npz(input_path)
+        if load_initial_states(input_path) is not None:
+            raise DataError(
+                f"input {input_path}: has initial states, and a board starts from those of the model; leave them out, or "
+                "quantize a model that has them"
+            )
         with progress(f"comparing on {board or port}", sequences.n_steps, "steps") as advance:
             result = run_on_board(int_model, sequences, board=board, port=port, timeout_s=timeout, progress=advance)
     except QuantgruError as error:

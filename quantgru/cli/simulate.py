@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     "-o", "--output", required=True, metavar="Y.npz", help="Where the arrays y, lengths and clipped_inputs go."
 )
 @click.option(
-    "--trace", is_flag=True, help="Also write every step's layer0.u, .r, .n, .h, .residual, layer1.u ..., raw."
+    "--trace", is_flag=True, help="Also write every real step's layer0.x, .u, .r, .n, .h, .residual, layer1.x ..., raw."
 )
 @click.option("--raw", is_flag=True, help="x holds raw integers, as a device logs them, and y is raw, too.")
 def simulate(model: str, input_path: str, output: str, trace: bool, raw: bool) -> None:
@@ -28,16 +28,17 @@ def simulate(model: str, input_path: str, output: str, trace: bool, raw: bool) -
 
     from quantgru.cli.console import progress, require_writable, write_file
     from quantgru.int_model import IntModel
-    from quantgru.sequences import check_labels, load_npz
+    from quantgru.sequences import check_labels, load_initial_states, load_npz
     from quantgru.simulator import run
 
     require_writable(output)
     int_model = IntModel.load(model)
     sequences, labels = load_npz(input_path)
+    states = load_initial_states(input_path)
     if labels is not None:
         check_labels(labels, int_model.n_outputs)
     with progress("simulating", sequences.n_sequences, "sequences") as advance:
-        result = run(int_model, sequences, raw_input=raw, trace=trace, progress=advance)
+        result = run(int_model, sequences, initial_states=states, raw_input=raw, trace=trace, progress=advance)
     buffer = io.BytesIO()
     np.savez(buffer, **_arrays(result, raw))
     write_file(output, buffer.getvalue())
@@ -46,9 +47,11 @@ def simulate(model: str, input_path: str, output: str, trace: bool, raw: bool) -
 
 
 def _arrays(result: SimulationResult, raw: bool) -> dict[str, Any]:
+    sequences = result.sequences
+    raw_outputs = result.outputs_raw if result.model.last_step else sequences.arrange(result.outputs_raw)
     arrays: dict[str, Any] = {
-        "y": result.outputs_raw if raw else result.outputs,
-        "lengths": result.sequences.lengths,
+        "y": raw_outputs if raw else result.outputs,
+        "lengths": sequences.lengths if sequences.mask is None else sequences.mask.lengths,
         "clipped_inputs": result.clipped_inputs,
     }
     if result.trace is not None:
@@ -73,6 +76,8 @@ def _report(result: SimulationResult, labels: Any) -> None:
     click.echo(f"{sequences.n_sequences:,} sequences, {sequences.n_steps:,} steps")
     click.echo(f"clipped inputs: {_share(result.clipped_inputs, sequences.n_steps)}")
     click.echo(f"saturated outputs: {sum(result.saturated_outputs):,}")
+    if any(result.saturated_states):
+        click.echo(f"saturated candidates of GRU layers: {', '.join(map(str, result.saturated_states))}")
     if labels is not None and result.model.last_step and result.model.n_outputs >= 2:
         right = result.outputs_raw.argmax(axis=1) == labels
         click.echo(f"labels: {100 * right.mean():.2f} % right")

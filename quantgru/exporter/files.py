@@ -50,22 +50,23 @@ def export_files(model: IntModel, name: str, *, max_steps: int | None = None) ->
     if not model.streaming:
         values |= _sequence_values(model, max_steps)
     elif max_steps is not None:
-        raise ConfigError(f"model {name!r}: runs step by step, for any number of steps; leave out max_steps={max_steps}")
-    rendered = {path: _TEMPLATES.get_template(f"{template}.j2").render(values) for path, template in _parts(model, name)}
+        raise ConfigError(f"model {name!r}: runs step by step, any number of steps; leave out max_steps={max_steps}")
+    templates = _templates(model, name)
+    rendered = {path: _TEMPLATES.get_template(f"{template}.j2").render(values) for path, template in templates.items()}
     return rendered | library
 
 
-def _parts(model: IntModel, name: str) -> list[tuple[str, str]]:
-    """Path and template of each file."""
+def _templates(model: IntModel, name: str) -> dict[str, str]:
+    """{path of a file: its template}"""
     kind = "step" if model.streaming else "sequence"
-    return [
-        (f"{name}.h", f"{kind}_model.h"),
-        (f"{name}.c", "step_model.c" if model.streaming else "model.c"),
-        (f"{name}_selftest.c", f"{kind}_selftest.c"),
-        (f"{name}_float.h", "float.h"),
-        (f"{name}_example.c", f"{kind}_example.c"),
-        ("CMakeLists.txt", "CMakeLists.txt"),
-    ]
+    return {
+        f"{name}.h": f"{kind}_model.h",
+        f"{name}.c": "step_model.c" if model.streaming else "model.c",
+        f"{name}_selftest.c": f"{kind}_selftest.c",
+        f"{name}_float.h": "float.h",
+        f"{name}_example.c": f"{kind}_example.c",
+        "CMakeLists.txt": "CMakeLists.txt",
+    }
 
 
 def _library_files() -> dict[str, str]:
@@ -133,7 +134,7 @@ def _longest_seen(model: IntModel) -> int:
 
 
 def _notes(model: IntModel) -> list[str]:
-    """What a caller must know of the inputs, a sentence each."""
+    """What a caller must know of the inputs and the state, a sentence each."""
     notes = []
     if model.embedding is not None:
         last = model.embedding.n_tokens - 1
@@ -141,19 +142,23 @@ def _notes(model: IntModel) -> list[str]:
     if model.reversed_input:
         notes.append("Steps are given from the last to the first: the model reads sequences from their end.")
     if model.mask_value is not None:
-        inputs = "token is" if model.embedding is not None else "inputs all are"
-        notes.append(
-            f"Steps whose {inputs} {model.mask_value:g}, before conversion, are padding: leave them out, they are no steps."
-        )
+        padding = "the token" if model.embedding is not None else "each input, in real units,"
+        notes.append(f"A step at which {padding} is {model.mask_value:g} is padding: leave it out, it is no step.")
+    if any(gru.initial_state.any() for gru in model.grus):
+        notes.append("A sequence starts from an initial state that belongs to the model, not from zeros.")
     return notes
 
 
 def _state_formats(model: IntModel) -> str:
     """Of h and n, in the order of the units."""
-    formats = [(str(Format(16, gru.state_fraction_bits)), gru.n_units) for gru in model.grus]
-    if len({name for name, _ in formats}) == 1:
-        return formats[0][0]
-    return ", ".join(f"{units} {name}" for name, units in formats)
+    units: list[tuple[str, int]] = []
+    for gru in model.grus:
+        name = str(Format(16, gru.state_fraction_bits))
+        if units and units[-1][0] == name:
+            units[-1] = (name, units[-1][1] + gru.n_units)
+        else:
+            units.append((name, gru.n_units))
+    return units[0][0] if len(units) == 1 else ", then ".join(f"{n} of {name}" for name, n in units)
 
 
 def _version_mismatch() -> str:

@@ -1,4 +1,4 @@
-"""The layers of a model as values for templates: names of the library's functions and types, numbers in memory order."""
+"""The layers of a model as values for templates: names of library functions, numbers in memory order."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def _step_function(model: IntModel) -> str:
 
 def layers_in_words(model: IntModel) -> str:
     """One line for the head of a file."""
-    return f"{model.n_inputs} inputs, {', '.join(_words(layer) for layer in model.layers)}."
+    inputs = "1 input" if model.n_inputs == 1 else f"{model.n_inputs} inputs"
+    return f"{inputs}, {', '.join(_words(layer) for layer in model.layers)}."
 
 
 def _words(layer: IntLayer) -> str:

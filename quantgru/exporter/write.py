@@ -13,19 +13,25 @@ from quantgru.exporter.files import export_files
 from quantgru.int_model import IntModel
 
 
-def export(model: IntModel, directory: str | Path, name: str | None = None) -> list[Path]:
+def export(
+    model: IntModel, directory: str | Path, name: str | None = None, *, max_steps: int | None = None
+) -> list[Path]:
     """Writes the C files of `model` into `directory`, which is made; returns their paths.
 
-    `name` starts all identifiers and file names; the model's own name if None. Files of an earlier export are replaced,
-    each as a whole; other files are left alone. Raises ConfigError for a name that is no C identifier, or a folder that
-    cannot be written; ModelError for what is not an IntModel.
+    name       starts all identifiers and file names; the model's own name if None
+    max_steps  the longest sequence of a model that needs whole ones; the longest of the calibration data if None. What
+               includes the header can still change it
+
+    Files of an earlier export are replaced, each as a whole; other files are left alone. Raises ConfigError for a name
+    that is no C identifier, a number of steps that is out of range or of no use, or a folder that cannot be written;
+    ModelError for what is not an IntModel.
     """
     if not isinstance(model, IntModel):
         raise ModelError(
             f"export: a model of type {type(model).__name__}, expected an IntModel; "
             "qg.quantize or qg.IntModel.load gives one"
         )
-    files = export_files(model, model.name if name is None else name)
+    files = export_files(model, model.name if name is None else name, max_steps=max_steps)
     directory = Path(directory)
     try:
         if directory.exists():

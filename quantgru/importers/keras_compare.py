@@ -17,7 +17,7 @@ from quantgru.errors import ModelError
 from quantgru.importers.keras_config import ModelConfig
 from quantgru.importers.keras_layers import AFFINE, KerasReader, KerasSource
 from quantgru.importers.verify import LEFT_OUT, N_SEQUENCES, compare, first_line, probe
-from quantgru.model import Dense, Embedding, FloatModel
+from quantgru.model import Dense, Embedding, FloatModel, Reverse
 from quantgru.model.run import dense_output
 
 FloatArray = npt.NDArray[np.float64]
@@ -99,8 +99,7 @@ def _from_zero(variables: Sequence[Any]) -> Iterator[None]:
 
 
 def _n_inputs(source: KerasSource) -> int:
-    first = source.layers[0]
-    return first.n_inputs if isinstance(first, Dense) else FloatModel(source.layers, source.last_step).n_inputs
+    return next(layer.n_inputs for layer in source.layers if not isinstance(layer, Reverse))
 
 
 def _input_of(layer: Any, source: KerasSource, n_inputs: int, states: Sequence[Any]) -> Any:

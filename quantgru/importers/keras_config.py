@@ -92,7 +92,8 @@ def read_config(class_name: str, config: Any) -> ModelConfig:
 def refuse_foreign_class(where: str, layer: Mapping[str, Any]) -> None:
     """Raises ModelError for a class of the user's, whatever its name is."""
     module = layer.get("module")
-    if layer.get("registered_name") or (module is not None and not _OWN_MODULE.fullmatch(str(module))):
+    foreign = layer.get("registered_name") if module is None else not _OWN_MODULE.fullmatch(str(module))
+    if foreign:
         raise refuse(where, f"a class of module {module!r}, not one of keras.layers")
 
 
@@ -227,7 +228,7 @@ def _value(value: Any) -> Any:
     if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
         layer, _, position = value["config"]["keras_history"]
         return Tensor(str(layer), int(position))
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         is_tensor = len(value) == 3 and isinstance(value[0], str) and all(isinstance(n, int) for n in value[1:])
         return Tensor(value[0], value[2]) if is_tensor else [_value(item) for item in value]
     return value

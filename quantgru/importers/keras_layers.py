@@ -69,6 +69,7 @@ class KerasReader:
     version  of Keras, 2 or 3
     given    for each GRU layer of the model the input that gives its initial state, or None
     zero_masked  whether the last GRU layer gives 0 at masked steps, and not what it gave before
+    n_inputs  of the model, 1 if its configuration does not say it
     """
 
     chain: Chain
@@ -77,10 +78,11 @@ class KerasReader:
     sources: list[KerasSource] = field(default_factory=list)
     given: list[str | None] = field(default_factory=list)
     zero_masked: bool = False
+    n_inputs: int = 1
 
     def read(self, entries: Sequence[Entry]) -> None:
         """Raises ModelError at the first layer that is not supported."""
-        _check_input(entries)
+        self.n_inputs = _input_width(entries)
         for entry in entries:
             if entry.result and entry.kind not in RECURRENT:
                 raise refuse(entry.where, f"its result {entry.result} goes on, it has one")
@@ -218,9 +220,14 @@ class KerasReader:
         rank = 2 if self.chain.last_step else 3
         scale, shift = read_affine(entry, self.weights_of(entry), rank)
         self.chain.add_affine(entry.where, scale, shift)
-        width = max(scale.size, shift.size)
+        width = max(scale.size, shift.size, self._width())
         layer = Dense(entry.name, np.diag(np.broadcast_to(scale, width)), np.broadcast_to(shift, width))
         self.sources.append(KerasSource(entry, (layer,), flat=rank == 2))
+
+    def _width(self) -> int:
+        """The number of features here, 1 if nothing says it."""
+        widths = [layer.n_outputs for layer in self.chain.layers if not isinstance(layer, Reverse)]
+        return widths[-1] if widths else self.n_inputs
 
     def _index(self, entry: Entry) -> None:
         if self.chain.last_step or entry.config["index"] not in ([_ALL, -1], [_ALL, -1, _ALL]):
@@ -251,13 +258,14 @@ def _next_step(kind: str) -> tuple[str, ...]:
     return (NEXT_STEPS[kind],) if kind in NEXT_STEPS else ()
 
 
-def _check_input(entries: Sequence[Entry]) -> None:
-    """The shape of the input, if there is a layer for it: (batch, steps, features), or (batch, steps) for tokens."""
+def _input_width(entries: Sequence[Entry]) -> int:
+    """Features of the input, whose shape is (batch, steps, features), or (batch, steps) for tokens; 1 if unknown."""
     if not entries or entries[0].kind != "InputLayer":
-        return
+        return 1
     first: Mapping[str, Any] = entries[0].config
-    shape = first.get("batch_shape") or first.get("batch_input_shape") or ()
+    shape = tuple(first.get("batch_shape") or first.get("batch_input_shape") or ())
     reader = next((entry.kind for entry in entries[1:] if entry.kind not in IDENTITIES), "")
     expected, what = (2, "(steps,)") if reader == "Embedding" else (3, "(steps, features)")
     if len(shape) != expected:
-        raise refuse(entries[0].where, f"shape {tuple(shape)}", f"give it the shape {what}, steps may be None")
+        raise refuse(entries[0].where, f"shape {shape}", f"give it the shape {what}, steps may be None")
+    return shape[2] if expected == 3 and isinstance(shape[2], int) and shape[2] > 0 else 1

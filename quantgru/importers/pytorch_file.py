@@ -103,8 +103,8 @@ def read_pt(where: str, path: Path) -> PtFile:
         raise ModelError(
             f"{where}: holds {error}, which no state dict has; nothing of it was executed; {SAVE}"
         ) from None
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, struct.error) as error:
-        # KeyError: an entry of the archive that is missing; RuntimeError: encrypted, or packed in an unknown way
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, struct.error) as error:
+        # KeyError: a missing entry of the archive; TypeError: another value than expected; RuntimeError: encrypted
         raise ModelError(f"{where}: {first_line(error)}; the file is damaged; save it again") from None
     raise ModelError(f"{where}: not a file that torch.save wrote; {SAVE}")
 

@@ -79,7 +79,8 @@ DTYPES: Final = frozenset(
 def read_pickle(file: BinaryIO) -> tuple[Any, list[Storage]]:
     """The value of the pickle at the position of `file`, which is left behind it, and the storages that it names.
 
-    Containers, numbers and texts are Python's; everything else is one of the types above. Raises UnreadableError.
+    Containers, numbers and texts are Python's; everything else is one of the types above. Raises UnreadableError, and
+    ValueError for a damaged pickle.
     """
     reader = _Reader()
     try:
@@ -89,7 +90,7 @@ def read_pickle(file: BinaryIO) -> tuple[Any, list[Storage]]:
     except UnreadableError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
-        raise UnreadableError(f"a damaged pickle ({type(error).__name__})") from None
+        raise ValueError(f"a pickle that ends in {type(error).__name__}") from None
 
 
 class _Reader:

@@ -173,7 +173,7 @@ def _other_part(where: str, module: str, arrays: Arrays) -> Part:
     of_norm = vectors.keys() in ({"running_mean", "running_var"}, {"running_mean", "running_var", "weight", "bias"})
     if of_norm and {array.shape for array in vectors.values()} == {(vectors["running_mean"].size,)}:
         return _normalisation(where, vectors)
-    if ".parametrizations." in module:
+    if "parametrizations" in module.split("."):
         return Unsupported("a parametrization: give the live module, or remove it before saving")
     listed = [f"{name} {array.shape}" for name, array in sorted(arrays.items())[:4]]
     return Unsupported(", ".join(listed))

@@ -149,13 +149,13 @@ def weights(sums: Terms, *parts: Ids) -> list[FloatArray]:
 
 def _cell(trace: Trace, update: Ids, state: Ids, candidate: Ids, keeps: bool) -> Cell:
     update_terms = _gate(trace, update)
-    x = _operand_without(update_terms, state)
+    x = operand_without(update_terms, state)
     function, argument = _function(trace, candidate)
     inner, reset_product = None, state[:0]
     if argument.others:  # r * (U h + c)
         reset, inner = _reset_after(trace, argument)
     else:  # U (r * h)
-        reset_product = _operand_without(argument, x)
+        reset_product = operand_without(argument, x)
         (reset,) = [gate for gate, h in _factors(trace, reset_product) if np.array_equal(h, state)][:1] or [state[:0]]
     node = trace.owner(int(update[0])).node
     return Cell(
@@ -196,7 +196,7 @@ def _reset_after(trace: Trace, argument: Terms) -> tuple[Ids, Terms]:
     raise NoCell
 
 
-def _operand_without(sums: Terms, ids: Ids) -> Ids:
+def operand_without(sums: Terms, ids: Ids) -> Ids:
     """What is multiplied with matrices, in its order, except `ids`."""
     if sums.others or not sums.products:
         raise NoCell

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -25,39 +24,6 @@ INPUT_LIMIT: Final = 500_000  # of all nodes
 CONSTANT_LIMIT: Final = 1 << 24  # values
 
 _DAMAGED: Final = "the file is damaged, or no frozen graph (GraphDef) of TensorFlow 1 in binary form"
-
-# Field numbers of tensorflow/core/framework/{graph,node_def,attr_value,tensor,tensor_shape,function}.proto. A message
-# that is a field of another is "bytes" here, which is the same in the file, and is parsed when it is asked for.
-_MESSAGES: Final[dict[str, dict[str, tuple[int, str]]]] = {
-    "GraphDef": {"node": (1, "bytes*"), "library": (2, "bytes")},
-    "NodeDef": {"name": (1, "string"), "op": (2, "string"), "input": (3, "string*"), "attr": (5, "bytes*")},
-    "AttrEntry": {"key": (1, "string"), "value": (2, "bytes")},
-    "AttrValue": {
-        "list": (1, "bytes"),
-        "s": (2, "bytes"),
-        "i": (3, "int64"),
-        "f": (4, "float"),
-        "b": (5, "bool"),
-        "type": (6, "int32"),
-        "shape": (7, "bytes"),
-        "tensor": (8, "bytes"),
-    },
-    "ListValue": {"i": (3, "int64*")},
-    "TensorShapeProto": {"dim": (2, "bytes*"), "unknown_rank": (3, "bool")},
-    "Dim": {"size": (1, "int64")},
-    "TensorProto": {
-        "dtype": (1, "int32"),
-        "tensor_shape": (2, "bytes"),
-        "tensor_content": (4, "bytes"),
-        "float_val": (5, "float*"),
-        "double_val": (6, "double*"),
-        "int_val": (7, "int32*"),
-        "int64_val": (10, "int64*"),
-        "bool_val": (11, "bool*"),
-        "half_val": (13, "int32*"),
-    },
-}
-_FIELD_TYPES: Final = {"double": 1, "float": 2, "int64": 3, "int32": 5, "bool": 8, "string": 9, "bytes": 12}
 
 # DataType of tensorflow/core/framework/types.proto: what it is in memory, and the field that holds single values.
 _DATA_TYPES: Final[dict[int, tuple[str, str]]] = {
@@ -133,33 +99,17 @@ def read_nodes(path: Path, where: str) -> dict[str, Node]:
 
 
 def parse(message: str, data: bytes, where: str) -> Any:
-    """`data` as a message of this name. Raises ModelError."""
-    classes, decode_error = messages()
+    """`data` as a message of this name, messages in it as bytes. Raises ModelError, ConfigError without protobuf."""
     try:
-        return classes[message].FromString(data)
-    except decode_error as error:
-        raise ModelError(f"{where}: no {message} of TensorFlow ({first_line(error)}); {_DAMAGED}") from None
-
-
-@cache
-def messages() -> tuple[dict[str, Any], type[Exception]]:
-    """The classes of all messages by name, and protobuf's error for bytes that are none. Raises ConfigError."""
-    try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+        from quantgru.importers.tensorflow1_messages import FLAT, DecodeError
     except ImportError:
         raise ConfigError(
             "reading .pb files needs protobuf, which is not installed: pip install quantgru[tensorflow1]"
         ) from None
-    file = descriptor_pb2.FileDescriptorProto(name="graph.proto", package="graph", syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        described = file.message_type.add(name=name)
-        for field, (number, kind) in fields.items():
-            label = 3 if kind.endswith("*") else 1  # LABEL_REPEATED, LABEL_OPTIONAL
-            described.field.add(name=field, number=number, type=_FIELD_TYPES[kind.rstrip("*")], label=label)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    names = {name: pool.FindMessageTypeByName(f"graph.{name}") for name in _MESSAGES}
-    return {name: message_factory.GetMessageClass(found) for name, found in names.items()}, message.DecodeError
+    try:
+        return FLAT[message].FromString(data)
+    except DecodeError as error:
+        raise ModelError(f"{where}: no {message} of TensorFlow ({first_line(error)}); {_DAMAGED}") from None
 
 
 def short(text: str) -> str:

@@ -8,7 +8,7 @@ static const uint8_t digest[32] QG_CONSTANT = {
     164, 97, 5, 237, 187, 25, 232,
 };
 
-/* GRU motion: 3 inputs, 9 units, reset after */
+/* GRU motion: 3 inputs, 9 units, reset after, gates sigmoid, candidate tanh */
 static const int8_t gru0_input_codes[81] QG_CONSTANT = {
     -128, 18, 83, -128, -30, 9, -128, -128, 81, -128, -128, -69, -128, -9, -9, -32, 63, -4, -46, -106, 29, -128, 23,
     -70, -121, 127, -103, -6, -128, -128, -128, -51, -128, -44, 74, 127, 101, 6, 57, 127, 6, 127, 127, -89, 62, 121, 8,
@@ -56,7 +56,7 @@ static const int32_t gru0_recurrent_bias[9] QG_CONSTANT = {
     51, 4855, -4420, -14567, -7425, -16345, 934, 21996, -8035,
 };
 
-/* GRU context: 9 inputs, 5 units, reset before */
+/* GRU context: 9 inputs, 5 units, reset before, gates sigmoid, candidate tanh */
 static const int8_t gru1_input_codes[135] QG_CONSTANT = {
     33, 123, 39, 4, -111, 26, -128, -93, 56, 40, -8, -96, -21, -38, 36, 127, 12, -44, -128, -6, -19, -126, 13, -126,
     122, 116, 119, -42, 46, -12, -34, -30, -115, -128, 70, -17, 16, 74, -128, -58, 13, 29, -28, 76, 16, -82, -63, 54,
@@ -128,22 +128,38 @@ static const int32_t dense1_bias[4] QG_CONSTANT = {
     1022, 1004, -972, 2104,
 };
 
+static const uint8_t kinds[] = {QG_GRU, QG_GRU, QG_DENSE, QG_DENSE};
+
 static const qg_gru grus[] = {
     {qg_gru_reset_after,
+     qg_sigmoid,
+     qg_tanh,
      {gru0_input_codes, gru0_input_multipliers, gru0_input_shifts, 27, 3, 0},
      {gru0_recurrent_codes, gru0_recurrent_multipliers, gru0_recurrent_shifts, 27, 9, 0},
      gru0_bias,
      gru0_recurrent_bias,
-     9},
+     NULL,
+     9,
+     0,
+     15,
+     0,
+     0},
     {qg_gru_reset_before,
+     qg_sigmoid,
+     qg_tanh,
      {gru1_input_codes, gru1_input_multipliers, gru1_input_shifts, 15, 9, 0},
      {gru1_recurrent_codes, gru1_recurrent_multipliers, gru1_recurrent_shifts, 15, 5, 0},
      gru1_bias,
      NULL,
-     5},
+     NULL,
+     5,
+     0,
+     15,
+     0,
+     0},
 };
 
-static const qg_dense head[] = {
+static const qg_dense dense[] = {
     {qg_relu,
      {dense0_codes, dense0_multipliers, dense0_shifts, 6, 5, 0},
      dense0_bias,
@@ -157,10 +173,16 @@ static const qg_dense head[] = {
 };
 
 const qg_model gesture_descriptor = {
+    qg_step,
+    kinds,
     grus,
-    head,
+    dense,
+    dense + 0,
+    NULL,
+    NULL,
     gesture_input_fraction_bits,
     digest,
+    4,
     2,
     2,
     1,
@@ -175,7 +197,7 @@ qg_scratch gesture_scratch_arrays(gesture_scratch *scratch)
     const qg_scratch arrays = {
         {scratch->u, scratch->r, scratch->n},
         scratch->product,
-        {scratch->dense[0], NULL},
+        {scratch->vectors[0], NULL},
     };
     return arrays;
 }
@@ -193,8 +215,9 @@ void gesture_step(gesture_state *state, gesture_scratch *scratch, const int16_t 
 
 void gesture_output(const gesture_state *state, gesture_scratch *scratch, int16_t outputs[GESTURE_OUTPUTS])
 {
-    const qg_scratch arrays = gesture_scratch_arrays(scratch);
-    qg_output(&gesture_descriptor, state->h, &arrays, outputs);
+    const int16_t *const x = state->h + (GESTURE_UNITS - 5); /* of the last GRU layer */
+    int16_t *const vectors[2] = {scratch->vectors[0], NULL};
+    qg_head(&gesture_descriptor, x, vectors, outputs);
 }
 
 int16_t gesture_input_from_counts(uint16_t feature, int32_t counts)

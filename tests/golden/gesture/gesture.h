@@ -17,8 +17,8 @@
 
 #include "quantgru.h"
 
-#if QG_SPEC_MAJOR != 1 || QG_EXPORT_FORMAT != 1
-#error "gesture needs a quantgru library of SPEC 1.0, export format 1: copy that of the same export"
+#if QG_SPEC_MAJOR != 1 || QG_SPEC_MINOR < 1 || QG_EXPORT_FORMAT != 2
+#error "gesture needs a quantgru library of SPEC 1.1, export format 2: copy that of the same export"
 #endif
 
 #define GESTURE_INPUTS 3
@@ -39,7 +39,11 @@
 extern "C" {
 #endif
 
-/* What a sequence leaves behind, 56 bytes: copy it to save it, copy it back to go on. */
+/* The model as data, for programs that work on any. */
+extern const qg_model gesture_descriptor;
+
+/* What a sequence leaves behind, 56 bytes: copy it to save it, copy it back to go on. After a reset, h may be
+ * written: a sequence can start from any state. */
 typedef struct gesture_state {
     int16_t h[GESTURE_UNITS]; /* s16f15 */
     uint16_t residual[GESTURE_UNITS];
@@ -52,7 +56,7 @@ typedef struct gesture_scratch {
     uint16_t r[GESTURE_UNITS]; /* u16f15 */
     int16_t n[GESTURE_UNITS];  /* s16f15 */
     int16_t product[5];
-    int16_t dense[1][6];
+    int16_t vectors[1][6];
 } gesture_scratch;
 
 void gesture_reset(gesture_state *state);
@@ -62,16 +66,15 @@ void gesture_output(const gesture_state *state, gesture_scratch *scratch, int16_
 /* Runs a few stored steps and compares their check value: 0, or QG_SELFTEST_FAILED. Leaves the state reset. */
 int8_t gesture_selftest(gesture_state *state, gesture_scratch *scratch);
 
+/* `scratch` as the library takes it. */
+qg_scratch gesture_scratch_arrays(gesture_scratch *scratch);
+
 /* The raw value of input `feature` from sensor counts, saturated; for a model that was calibrated in counts. From a
  * float: see gesture_float.h. */
 int16_t gesture_input_from_counts(uint16_t feature, int32_t counts);
 
 /* GESTURE_INPUT_FRACTION_BITS in memory: read them with QG_READ_S8. */
 extern const int8_t gesture_input_fraction_bits[GESTURE_INPUTS];
-
-/* For programs that work on any model. */
-extern const qg_model gesture_descriptor;
-qg_scratch gesture_scratch_arrays(gesture_scratch *scratch);
 
 #ifdef __cplusplus
 }

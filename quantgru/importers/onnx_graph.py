@@ -1,0 +1,297 @@
+"""An ONNX file as plain data: nodes in order with their attributes, constants as arrays, inputs and outputs.
+
+A file may be damaged or made to harm: its size is limited, the data of each tensor must be as long as its shape says
+before an array is made of it, paths in it are not followed, and only the nodes that outputs need are looked at.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.errors import ConfigError, ModelError
+from quantgru.importers.chain import refuse
+from quantgru.importers.verify import first_line
+
+Array = npt.NDArray[Any]
+
+FILE_LIMIT: Final = 256 << 20  # bytes; a thousand times what a microcontroller holds
+NODE_LIMIT: Final = 100_000
+OLDEST_OPSET: Final = 7  # before, GRU has other attributes
+
+# ONNX's numbers of element types: bytes an element, and the field that holds elements which are not raw.
+_ELEMENTS: Final[dict[int, tuple[int, str]]] = {
+    1: (4, "float_data"),
+    2: (1, "int32_data"),  # uint8
+    3: (1, "int32_data"),  # int8
+    4: (2, "int32_data"),  # uint16
+    5: (2, "int32_data"),  # int16
+    6: (4, "int32_data"),
+    7: (8, "int64_data"),
+    9: (1, "int32_data"),  # bool
+    10: (2, "int32_data"),  # float16
+    11: (8, "double_data"),
+    12: (4, "uint64_data"),  # uint32
+    13: (8, "uint64_data"),
+    16: (2, "int32_data"),  # bfloat16
+}
+FLOATS: Final = frozenset((1, 10, 11, 16))
+_TENSOR, _GRAPHS, _SPARSE = 4, (5, 10), (11, 12)  # numbers of attribute types
+
+_DAMAGED: Final = "the file is damaged, or was never checked; export it again, and try onnx.checker.check_model"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation. `attributes` has a default of ONNX's for each that the file leaves out, if there is one."""
+
+    kind: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    opset: int
+
+    @property
+    def where(self) -> str:
+        return f"node {_short(self.name or next(filter(None, self.outputs), ''))} ({self.kind})"
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """An input; dims of None are free."""
+
+    name: str
+    dims: tuple[int | None, ...]
+    integer: bool
+
+
+@dataclass(frozen=True)
+class Graph:
+    producer: str
+    opset: int
+    inputs: tuple[GraphInput, ...]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, Array]
+    nodes: tuple[Node, ...]
+    n_bytes: int
+
+
+def read_graph(path: Path) -> Graph:
+    """The graph of a file. Raises ModelError, ConfigError where onnx is not installed."""
+    where = f"ONNX file {path}"
+    onnx = _onnx()
+    size = path.stat().st_size
+    if size > FILE_LIMIT:
+        raise ModelError(f"{where}: {size} bytes, allowed are {FILE_LIMIT}")
+    with open(path, "rb") as file:
+        content = file.read(FILE_LIMIT + 1)
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except Exception as error:  # google.protobuf.message.DecodeError, which may be in another place in another version
+        raise ModelError(f"{where}: not an ONNX model ({first_line(error)}); {_DAMAGED}") from None
+    opset = _opset(where, model, onnx.defs.onnx_opset_version())
+    if model.functions:
+        model = _inlined(where, model, onnx)
+    return _Reader(where, model, opset, onnx).graph(len(content))
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnx.inliner
+    except ImportError:
+        raise ConfigError("reading .onnx files needs onnx, which is not installed: pip install quantgru[onnx]") from None
+    return onnx
+
+
+def _opset(where: str, model: Any, newest: int) -> int:
+    versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    version = versions.get("ai.onnx", 0)
+    if not OLDEST_OPSET <= version <= newest:
+        found = f"opset {version}" if version else "no version of ONNX's operators"
+        raise ModelError(
+            f"{where}: {found}, supported are opsets {OLDEST_OPSET} ... {newest} (the newest of the installed onnx "
+            "package); export it with another opset_version, or update onnx"
+        )
+    return int(version)
+
+
+def _inlined(where: str, model: Any, onnx: Any) -> Any:
+    """The model with the bodies of its own functions in place of their calls."""
+    n_nodes = _expanded_count(where, model)
+    if n_nodes > NODE_LIMIT:
+        raise ModelError(f"{where}: {n_nodes} nodes with its functions written out, allowed are {NODE_LIMIT}")
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:  # of the library, about what the file says
+        raise ModelError(f"{where}: its functions cannot be written out ({first_line(error)}); {_DAMAGED}") from None
+
+
+def _expanded_count(where: str, model: Any) -> int:
+    """Nodes after inlining, counted without doing it. Raises ModelError where a function calls itself."""
+    functions = {(function.domain, function.name): function for function in model.functions}
+    counts: dict[tuple[str, str], int] = {}
+
+    def count(nodes: Any) -> int:
+        return sum(counts.get((node.domain, node.op_type), 1) for node in nodes)
+
+    for _ in functions:  # each round settles those that call only settled ones; a chain of calls needs one round each
+        for key, function in functions.items():
+            calls = {(node.domain, node.op_type) for node in function.node} & functions.keys()
+            if key not in counts and calls <= counts.keys():
+                counts[key] = count(function.node)
+        if len(counts) == len(functions):
+            return count(model.graph.node)
+    raise ModelError(f"{where}: functions that call themselves, or two of the same name; {_DAMAGED}")
+
+
+class _Reader:
+    """Turns a ModelProto into a `Graph`."""
+
+    def __init__(self, where: str, model: Any, opset: int, onnx: Any) -> None:
+        self.where = where
+        self.model = model
+        self.opset = opset
+        self.onnx = onnx
+        self._schemas: dict[str, Any] = {}
+
+    def graph(self, n_bytes: int) -> Graph:
+        graph = self.model.graph
+        if len(graph.node) > NODE_LIMIT:
+            raise ModelError(f"{self.where}: {len(graph.node)} nodes, allowed are {NODE_LIMIT}")
+        outputs = tuple(entry.name for entry in graph.output)
+        if not outputs:
+            raise ModelError(f"{self.where}: a graph without outputs; {_DAMAGED}")
+        needed = _needed(graph.node, outputs)
+        used = {name for node in needed for name in node.input} | set(outputs)
+        sparse = {entry.values.name for entry in graph.sparse_initializer} & used
+        if sparse:
+            raise refuse(f"tensor {_short(min(sparse))}", "sparse", "export dense weights")
+        constants = {entry.name: self.tensor(entry) for entry in graph.initializer if entry.name in used}
+        inputs = tuple(
+            self._input(entry) for entry in graph.input if entry.name in used and entry.name not in constants
+        )
+        nodes = tuple(self._node(node) for node in needed)
+        self._refuse_second_names([*constants, *(entry.name for entry in inputs), *_results(nodes)])
+        return Graph(self.model.producer_name, self.opset, inputs, outputs, constants, nodes, n_bytes)
+
+    def _refuse_second_names(self, names: Iterable[str]) -> None:
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise ModelError(f"{self.where}: two tensors of the name {_short(name)}; {_DAMAGED}")
+            seen.add(name)
+
+    def _input(self, entry: Any) -> GraphInput:
+        where = f"input {_short(entry.name)}"
+        kind = entry.type.tensor_type
+        if kind.elem_type not in _ELEMENTS:
+            raise refuse(where, f"of type {kind.elem_type or 'other than a tensor'}", "give it a tensor of numbers")
+        if not kind.HasField("shape"):
+            raise refuse(where, "no shape", "export it with shapes; those of steps and batch may be free")
+        dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
+        if any(dim is not None and dim < 1 for dim in dims):
+            raise refuse(where, f"shape {list(dims)}", "give it sizes of 1 or more, or names for free ones")
+        return GraphInput(entry.name, dims, kind.elem_type not in FLOATS)
+
+    def _node(self, node: Any) -> Node:
+        described = Node(node.op_type[:60], node.name, tuple(node.input), tuple(node.output), {}, self.opset)
+        if node.domain not in ("", "ai.onnx"):
+            raise refuse(
+                described.where, f"an operator of domain {_short(node.domain)}", "export it with ONNX's own operators"
+            )
+        schema = self._schema(described)
+        attributes = {
+            name: self._value(attribute.default_value)
+            for name, attribute in schema.attributes.items()
+            if attribute.default_value.type
+        }
+        for attribute in node.attribute:
+            if attribute.type in _GRAPHS or attribute.HasField("g"):
+                raise refuse(
+                    described.where,
+                    "has a graph of its own",
+                    "export without loops and conditions: Keras on TensorFlow writes them, load its .keras file instead",
+                )
+            expected = schema.attributes.get(attribute.name)
+            if expected is None or int(expected.type.value) != attribute.type or attribute.ref_attr_name:
+                raise ModelError(
+                    f"{described.where}: attribute {_short(attribute.name)} is none of opset {self.opset}; {_DAMAGED}"
+                )
+            attributes[attribute.name] = self._value(attribute)
+        return Node(described.kind, node.name, described.inputs, described.outputs, attributes, self.opset)
+
+    def _schema(self, node: Node) -> Any:
+        """What ONNX says of the operator. Raises ModelError where there is none, or the node has not its form."""
+        if node.kind not in self._schemas:
+            try:
+                self._schemas[node.kind] = self.onnx.defs.get_schema(node.kind, self.opset, "")
+            except self.onnx.defs.SchemaError:
+                raise refuse(node.where, f"no operator of opset {self.opset}") from None
+        schema = self._schemas[node.kind]
+        fits = schema.min_input <= len(node.inputs) <= schema.max_input
+        if schema.deprecated or not fits or not schema.min_output <= len(node.outputs) <= schema.max_output:
+            raise ModelError(
+                f"{node.where}: {len(node.inputs)} inputs and {len(node.outputs)} outputs, which the operator has not in "
+                f"opset {self.opset}; {_DAMAGED}"
+            )
+        return schema
+
+    def _value(self, attribute: Any) -> Any:
+        """float, int, str, an array, or a tuple of such."""
+        if attribute.type in _SPARSE:
+            raise refuse(f"attribute {_short(attribute.name)}", "a sparse tensor", "export dense weights")
+        if attribute.type == _TENSOR:
+            return self.tensor(attribute.t)
+        value = self.onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            return value.decode(errors="replace")
+        if isinstance(value, (int, float)):
+            return value
+        return tuple(entry.decode(errors="replace") if isinstance(entry, bytes) else entry for entry in value)
+
+    def tensor(self, tensor: Any) -> Array:
+        """A read-only array. Raises ModelError where the data are not as many as the shape says, or are elsewhere."""
+        where = f"tensor {_short(tensor.name)}"
+        if tensor.data_location or tensor.external_data:
+            raise refuse(where, "its data are in another file", "save a single file: onnx.save(onnx.load(path), new)")
+        if tensor.data_type not in _ELEMENTS:
+            raise refuse(where, f"elements of type {tensor.data_type}", "export floating point weights")
+        n_bytes, field = _ELEMENTS[tensor.data_type]
+        count = prod(tensor.dims)
+        raw = tensor.HasField("raw_data")
+        found = len(tensor.raw_data) if raw else len(getattr(tensor, field))
+        if tensor.HasField("segment") or min(tensor.dims, default=0) < 0 or found != count * (n_bytes if raw else 1):
+            shape = _short(str(list(tensor.dims)))
+            raise ModelError(f"{where}: shape {shape} with {found} {'bytes' if raw else 'elements'}; {_DAMAGED}")
+        array = np.asarray(self.onnx.numpy_helper.to_array(tensor))
+        return array.astype(np.float32) if tensor.data_type == 16 else array
+
+
+def _needed(nodes: Sequence[Any], outputs: Sequence[str]) -> list[Any]:
+    """The nodes that the outputs depend on, in order."""
+    wanted, needed = set(outputs), []
+    for node in reversed(nodes):
+        if wanted.intersection(filter(None, node.output)):
+            wanted.update(node.input)
+            needed.append(node)
+    return needed[::-1]
+
+
+def _results(nodes: Iterable[Node]) -> list[str]:
+    return [name for node in nodes for name in node.outputs if name]
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 60 else name[:57] + "...")
+
+
+__all__ = ["FLOATS", "Graph", "GraphInput", "Node", "read_graph"]
