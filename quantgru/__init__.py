@@ -16,14 +16,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from quantgru.errors import ConfigError, DataError, DeviceError, ModelError, QuantgruError
+from quantgru.errors import ConfigError, DataError, DeviceError, ModelError, QuantgruError, QuantgruWarning
 
 if TYPE_CHECKING:
     from quantgru.explanation import explain
     from quantgru.exporter import export
     from quantgru.importers import from_arrays, load
     from quantgru.int_model import IntModel
-    from quantgru.model import Dense, FloatModel, Gru
+    from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
     from quantgru.on_board import BoardResult, run_on_board
     from quantgru.quantizer import quantize
     from quantgru.simulator import Stream, run, simulate
@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Bidirectional": "model",
     "Dense": "model",
+    "Embedding": "model",
     "FloatModel": "model",
     "Gru": "model",
     "IntModel": "int_model",
+    "Reverse": "model",
     "Stream": "simulator",
     "BoardResult": "on_board",
     "explain": "explanation",
@@ -48,16 +51,20 @@ _HOMES = {
 }
 
 __all__ = [
+    "Bidirectional",
     "BoardResult",
     "ConfigError",
     "DataError",
     "Dense",
     "DeviceError",
+    "Embedding",
     "FloatModel",
     "Gru",
     "IntModel",
     "ModelError",
     "QuantgruError",
+    "QuantgruWarning",
+    "Reverse",
     "Stream",
     "explain",
     "export",

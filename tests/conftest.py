@@ -24,12 +24,15 @@ os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras
 import hypothesis
 import numpy as np
 import pytest
+from command_line import done, quantgru
 
 from quantgru.model import FloatModel
 from quantgru.model.file import load as load_float_model
 from quantgru.sequences import load_npz
 
 ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "quantgru" / "demo"
+N_SEQUENCES = 6  # of the demo's test data, for commands
 INSTALL = re.compile(r"; install [^:]+: ")
 
 # The same commit gives the same result. To explore at random: pytest --hypothesis-profile=default
@@ -132,3 +135,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
             terminalreporter.line(f"            {command}")
     if in_ci():
         terminalreporter.line("FAILED: under CI=true a skipped test is a failure", red=True)
+
+
+@pytest.fixture(scope="session")
+def digits_qgru(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's model, quantized by the command line."""
+    path = tmp_path_factory.mktemp("model") / "digits.qgru"
+    calibration = DEMO / "digits_calibration.npz"
+    done(quantgru("quantize", DEMO / "digits.qgf", "--calibration", calibration, "-o", path))
+    return path
+
+
+@pytest.fixture
+def here(digits_qgru: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to work in, with a model, its source, and a few test sequences; no temporary file may stay in it."""
+    shutil.copy(digits_qgru, tmp_path / "m.qgru")
+    shutil.copy(DEMO / "digits.qgf", tmp_path / "m.qgf")
+    with np.load(DEMO / "digits.npz") as test:
+        np.savez(tmp_path / "x.npz", **{name: test[name][:N_SEQUENCES] for name in test.files})
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    assert not list(tmp_path.rglob(".*"))

@@ -292,7 +292,7 @@ def any_plans(draw: st.DrawFn, streaming: bool | None = None) -> Plan:
 
 def oracle_models(kinds: st.SearchStrategy[Plan] | None = None) -> st.SearchStrategy[oracle.Model]:
     """Models of the oracle's types; of plain GRU layers with a head, unless other kinds are asked for."""
-    return st.builds(random_model, kinds or plans(), st.integers(0, 2**32))
+    return st.builds(random_model, plans() if kinds is None else kinds, st.integers(0, 2**32))
 
 
 def int_models(kinds: st.SearchStrategy[Plan] | None = None) -> st.SearchStrategy[IntModel]:

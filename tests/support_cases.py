@@ -7,7 +7,7 @@ out. All models are tiny, with weights of rms 0.5 and biases that are all differ
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,10 +101,3 @@ def random_tokens(generator: np.random.Generator) -> np.ndarray:
     """[sequences, steps]"""
     return generator.integers(0, TOKENS, (SEQUENCES, STEPS))
 
-
-def combinations(of_source: Mapping[str, list[Any]]) -> Iterator[Functions]:
-    """All functions of a source: each gate with each candidate, with each kind of reset and biases."""
-    for gate in of_source["gate"]:
-        for candidate in of_source["candidate"]:
-            for reset, bias in of_source["reset"]:
-                yield Functions(gate, candidate, reset, bias)

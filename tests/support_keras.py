@@ -126,7 +126,9 @@ STRUCTURES: Final[dict[str, Callable[[Functions], keras.Model]]] = {
     "backwards": lambda f: _sequential(gru(f, go_backwards=True)),
     "dense before": lambda f: _sequential(_dense(f, 3), gru(f)),
     "dense between": lambda f: _sequential(gru(f, name="first"), _dense(f, 2), gru(f, name="second")),
-    "dense after": lambda f: _sequential(gru(f), layers.TimeDistributed(_dense(f, 2), name="each_step"), _dense(f, 2, "head")),
+    "dense after": lambda f: _sequential(
+        gru(f), layers.TimeDistributed(_dense(f, 2), name="each_step"), _dense(f, 2, "head")
+    ),
     "embedding": lambda f: _sequential(layers.Embedding(TOKENS, 2, name="embedding"), gru(f), shape=(None,)),
     "normalisation": _normalised,
     "given initial state": _given_state,

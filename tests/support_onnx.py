@@ -109,8 +109,10 @@ class Graph:
         """Y of one direction, without its axis."""
         return self.turned(self.add("Squeeze", y, self.constant([1], np.int64)))
 
-    def save(self, path: Path) -> Path:
-        outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in self.outputs]
+    def save(self, path: Path, rank: int) -> Path:
+        """The outputs have `rank` axes."""
+        float32 = onnx.TensorProto.FLOAT
+        outputs = [helper.make_tensor_value_info(name, float32, [None] * rank) for name in self.outputs]
         graph = helper.make_graph(self.nodes, "model", self.inputs, outputs, self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         onnx.checker.check_model(model)
@@ -267,10 +269,13 @@ STRUCTURES: Final[dict[str, Callable[[Graph], str]]] = {
 }
 
 
+ONE_VECTOR: Final = ("last step", "final states of both directions")
+
+
 def by_hand(structure: str, functions: Functions, folder: Path) -> Made:
     graph = Graph(functions, generator_of(structure, functions), functions.choose(True, False, False))
     graph.outputs.insert(0, STRUCTURES[structure](graph))
-    path = graph.save(folder / "model.onnx")
+    path = graph.save(folder / "model.onnx", rank=2 if structure in ONE_VECTOR else 3)
     return replace(run(structure, functions, Session(path, graph.time_first)), forms=(path,))
 
 

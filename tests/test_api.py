@@ -77,7 +77,7 @@ def test_import_loads_nothing_heavy() -> None:
 def test_outputs_of_every_step(stack: tuple[qg.FloatModel, qg.IntModel, np.ndarray]) -> None:
     model, int_model, x = stack
     exact, device = model.run(x), qg.simulate(int_model, x)
-    assert exact.shape == device.shape == (3, 9, 2)
+    assert exact.shape == device.shape == (3, 7, 2)
     assert exact.dtype == device.dtype == np.float64
     step = 2.0**-int_model.output_fraction_bits
     assert np.array_equal(device / step, np.round(device / step))
@@ -98,7 +98,7 @@ def test_a_list_of_unequal_lengths_is_a_batch(stack: tuple[qg.FloatModel, qg.Int
     for run, of in ((qg.FloatModel.run, model), (qg.simulate, int_model)):
         outputs = run(of, batch)  # type: ignore[operator]
         assert isinstance(outputs, list)
-        assert [y.shape for y in outputs] == [(9, 2), (1, 2), (5, 2)]
+        assert [y.shape for y in outputs] == [(7, 2), (1, 2), (5, 2)]
         for y, sequence in zip(outputs, batch, strict=True):
             assert np.allclose(y, run(of, sequence[None])[0], rtol=0, atol=1e-12)  # type: ignore[operator]
 
@@ -233,7 +233,7 @@ def test_a_board_behind_a_port(stack: tuple[qg.FloatModel, qg.IntModel, np.ndarr
     with launch(board_or_skip("host"), build_model(int_model)) as port:
         for given in (port, Path(port)):
             result = qg.run_on_board(int_model, [x[0], x[1][:1], x[2][:5]], port=given)
-            assert result.equal and result.steps == 15
+            assert result.equal and result.steps == 13
 
 
 def test_where_to_run_must_be_said_once(int_model: qg.IntModel, digits: Digits) -> None:

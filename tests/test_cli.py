@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import io
 import json
 import os
 import pty
@@ -22,14 +21,14 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from command_line import Result, assert_refused, done, finish, quantgru, start
 from hil_boards import board_or_skip, build_model
 
 import quantgru as qg
-from quantgru.cli.main import INTERRUPTED, NO_READER, cli, main
+from quantgru.cli.main import INTERRUPTED, NO_READER, cli
 from quantgru.hil.boards import launch
 from quantgru.sequences import Sequences
 from quantgru.simulator import Trace, check_values, run
@@ -39,71 +38,6 @@ MODELS = ROOT / "tests" / "models"
 DEMO = ROOT / "quantgru" / "demo"
 N_SEQUENCES = 6
 N_STEPS = 8 * N_SEQUENCES
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def quantgru(*arguments: str | Path) -> Result:
-    """The command line in this process, from its arguments to its exit code."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["quantgru", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-    code = end.value.code
-    assert code is None or isinstance(code, int)
-    return Result(code or 0, out.getvalue(), err.getvalue())
-
-
-def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
-    """The command line as a process of its own."""
-    command = [sys.executable, "-m", "quantgru", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, **{"stdout": pipe, "stderr": pipe, "text": True} | options)  # type: ignore
-
-
-def finish(process: subprocess.Popen[str]) -> Result:
-    out, err = process.communicate(timeout=60)
-    return Result(process.returncode, out, err)
-
-
-def done(result: Result) -> str:
-    """What a command printed that must have succeeded."""
-    assert (result.code, result.err) == (0, ""), result
-    return result.out
-
-
-def assert_refused(result: Result, *says: str) -> None:
-    """One line on stderr, exit code 2, and nothing that sounds like success."""
-    assert result.code == 2, result
-    assert result.err.startswith("quantgru: ") and result.err.endswith("\n") and result.err.count("\n") == 1, result.err
-    assert "equal" not in result.out and "wrote" not in result.out
-    for text in says:
-        assert text in result.err
-
-
-@pytest.fixture(scope="module")
-def digits_qgru(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "digits.qgru"
-    calibration = DEMO / "digits_calibration.npz"
-    done(quantgru("quantize", DEMO / "digits.qgf", "--calibration", calibration, "-o", path))
-    return path
-
-
-@pytest.fixture
-def here(digits_qgru: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder to work in, with a model, its source, and a few test sequences; no temporary file may stay in it."""
-    shutil.copy(digits_qgru, tmp_path / "m.qgru")
-    shutil.copy(DEMO / "digits.qgf", tmp_path / "m.qgf")
-    with np.load(DEMO / "digits.npz") as test:
-        np.savez(tmp_path / "x.npz", **{name: test[name][:N_SEQUENCES] for name in test.files})
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    assert not list(tmp_path.rglob(".*"))
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -122,7 +56,8 @@ def test_help_shows_an_example(command: str) -> None:
 
 def test_help_names_the_commands_in_the_order_of_work() -> None:
     out = done(quantgru("--help"))
-    positions = [out.index(f"\n  {name} ") for name in ("demo", "quantize", "inspect", "simulate", "export", "hil")]
+    order = ("demo", "formats", "quantize", "inspect", "explain", "simulate", "export", "hil")
+    positions = [out.index(f"\n  {name} ") for name in order]
     assert positions == sorted(positions)
 
 
@@ -160,7 +95,7 @@ def test_a_keras_file_all_the_way_to_a_board(tmp_path: Path, find_tool: Callable
     includes = [f"-I{out}", f"-I{out / 'quantgru' / 'include'}"]
     subprocess.run([find_tool("gcc"), "-std=c99", *includes, *sources, "-o", tmp_path / "example"], check=True)
     subprocess.run([tmp_path / "example"], check=True, stdout=subprocess.DEVNULL)
-    assert "27 of 27 steps equal" in done(quantgru("hil", model, "--input", x, "--board", "host"))
+    assert "21 of 21 steps equal" in done(quantgru("hil", model, "--input", x, "--board", "host"))
 
 
 def test_inspect_says_what_is_in_a_model(here: Path) -> None:
@@ -265,8 +200,10 @@ def test_the_shell_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mo
     shown = re.findall(r"^    quantgru (\w+) {1,9}(\S.*?)?(?: {3}.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
     commands = [[command, *shlex.split(arguments)] for command, arguments in shown]
     assert [command[0] for command in commands] == [
+        "formats",
         "quantize",
         "inspect",
+        "explain",
         "simulate",
         "export",
         "hil",
@@ -356,8 +293,8 @@ def test_a_file_that_is_no_float_model(here: Path) -> None:
         "folder.keras": "a folder",
         "integer.qgf": "holds 'integer model', expected a float model",
         "m.qgru": "is already quantized",
-        "x.npz": "file type '.npz'; supported are .keras and .qgf",
-        "gru.onnx": "an ONNX file",
+        "x.npz": "of which convention are its arrays?",
+        "gru.onnx": "model gru.onnx: ",
         "gru": "file type ''",
     }.items():
         assert_refused(quantgru(*(part.format(model=name) for part in COMMANDS["quantize"])), name, says)

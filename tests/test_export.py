@@ -1,36 +1,41 @@
-"""Exported C: golden files byte for byte, every compiler, and programs that compute the simulator's integers."""
+"""Exported C: golden files byte for byte, and every compiler without a warning. Programs: test_export_programs.py."""
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import oracle
 import pytest
+from conversions import from_oracle
+from strategies import REVERSE, BidirectionalPlan, DensePlan, EmbeddingPlan, GruPlan, Plan, random_model
+from support_export import (
+    CORTEX_M0,
+    CORTEX_M4,
+    GOLDEN,
+    NAMES,
+    ROOT,
+    WARNINGS,
+    FindTool,
+    includes,
+    library_sources,
+    load,
+    run_command,
+    try_command,
+)
 
 import quantgru as qg
 from quantgru.errors import ConfigError
 from quantgru.exporter import export, export_files
 from quantgru.exporter.layout import c_array, memory_order
-from quantgru.int_model.cost import cost
-from quantgru.simulator import run
-
-ROOT = Path(__file__).resolve().parent.parent
-GOLDEN = Path(__file__).resolve().parent / "golden"
-WARNINGS = ["-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
-CORTEX_M0 = ["-mcpu=cortex-m0", "-mthumb"]
-CORTEX_M4 = ["-mcpu=cortex-m4", "-mthumb"]
-
-FindTool = Callable[[str], str]
+from quantgru.int_model.cost import WorkShape, cost, work_shape
 
 
 @pytest.fixture(scope="module")
 def gesture() -> qg.IntModel:
-    return qg.IntModel.load(GOLDEN / "gesture.qgru")
+    return load("gesture")
 
 
 @pytest.fixture(scope="module")
@@ -40,31 +45,27 @@ def folder(gesture: qg.IntModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return directory
 
 
-def run_command(*command: str | Path, cwd: Path | None = None) -> str:
-    result = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}"
-    return result.stdout
-
-
-def includes(directory: Path) -> list[str]:
-    return [f"-I{directory}", f"-I{directory / 'quantgru' / 'include'}"]
-
-
-def library_sources(directory: Path) -> list[Path]:
-    return sorted((directory / "quantgru" / "src").glob("*.c"))
-
-
-def model_sources(directory: Path, name: str) -> list[Path]:
-    return [directory / f"{name}.c", directory / f"{name}_selftest.c"]
+def plain_model(*layers: object, **values: object) -> qg.IntModel:
+    """A random model of these layers."""
+    n_inputs = 1 if isinstance(layers[0], EmbeddingPlan) else 3
+    return from_oracle(random_model(Plan(n_inputs, layers=layers, **values), seed=1))
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------
 
 
-def test_files_are_the_golden_ones_byte_for_byte(gesture: qg.IntModel) -> None:
-    files = export_files(gesture, "gesture")
-    golden = {path.name: path.read_text(encoding="utf-8") for path in (GOLDEN / "gesture").iterdir()}
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_the_golden_ones_byte_for_byte(name: str) -> None:
+    files = export_files(load(name), name)
+    golden = {path.name: path.read_text(encoding="utf-8") for path in (GOLDEN / name).iterdir()}
     assert {path: text for path, text in files.items() if not path.startswith("quantgru/")} == golden
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lines_are_no_longer_than_those_of_the_library(name: str) -> None:
+    for path in (GOLDEN / name).glob("*.[ch]"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert len(line) <= 120 or "Digest" in line, f"{path}: {line}"
 
 
 def test_the_library_comes_along_unchanged(gesture: qg.IntModel) -> None:
@@ -78,9 +79,10 @@ def test_the_library_comes_along_unchanged(gesture: qg.IntModel) -> None:
     ).read_text(encoding="utf-8")
 
 
-def test_a_name_changes_identifiers_but_no_number(gesture: qg.IntModel) -> None:
-    renamed = export_files(gesture, "kws")["kws.c"]
-    assert renamed == export_files(gesture, "gesture")["gesture.c"].replace("gesture", "kws").replace("GESTURE", "KWS")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_changes_identifiers_but_no_number(name: str) -> None:
+    renamed = export_files(load(name), "kws")["kws.c"]
+    assert renamed == export_files(load(name), name)[f"{name}.c"].replace(name, "kws").replace(name.upper(), "KWS")
 
 
 @pytest.mark.parametrize(
@@ -109,11 +111,24 @@ def test_a_name_that_is_no_c_identifier_is_refused(name: str, gesture: qg.IntMod
     assert not (tmp_path / "out").exists()
 
 
-def test_layer_names_cannot_leave_a_comment(gesture: qg.IntModel) -> None:
-    hostile = replace(gesture.grus[0], name="*/ int evil; /*\n#error \\")
-    model = replace(gesture, layers=(hostile, *gesture.layers[1:]))
+def test_names_that_belong_to_others_are_refused(gesture: qg.IntModel, tmp_path: Path) -> None:
+    for name in ("string", "signal", "Math", "qg", "QG", "help", "install"):
+        with pytest.raises(ConfigError, match="no system header, no target of CMake, not 'qg'"):
+            export(gesture, tmp_path / "out", name)
+
+
+def test_layer_names_cannot_leave_a_comment() -> None:
+    evil = "*/ int evil; /*\n#error \\"
+    model = load("gesture")
+    model = replace(model, layers=(replace(model.grus[0], name=evil), *model.layers[1:]))
     source = export_files(model, "gesture")["gesture.c"]
-    assert "/* GRU _/ int evil_ /___error _: 3 inputs, 9 units, reset after */" in source
+    assert "/* GRU _/ int evil_ /___error _: 3 inputs, 9 units, reset after, gates sigmoid, candidate tanh */" in source
+    model = load("phrase")
+    model = replace(model, layers=tuple(replace(layer, name=evil) for layer in model.layers))
+    source = export_files(model, "phrase")["phrase.c"]
+    assert "/* Embedding _/ int evil_ /___error _: 11 tokens, 5 outputs */" in source
+    assert "/* GRU _/ int evil_ /___error _ backward: 5 inputs, 4 units, reset before," in source
+    assert "int evil;" not in source
 
 
 def test_units_stand_in_the_header_and_cannot_leave_their_comment(gesture: qg.IntModel) -> None:
@@ -121,6 +136,19 @@ def test_units_stand_in_the_header_and_cannot_leave_their_comment(gesture: qg.In
     header = export_files(model, "gesture")["gesture.h"]
     assert " * In _/ evil, m/s^2, x_y */" in header
     assert " * In uV, degC, %, m/s^2 */" in header
+
+
+def test_the_header_says_what_a_caller_must_know() -> None:
+    header = export_files(load("valve"), "valve")["valve.h"]
+    assert " * Steps are given from the last to the first: the model reads sequences from their end.\n" in header
+    assert " * A step at which each input, in real units, is -1 is padding: leave it out, it is no step.\n" in header
+    assert " * A sequence starts from an initial state that belongs to the model, not from zeros.\n" in header
+    assert "int16_t h[VALVE_UNITS]; /* 9 of s16f12, then 3 of s16f15, then 2 of s16f13 */" in header
+    header = export_files(load("phrase"), "phrase")["phrase.h"]
+    assert " * The input is the number of a token, 0 ... 10; others count as the nearest of these.\n" in header
+    assert " * A step at which the token is 0 is padding: leave it out, it is no step.\n" in header
+    for note in ("from the last to the first", "padding", "initial state that", "token"):
+        assert note not in export_files(load("gesture"), "gesture")["gesture.h"]
 
 
 def test_memory_order_of_a_block_and_the_rows_that_are_left() -> None:
@@ -151,6 +179,54 @@ def test_a_folder_that_is_a_file_is_refused(gesture: qg.IntModel, tmp_path: Path
     assert (tmp_path / "out").read_text() == "mine"
 
 
+# ---- the longest sequence ------------------------------------------------------------------------------------------
+
+
+def steps_of(model: qg.IntModel, **options: int) -> int:
+    header = export_files(model, "net", **options)["net.h"]
+    return int(header.split("#define NET_STEPS ")[1].split()[0])
+
+
+@pytest.mark.parametrize(
+    ("notes", "steps"),
+    [
+        ({"calibration": {"longest": 300}}, 300),
+        ({"calibration": {"longest": 1}}, 8),  # the self-test has 8
+        ({"calibration": {"longest": 70000}}, 64),
+        ({"calibration": {"longest": "many"}}, 64),
+        ({"calibration": 5}, 64),
+        ({}, 64),
+    ],
+)
+def test_the_longest_sequence_is_that_of_the_calibration_data(notes: dict[str, object], steps: int) -> None:
+    assert steps_of(replace(load("phrase"), notes=notes)) == steps
+
+
+def test_the_longest_sequence_can_be_said(tmp_path: Path) -> None:
+    assert [steps_of(load("phrase"), max_steps=steps) for steps in (1, 200, 65535)] == [1, 200, 65535]
+    export(load("phrase"), tmp_path, "net", max_steps=77)
+    assert "#define NET_STEPS 77\n" in (tmp_path / "net.h").read_text()
+
+
+@pytest.mark.parametrize("max_steps", [0, -1, 65536, 2.0, True, "8"])
+def test_a_number_of_steps_that_is_none_is_refused(max_steps: object, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"max_steps .*, expected a number of steps, 1 \.\.\. 65535"):
+        export(load("phrase"), tmp_path / "out", max_steps=max_steps)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_runs_step_by_step_has_no_longest_sequence(gesture: qg.IntModel) -> None:
+    with pytest.raises(ConfigError, match="model 'gesture': runs step by step, any number of steps; leave out max"):
+        export_files(gesture, "gesture", max_steps=8)
+
+
+def test_one_vector_needs_no_memory_for_steps() -> None:
+    both = BidirectionalPlan(GruPlan(3), GruPlan(3), oracle.MERGE_AVE, final=1)
+    model = plain_model(both, DensePlan(2), last_step=1)
+    assert steps_of(model) == 65535
+    assert "rows" not in export_files(model, "net")["net.h"].replace("work->rows", "")
+
+
 # ---- compilers -----------------------------------------------------------------------------------------------------
 
 COMPILERS = {
@@ -168,61 +244,57 @@ def test_every_compiler_takes_every_file_without_a_warning(
     target: str, folder: Path, find_tool: FindTool, tmp_path: Path
 ) -> None:
     compiler, *options = COMPILERS[target]
-    for source in [*folder.glob("*.c"), *library_sources(folder)]:
-        run_command(
-            find_tool(compiler), *options, "-O2", *WARNINGS, *includes(folder), "-c", source, "-o", tmp_path / "out.o"
-        )
-
-
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
-@pytest.mark.parametrize("option", ["-O0", "-O3", "-fsanitize=undefined,address"])
-def test_the_example_runs_and_its_selftest_passes(
-    compiler: str, option: str, folder: Path, find_tool: FindTool, tmp_path: Path
-) -> None:
     sources = [*folder.glob("*.c"), *library_sources(folder)]
-    stop = ["-fno-sanitize-recover=all"] if "sanitize" in option else []
-    program = tmp_path / "example"
-    run_command(find_tool(compiler), "-std=c99", option, *stop, *includes(folder), *sources, "-o", program)
-    run_command(program)
+    for name in NAMES[1:]:
+        export(load(name), tmp_path / name)
+        sources += (tmp_path / name).glob("*.c")
+    for source in sources:
+        search = [f"-I{source.parent}", *includes(folder)]
+        run_command(find_tool(compiler), *options, "-O2", *WARNINGS, *search, "-c", source, "-o", tmp_path / "out.o")
 
 
-def test_cmake_builds_the_example_and_two_models_in_one_program(
-    gesture: qg.IntModel, find_tool: FindTool, tmp_path: Path
-) -> None:
+def test_cmake_builds_the_example_and_three_models_in_one_program(find_tool: FindTool, tmp_path: Path) -> None:
     cmake = find_tool("cmake")
-    export(gesture, tmp_path / "gesture")
-    export(gesture, tmp_path / "kws", "kws")
+    export(load("gesture"), tmp_path / "gesture")
+    export(load("gesture"), tmp_path / "kws", "kws")
+    export(load("phrase"), tmp_path / "phrase")
     run_command(cmake, "-S", tmp_path / "gesture", "-B", tmp_path / "alone")
     run_command(cmake, "--build", tmp_path / "alone")
     run_command(tmp_path / "alone" / "gesture_example")
     (tmp_path / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.13)\nproject(both C)\nadd_subdirectory(gesture)\nadd_subdirectory(kws)\n"
-        "add_executable(both both.c)\ntarget_link_libraries(both PRIVATE gesture kws)\n"
+        "cmake_minimum_required(VERSION 3.13)\nproject(all C)\n"
+        "add_subdirectory(gesture)\nadd_subdirectory(kws)\nadd_subdirectory(phrase)\n"
+        "add_executable(together together.c)\ntarget_link_libraries(together PRIVATE gesture kws phrase)\n"
     )
-    (tmp_path / "both.c").write_text(
-        '#include "gesture.h"\n#include "kws.h"\n'
+    (tmp_path / "together.c").write_text(
+        '#include "gesture.h"\n#include "kws.h"\n#include "phrase.h"\n'
         "int main(void)\n{\n    gesture_state a;\n    gesture_scratch shared;\n"
-        "    kws_state b;\n    kws_scratch other;\n"
-        "    return gesture_selftest(&a, &shared) != 0 || kws_selftest(&b, &other) != 0;\n}\n"
+        "    kws_state b;\n    kws_scratch other;\n    phrase_work work;\n"
+        "    return gesture_selftest(&a, &shared) != 0 || kws_selftest(&b, &other) != 0 || phrase_selftest(&work) != 0;\n"
+        "}\n"
     )
     run_command(cmake, "-S", tmp_path, "-B", tmp_path / "build")
     run_command(cmake, "--build", tmp_path / "build")
-    run_command(tmp_path / "build" / "both")
+    run_command(tmp_path / "build" / "together")
 
 
-@pytest.mark.parametrize("version", ["QG_SPEC_MAJOR", "QG_EXPORT_FORMAT"])
+@pytest.mark.parametrize(
+    ("version", "other"),
+    [("QG_SPEC_MAJOR 1", "QG_SPEC_MAJOR 2"), ("QG_SPEC_MINOR 1", "QG_SPEC_MINOR 0")]
+    + [("QG_EXPORT_FORMAT 2", f"QG_EXPORT_FORMAT {number}") for number in (1, 3)],
+)
 def test_a_library_of_another_version_does_not_compile(
-    version: str, folder: Path, find_tool: FindTool, tmp_path: Path
+    version: str, other: str, folder: Path, find_tool: FindTool, tmp_path: Path
 ) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     header = tmp_path / "copy" / "quantgru" / "include" / "quantgru.h"
     text = header.read_text()
-    assert f"#define {version} 1\n" in text
-    header.write_text(text.replace(f"#define {version} 1\n", f"#define {version} 2\n"))
-    command = [find_tool("gcc"), "-c", str(tmp_path / "copy" / "gesture.c"), "-o", str(tmp_path / "o")]
-    result = subprocess.run([*command, *includes(tmp_path / "copy")], capture_output=True, text=True, check=False)
+    assert f"#define {version}\n" in text
+    header.write_text(text.replace(f"#define {version}\n", f"#define {other}\n"))
+    command = [find_tool("gcc"), "-c", tmp_path / "copy" / "gesture.c", "-o", tmp_path / "o"]
+    result = try_command(*command, *includes(tmp_path / "copy"))
     assert result.returncode != 0
-    assert "gesture needs a quantgru library of SPEC 1.0, export format 1" in result.stderr
+    assert "gesture needs a quantgru library of SPEC 1.1, export format 2" in result.stderr
 
 
 def test_a_model_too_large_for_an_avr_says_so(find_tool: FindTool, tmp_path: Path) -> None:
@@ -230,205 +302,104 @@ def test_a_model_too_large_for_an_avr_says_so(find_tool: FindTool, tmp_path: Pat
     shapes = ((3, 105, 2), (3, 105, 105), (3, 105), (105,))  # 33,075 weights in U: one array too large
     gru = qg.Gru("wide", "after", *(rng.normal(size=shape) / 10 for shape in shapes))
     model = qg.quantize(qg.FloatModel((gru,), last_step=True), rng.normal(size=(2, 5, 2)))
+    assert_too_large(model, "37309 bytes of constants, the largest array 33075", find_tool, tmp_path)
+
+
+def test_an_embedding_too_large_for_an_avr_says_so(find_tool: FindTool, tmp_path: Path) -> None:
+    model = plain_model(EmbeddingPlan(4096, 8), GruPlan(1))  # 32,768 bytes: one more than an array can have
+    assert_too_large(model, "32873 bytes of constants, the largest array 32768", find_tool, tmp_path)
+
+
+def assert_too_large(model: qg.IntModel, message: str, find_tool: FindTool, tmp_path: Path) -> None:
+    """For an AVR, and for no other."""
     export(model, tmp_path / "wide", "wide")
-    command = ["-c", str(tmp_path / "wide" / "wide.c"), "-o", str(tmp_path / "o"), *includes(tmp_path / "wide")]
-    avr = [find_tool("avr-gcc"), "-mmcu=atmega2560"]
-    result = subprocess.run([*avr, *command], capture_output=True, text=True, check=False)
+    command = ["-c", tmp_path / "wide" / "wide.c", "-o", tmp_path / "o", *includes(tmp_path / "wide")]
+    result = try_command(find_tool("avr-gcc"), "-mmcu=atmega2560", *command)
     assert result.returncode != 0
-    assert "wide: 37309 bytes of constants, the largest array 33075; an AVR reads 64 KB in all" in result.stderr
+    assert f"wide: {message}; an AVR reads 64 KB in all" in result.stderr
     run_command(find_tool("gcc"), *command)
 
 
-def test_names_that_belong_to_others_are_refused(gesture: qg.IntModel, tmp_path: Path) -> None:
-    for name in ("string", "signal", "Math", "qg", "QG", "help", "install"):
-        with pytest.raises(ConfigError, match="no system header, no target of CMake, not 'qg'"):
-            export(gesture, tmp_path / "out", name)
+def test_steps_out_of_range_do_not_compile(find_tool: FindTool, tmp_path: Path) -> None:
+    export(load("phrase"), tmp_path)
+    command = [find_tool("gcc"), "-c", tmp_path / "phrase.c", "-o", tmp_path / "o", *includes(tmp_path)]
+    for steps in (1, 65535):
+        run_command(*command, f"-DPHRASE_STEPS={steps}")
+    for steps in (0, 65536):
+        assert "PHRASE_STEPS: expected 1 ... 65535" in try_command(*command, f"-DPHRASE_STEPS={steps}").stderr
 
 
-# ---- numbers -------------------------------------------------------------------------------------------------------
-
-STEPS_PROGRAM = """\
-#include "gesture.h"
-#include <stdio.h>
-
-int main(void)
-{
-    gesture_state state;
-    gesture_scratch scratch;
-    int16_t inputs[GESTURE_INPUTS];
-    int16_t outputs[GESTURE_OUTPUTS];
-    gesture_reset(&state);
-    for (;;) {
-        for (int i = 0; i < GESTURE_INPUTS; ++i) {
-            int value;
-            if (scanf("%d", &value) != 1) {
-                return 0;
-            }
-            inputs[i] = (int16_t)value;
-        }
-        gesture_step(&state, &scratch, inputs);
-        gesture_output(&state, &scratch, outputs);
-        for (int i = 0; i < GESTURE_UNITS; ++i) {
-            printf("%d %u %u %u %d ", state.h[i], state.residual[i], scratch.u[i], scratch.r[i], scratch.n[i]);
-        }
-        for (int i = 0; i < GESTURE_OUTPUTS; ++i) {
-            printf("%d ", outputs[i]);
-        }
-        printf("\\n");
-    }
-}
-"""
+def test_the_test_firmware_refuses_a_model_that_needs_whole_sequences(find_tool: FindTool, tmp_path: Path) -> None:
+    export(load("phrase"), tmp_path, "model")
+    harness, port = ROOT / "firmware" / "harness", ROOT / "firmware" / "ports" / "host"
+    command = ["-c", harness / "harness.c", "-o", tmp_path / "o", *includes(tmp_path), f"-I{harness}", f"-I{port}"]
+    result = try_command(find_tool("gcc"), *command)
+    assert result.returncode != 0
+    errors = [line for line in result.stderr.splitlines() if "error:" in line]
+    assert "this model needs whole sequences" in errors[0]
 
 
-def test_steps_outputs_and_gates_equal_the_simulators(
-    gesture: qg.IntModel, folder: Path, find_tool: FindTool, tmp_path: Path
-) -> None:
-    (tmp_path / "steps.c").write_text(STEPS_PROGRAM)
-    sources = [*model_sources(folder, "gesture"), *library_sources(folder), tmp_path / "steps.c"]
-    run_command(find_tool("gcc"), "-std=c99", "-O2", *includes(folder), *sources, "-o", tmp_path / "steps")
-    raw = np.random.default_rng(0).integers(-(2**15), 2**15, (1, 200, 3))
-    printed = subprocess.run(
-        [tmp_path / "steps"], input=" ".join(map(str, raw.ravel())), capture_output=True, text=True, check=True
-    ).stdout
-    board = np.array([line.split() for line in printed.splitlines()], dtype=np.int64)
-    trace = run(gesture, raw, raw_input=True, trace=True).trace
-    assert trace is not None
-    columns = [
-        np.stack([layer.h, layer.residual, layer.u, layer.r, layer.n], axis=-1)[0].reshape(200, -1)
-        for layer in (
-            # int64, so that the five kinds stack without a wrap
-            type(layer)(*(getattr(layer, name).astype(np.int64) for name in ("h", "residual", "u", "r", "n")))
-            for layer in trace.layers
-        )
-    ]
-    assert np.array_equal(board, np.concatenate([*columns, trace.outputs[0]], axis=1))
+# ---- costs ---------------------------------------------------------------------------------------------------------
+
+EIGHT = GruPlan(8)
+BOTH = BidirectionalPlan(GruPlan(4), GruPlan(4, oracle.RESET_BEFORE))
 
 
-AVR_PROGRAM = """\
-#include "gesture.h"
-#include <avr/interrupt.h>
-#include <avr/io.h>
-#include <avr/sleep.h>
-
-static gesture_state state;
-static gesture_scratch scratch;
-
-static void put(char letter)
-{
-    while ((UCSR0A & (1 << UDRE0)) == 0) {
-    }
-    UDR0 = letter;
-}
-
-int main(void)
-{
-    UBRR0 = 0;
-    UCSR0B = 1 << TXEN0;
-    put(gesture_selftest(&state, &scratch) == 0 ? 'P' : 'F');
-    put('\\n');
-    while ((UCSR0A & (1 << UDRE0)) == 0) {
-    }
-    cli();
-    sleep_mode(); /* with interrupts off: the simulator ends */
-    return 0;
-}
-"""
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ((EIGHT,), WorkShape(8, 0, 0, 0)),
+        ((EIGHT, GruPlan(5, oracle.RESET_BEFORE), DensePlan(2)), WorkShape(13, 5, 0, 0)),
+        ((EIGHT, DensePlan(9), DensePlan(2)), WorkShape(8, 0, 1, 9)),
+        ((EIGHT, DensePlan(9), DensePlan(7), DensePlan(6), DensePlan(20)), WorkShape(8, 0, 2, 9)),
+        ((DensePlan(9), EIGHT, DensePlan(7), EIGHT, DensePlan(20)), WorkShape(16, 0, 1, 9)),
+        ((EmbeddingPlan(3, 6), REVERSE, DensePlan(4), REVERSE, EIGHT), WorkShape(8, 0, 2, 6)),
+        # Whole sequences. Both directions of the first layer read the inputs: a row holds what they put out.
+        ((BOTH,), WorkShape(4, 4, 0, 0, state_units=4, row_values=8)),
+        ((replace(BOTH, merge=oracle.MERGE_SUM),), WorkShape(4, 4, 0, 0, state_units=4, row_values=4)),
+        ((EmbeddingPlan(3, 30), BOTH), WorkShape(4, 4, 1, 30, state_units=4, row_values=8)),
+        ((EmbeddingPlan(3, 30), DensePlan(5), BOTH), WorkShape(4, 4, 2, 30, state_units=4, row_values=9)),
+        ((EIGHT, DensePlan(5), REVERSE, EIGHT), WorkShape(8, 0, 1, 5, state_units=8, row_values=8)),
+        # The second reads rows of 8, and keeps them beside the 4 of its first direction.
+        ((BOTH, BOTH), WorkShape(4, 4, 0, 0, state_units=4, row_values=12)),
+        ((BOTH, replace(BOTH, final=1)), WorkShape(4, 4, 0, 0, state_units=8, row_values=8)),
+        ((replace(BOTH, final=1), DensePlan(3), DensePlan(2)), WorkShape(4, 4, 1, 3, state_units=8, row_values=0)),
+    ],
+)
+def test_work_space(layers: tuple[object, ...], expected: WorkShape) -> None:
+    assert work_shape(plain_model(*layers, last_step=1)) == expected
 
 
-@pytest.mark.parametrize("device", ["atmega2560", "atmega328p"])
-def test_the_selftest_passes_on_a_machine_with_an_int_of_16_bits(
-    device: str, folder: Path, find_tool: FindTool, tmp_path: Path
-) -> None:
-    (tmp_path / "main.c").write_text(AVR_PROGRAM)
-    sources = [*model_sources(folder, "gesture"), *library_sources(folder), tmp_path / "main.c"]
-    options = ["-std=c99", "-O2", f"-mmcu={device}", *includes(folder)]
-    run_command(find_tool("avr-gcc"), *options, *sources, "-o", tmp_path / "program.elf")
-    command = [find_tool("simavr"), "-m", device, "-f", "16000000", str(tmp_path / "program.elf")]
-    printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    letters = re.findall(r"[PF](?=\.)", printed.stdout + printed.stderr)
-    assert letters == ["P"], printed.stdout + printed.stderr
+def test_costs_by_hand() -> None:
+    """valve: 2 → 5 → 3 → 9 → 4 → 3 → 2 → 4 → 3 → 1."""
+    known = cost(load("valve"))
+    grus = 3 * 9 * (3 + 9) + 3 * 3 * (4 + 3) + 3 * 2 * (3 + 2)
+    assert (known.step_macs, known.head_macs) == (2 * 5 + 5 * 3 + 9 * 4 + grus, 2 * 4 + 4 * 3 + 3)
+    assert (known.state_bytes, known.scratch_bytes, known.row_bytes) == (4 * 14, 6 * 14 + 2 * 3 + 2 * 2 * 5, 0)
+    known = cost(load("phrase"))
+    assert (known.state_bytes, known.scratch_bytes, known.row_bytes) == (0, 10 * 9 + 2 * 9 + 2 * 9 + 2 * 6, 2 * 8)
 
 
-def test_a_wrong_weight_fails_the_selftest(folder: Path, find_tool: FindTool, tmp_path: Path) -> None:
-    shutil.copytree(folder, tmp_path / "copy")
-    source = tmp_path / "copy" / "gesture.c"
-    text = source.read_text()
-    changed = re.sub(r"(gru0_bias\[27\] QG_CONSTANT = \{\n    )(-?\d+)", lambda m: f"{m[1]}{int(m[2]) + 400}", text)
-    assert changed != text
-    source.write_text(changed)
-    sources = [*(tmp_path / "copy").glob("*.c"), *library_sources(tmp_path / "copy")]
-    run_command(find_tool("gcc"), *includes(tmp_path / "copy"), *sources, "-o", tmp_path / "example")
-    assert subprocess.run([tmp_path / "example"], check=False).returncode == 1
-
-
-FLOAT_PROGRAM = """\
-#include "gesture_float.h"
-#include <stdio.h>
-#include <stdlib.h>
-
-int main(void)
-{
-    char text[64];
-    while (scanf("%63s", text) == 1) {
-        for (uint16_t i = 0; i < GESTURE_INPUTS; ++i) {
-            printf("%d ", gesture_input_from_float(i, strtof(text, NULL)));
-        }
-    }
-    return 0;
-}
-"""
-
-
-def test_conversion_from_float_is_that_of_the_simulator(
-    gesture: qg.IntModel, folder: Path, find_tool: FindTool, tmp_path: Path
-) -> None:
-    (tmp_path / "convert.c").write_text(FLOAT_PROGRAM)
-    sources = [*model_sources(folder, "gesture"), *library_sources(folder), tmp_path / "convert.c"]
-    run_command(find_tool("gcc"), "-std=c99", "-O2", *WARNINGS, *includes(folder), *sources, "-o", tmp_path / "convert")
-    rng = np.random.default_rng(0)
-    values = np.concatenate(
-        [
-            rng.normal(size=500) * 10.0 ** rng.integers(-6, 6, 500),
-            (np.arange(-40, 40) + 0.5) / 2**13,  # ties of the first input
-            np.nextafter((np.arange(-40, 40) + 0.5) / 2**13, 9, dtype=np.float32),
-            [0.0, -0.0, 4.0, -4.0, 1e38, -1e38],
-        ]
-    ).astype(np.float32)
-    printed = subprocess.run(
-        [tmp_path / "convert"],
-        input=" ".join(f"{v!r}" for v in values.tolist()),
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    expected = run(gesture, np.repeat(values.astype(np.float64), 3).reshape(1, -1, 3)).inputs_raw
-    assert np.array_equal(np.array(printed.split(), dtype=int), expected.ravel())
-
-
-def test_conversion_from_float_of_what_is_no_number(folder: Path, find_tool: FindTool, tmp_path: Path) -> None:
-    (tmp_path / "convert.c").write_text(FLOAT_PROGRAM)
-    sources = [*model_sources(folder, "gesture"), *library_sources(folder), tmp_path / "convert.c"]
-    # Converting NaN to an integer is undefined, and gives 0 on some machines: the sanitizer sees that it is not tried.
-    checked = ["-fsanitize=float-cast-overflow", "-fno-sanitize-recover=all"]
-    run_command(find_tool("gcc"), "-std=c99", *checked, *includes(folder), *sources, "-o", tmp_path / "convert")
-    printed = subprocess.run([tmp_path / "convert"], input="nan inf -inf", capture_output=True, text=True, check=True)
-    assert printed.stdout.split() == ["0"] * 3 + ["32767"] * 3 + ["-32768"] * 3
-
-
-def test_cost_is_what_the_linker_sees(gesture: qg.IntModel, folder: Path, find_tool: FindTool, tmp_path: Path) -> None:
-    compiler = find_tool("arm-none-eabi-gcc")
-    run_command(compiler, *CORTEX_M4, "-O2", *includes(folder), "-c", folder / "gesture.c", "-o", tmp_path / "o")
+@pytest.mark.parametrize("name", NAMES)
+def test_cost_is_what_the_linker_sees(name: str, find_tool: FindTool, tmp_path: Path) -> None:
+    export(load(name), tmp_path)
+    compiler, search = find_tool("arm-none-eabi-gcc"), includes(tmp_path)
+    run_command(compiler, *CORTEX_M4, "-O2", *search, "-c", tmp_path / f"{name}.c", "-o", tmp_path / "o")
+    descriptors = ("kinds", "grus", "dense", "embedding", "bidirectionals", f"{name}_descriptor")
     symbols = {}
     for line in run_command(find_tool("arm-none-eabi-nm"), "-S", tmp_path / "o").splitlines():
         fields = line.split()
-        if len(fields) == 4 and fields[2] in "rR" and fields[3] not in ("grus", "head", "gesture_descriptor"):
+        if len(fields) == 4 and fields[2] in "rR" and fields[3] not in descriptors:
             symbols[fields[3]] = int(fields[1], 16)
-    expected = cost(gesture)
+    expected = cost(load(name))
     assert sum(symbols.values()) == expected.constant_bytes
-    sizes = tmp_path / "sizes.c"
-    sizes.write_text(
-        '#include "gesture.h"\n'
-        f"typedef char state_is_as_told[sizeof(gesture_state) == {expected.state_bytes} ? 1 : -1];\n"
-        f"typedef char scratch_is_as_told[sizeof(gesture_scratch) == {expected.scratch_bytes} ? 1 : -1];\n"
-    )
-    run_command(compiler, *CORTEX_M4, *includes(folder), "-c", sizes, "-o", tmp_path / "o")
+    rows = f"{name.upper()}_STEPS * {expected.row_bytes}"
+    sizes = {
+        "state": str(expected.state_bytes),
+        "scratch": str(expected.scratch_bytes),
+        "work": f"{expected.scratch_bytes} + {rows}",
+    }
+    parts = ("state", "scratch") if load(name).streaming else ("work",)
+    checks = [f"typedef char {part}_is_as_told[sizeof({name}_{part}) == {sizes[part]} ? 1 : -1];" for part in parts]
+    (tmp_path / "sizes.c").write_text("\n".join([f'#include "{name}.h"', *checks, ""]))
+    run_command(compiler, *CORTEX_M4, *search, "-c", tmp_path / "sizes.c", "-o", tmp_path / "o")

@@ -172,7 +172,7 @@ def test_functions(reset_after, candidate, gate):
     )
     model = qg.load(source)
     assert (model.grus[0].candidate, model.grus[0].gate) == (candidate, gate)
-    assert_equal(source, model, steps=6)  # a linear candidate lets the rounding of float32 grow
+    assert_equal(source, model)
 
 
 def test_hard_sigmoid_of_keras_3_by_hand():
@@ -514,14 +514,15 @@ def test_models_inside_models():
 
 
 @pytest.mark.parametrize(
-    "layer",
+    "make",
     [
-        layers.GRU(3, return_sequences=True),
-        layers.Bidirectional(layers.GRU(3)),
-        layers.RNN([layers.GRUCell(3), layers.GRUCell(2)], go_backwards=True),
+        lambda: layers.GRU(3, return_sequences=True),
+        lambda: layers.Bidirectional(layers.GRU(3)),
+        lambda: layers.RNN([layers.GRUCell(3), layers.GRUCell(2)], go_backwards=True),
     ],
 )
-def test_single_recurrent_layers(layer):
+def test_single_recurrent_layers(make):
+    layer = make()
     layer(np.zeros((1, 2, 3)))
     assert_equal(seeded(layer), qg.load(layer))
 
@@ -595,7 +596,7 @@ def chains(draw):
     return makers, "tokens" in first
 
 
-@settings(max_examples=1500)
+@settings(max_examples=150)
 @given(chains(), st.integers(0, 2**32 - 1))
 def test_random_chains(case, seed):
     """Structure x functions x reset x bias x masks: the outputs of all steps that are not masked."""

@@ -27,6 +27,7 @@ THIRD_PARTIES = {
     "torch": ["importers.pytorch*"],
     "keras": ["importers.keras*"],
     "onnx": ["importers.onnx*"],
+    "google": ["importers.tensorflow1*"],
     "safetensors": ["container", "importers.pytorch_file"],
     "jinja2": ["exporter*"],
     "click": ["cli*"],

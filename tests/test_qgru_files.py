@@ -10,8 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import safetensors.numpy
+from committed_vectors import load_model_vectors
+from conversions import from_oracle, to_oracle
 from hypothesis import given
-from strategies import from_oracle, int_models, load_model_vectors, to_oracle
+from strategies import int_models
 from test_int_model import EXAMPLES, refused, small_model
 
 from quantgru.errors import ModelError

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import oracle
@@ -25,18 +22,14 @@ from strategies import (
     any_plans,
     int_models,
     int_models_with_inputs,
-    plans,
     random_inputs,
     random_model,
 )
 
-from quantgru.errors import ConfigError, DataError, ModelError
+from quantgru.errors import ConfigError, DataError
 from quantgru.int_model import IntModel
-from quantgru.simulator import SimulationResult, batch, check_values, kernels, run, run_check, simulate
+from quantgru.simulator import SimulationResult, batch, check_values, run, run_check, simulate
 from quantgru.simulator.batch import step_check
-
-HERE = Path(__file__).resolve().parent
-LIMIT = 12 * 2**14 - 1
 
 small_model = from_oracle(random_model(Plan(n_inputs=3, units=(7,), head=((4, 0),), biases="small"), seed=1))
 
@@ -131,14 +124,18 @@ def test_steps_and_check_values_of_streaming_models_equal_the_oracles(case: tupl
 
 @settings(max_examples=50)
 @given(st.data(), int_models(any_plans()), st.lists(st.integers(1, 6), min_size=2, max_size=5))
-def test_sequences_of_unequal_lengths_equal_the_oracle(data: st.DataObject, model: IntModel, lengths: list[int]) -> None:
+def test_sequences_of_unequal_lengths_equal_the_oracle(
+    data: st.DataObject, model: IntModel, lengths: list[int]
+) -> None:
     """Together, in chunks and threads of any number: none of them sees another one, or its own padding."""
     kind = data.draw(st.sampled_from(strategies.INPUTS))
     inputs = [random_inputs(kind, n, model.n_inputs, seed=i) for i, n in enumerate(lengths)]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(batch, "_CHUNK", data.draw(st.integers(1, 5)))
         together = [np.array(sequence) for sequence in inputs]
-        result = run(model, together, raw_input=True, trace=data.draw(st.booleans()), threads=data.draw(st.integers(1, 3)))
+        result = run(
+            model, together, raw_input=True, trace=data.draw(st.booleans()), threads=data.draw(st.integers(1, 3))
+        )
     for i, sequence in enumerate(inputs):
         assert_equals_run(result, i, oracle.run_sequence(to_oracle(model), sequence))
 
@@ -156,79 +153,35 @@ def assert_equals_vector(vector: ModelVector) -> None:
         assert_equals_steps(traced(vector.int_model, inputs), vector.steps)
 
 
-# ---- functions ----------------------------------------------------------------------------------------------------
-
-
-def test_the_table_is_that_of_the_contract() -> None:
-    assert kernels.HALF_TANH.tolist() == list(oracle.T)
-
-
-def test_sigmoid_and_tanh_equal_the_oracle_at_every_node_and_beside_it() -> None:
-    nodes = [j << 9 for j in range(161)] + [81920 + (j << 11) for j in range(57)]
-    halves = [a // 2 for a in nodes]
-    beyond = [LIMIT, LIMIT + 1, 2**20, 2**31 - 1]
-    for a in {a + d for a in (*nodes, *halves, *beyond) for d in (-1, 0, 1) if abs(a + d) < 2**31}:
-        for signed in (a, -a):
-            assert kernels.sigmoid(signed) == oracle.sigmoid(signed)
-            assert kernels.tanh(signed) == oracle.tanh(signed)
-    assert kernels.sigmoid(-(2**31)) == oracle.sigmoid(-(2**31))
-    assert kernels.tanh(-(2**31)) == oracle.tanh(-(2**31))
-
-
-@given(st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**15))
-def test_reset_product_equals_the_oracle(b: int, r: int) -> None:
-    assert kernels.reset_product(b, r) == oracle.reset_product(b, r)
-
-
-@given(st.integers(-(2**31), 2**31 - 1), st.integers(2**14, 2**15 - 1), st.integers(1, 30))
-def test_requantize_equals_the_oracle(acc: int, m: int, s: int) -> None:
-    assert kernels.requantize(acc, 0, m, s) == oracle.requantize(acc, 0, m, s)
-
-
-EDGES = (-(2**31), -40000, -32769, -32768, -16385, -16384, -1, 0, 1, 16383, 16384, 32767, 32768, 40000, 2**31 - 1)
-pre_activations = st.sampled_from(EDGES) | st.integers(-(2**18), 2**18) | st.integers(-(2**31), 2**31 - 1)
-
-
-@given(pre_activations)
-def test_gates_equal_the_oracle(a: int) -> None:
-    for kind in strategies.GATE_KINDS:
-        assert kernels.gate(kind, a) == oracle.gate(kind, a)
-
-
-@pytest.mark.parametrize("kind", strategies.CANDIDATE_KINDS)
-@given(st.data(), st.lists(pre_activations, min_size=1))
-def test_candidates_equal_the_oracle(kind: int, data: st.DataObject, a: list[int]) -> None:
-    bounded = kind in oracle.BOUNDED
-    f_h = data.draw(st.integers(-15, 15)) if bounded else 15
-    n = np.zeros(len(a), np.int16)
-    saturated = kernels.candidates(kind, 15 - f_h, np.array(a), n)
-    assert n.tolist() == [oracle.candidate(kind, v, f_h) for v in a]
-    low = -32768 if kind == oracle.CANDIDATE_LINEAR else -(2**31)  # relu cuts what is negative: that is its function
-    assert saturated == (0 if bounded else sum(v > 32767 or v < low for v in a))
-
-
 # ---- a batch ------------------------------------------------------------------------------------------------------
 
 
 def test_outputs_of_a_list_are_a_list() -> None:
     rng = np.random.default_rng(0)
-    batch = [rng.normal(size=(length, 3)) for length in (5, 1, 12)]
-    together = simulate(small_model, batch)
+    listed = [rng.normal(size=(length, 3)) for length in (5, 1, 12)]
+    together = simulate(small_model, listed)
     assert [len(y) for y in together] == [5, 1, 12]
-    for x, y in zip(batch, together, strict=True):
+    for x, y in zip(listed, together, strict=True):
         assert np.array_equal(simulate(small_model, x[None])[0], y)
 
 
-def test_the_last_step_is_that_of_each_sequence() -> None:
-    model = from_oracle(
-        random_model(Plan(n_inputs=3, units=(7,), head=((4, 0),), last_step=1), seed=1)
-    )
+@pytest.mark.parametrize("name", ["streaming", "reversed", "bidirectional"])
+def test_the_last_step_is_that_of_each_sequence(name: str) -> None:
     rng = np.random.default_rng(0)
-    batch = [rng.normal(size=(length, 3)) for length in (5, 1, 12)]
-    together = simulate(model, batch)
-    assert together.shape == (3, 4)
-    for x, y in zip(batch, together, strict=True):
-        assert np.array_equal(simulate(model, x[None])[0], y)
+    listed = [rng.normal(size=(length, 3)) for length in (5, 1, 12)]
+    every_step = run(structured(name), listed, trace=True)
+    last_step = run(structured(name, last_step=1), listed, trace=True)
+    assert last_step.outputs.shape == (3, 2)
+    assert np.array_equal(last_step.outputs, [y[-1] for y in every_step.outputs])
+    assert last_step.trace is not None and every_step.trace is not None
+    assert np.array_equal(last_step.trace.outputs, every_step.outputs_raw)
+    assert np.array_equal(every_step.trace.outputs, every_step.outputs_raw)
+
+
+def test_a_single_vector_is_the_only_step_of_a_trace() -> None:
+    result = run(structured("final"), np.ones((4, 6, 3)), trace=True)
+    assert result.trace is not None
+    assert np.array_equal(result.trace.outputs, result.outputs_raw[:, None])
 
 
 def test_the_number_of_threads_does_not_matter_and_progress_is_complete() -> None:
@@ -239,12 +192,31 @@ def test_the_number_of_threads_does_not_matter_and_progress_is_complete() -> Non
     assert sum(finished) == 150
 
 
-def test_a_trace_does_not_change_the_result() -> None:
-    x = np.random.default_rng(0).normal(size=(4, 6, 3))
-    plain, full = run(small_model, x), run(small_model, x, trace=True)
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_trace_does_not_change_the_result(name: str) -> None:
+    model, x = structured(name), np.random.default_rng(0).normal(size=(70, 6, 3))
+    plain, full = run(model, x), run(model, x, trace=True)
     assert plain.trace is None
     assert np.array_equal(plain.outputs_raw, full.outputs_raw)
-    assert np.array_equal(plain.states_raw[0], full.states_raw[0])
+    assert (plain.saturated_outputs, plain.saturated_states) == (full.saturated_outputs, full.saturated_states)
+    for h, traced_h in zip(plain.states_raw, full.states_raw, strict=True):
+        assert np.array_equal(h, traced_h)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_trace_holds_what_each_gru_layer_read(name: str) -> None:
+    x = np.random.default_rng(0).normal(size=(1, 6, 3))
+    result = run(structured(name), x, trace=True)
+    assert result.trace is not None
+    read = [layer.x[0] for layer in result.trace.layers]
+    inputs, first_h = result.inputs_raw[0], result.states_raw[0][0]
+    if name == "bidirectional":
+        assert np.array_equal(read[0], inputs) and np.array_equal(read[1], inputs[::-1])
+        assert np.array_equal(read[2], np.concatenate((first_h, result.states_raw[1][0, ::-1]), axis=1))
+    if name == "final":
+        assert np.array_equal(read[1], first_h) and np.array_equal(read[2], first_h[::-1])
+    if name == "streaming":
+        assert np.array_equal(read[1], first_h)
 
 
 def test_clipped_inputs_are_counted_by_feature_without_padding() -> None:
@@ -266,6 +238,48 @@ def test_saturated_outputs_are_counted() -> None:
     assert at_limits > 0
     # With biases at the limits of the proof, a value at a limit of s16 is there because it saturated.
     assert traced(model, inputs).saturated_outputs == (at_limits,)
+
+
+def constant_layer(candidate: int, sums: tuple[int, ...], f_h: int) -> oracle.Gru:
+    """A GRU layer whose candidates are made of these sums, whatever it reads."""
+    units = len(sums)
+    w, u = (
+        oracle.Matrix(((0,) * columns,) * 3 * units, (2**14,) * 3 * units, (1,) * 3 * units, 0)
+        for columns in (2, units)
+    )
+    return oracle.Gru(oracle.RESET_BEFORE, w, u, (*(0,) * 2 * units, *sums), (), candidate=candidate, f_h=f_h)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "f_h", "expected"),
+    [
+        (oracle.CANDIDATE_LINEAR, 9, 3),
+        (oracle.CANDIDATE_RELU, 9, 2),
+        (oracle.CANDIDATE_HARD_TANH, 15, 0),
+        (oracle.CANDIDATE_TANH, 12, 0),
+        (oracle.CANDIDATE_SIGMOID, 15, 0),
+    ],
+)
+def test_saturated_states_are_counted_without_padding(candidate: int, f_h: int, expected: int) -> None:
+    sums = (32767, 32768, -32768, -32769, 2**20)
+    layer = constant_layer(candidate, sums, f_h)
+    quiet = oracle.Dense(oracle.LINEAR, 0, oracle.Matrix(((0,) * 5,) * 2, (2**14,) * 2, (1,) * 2, 0), (0, 0))
+    model = from_oracle(oracle.Model((0, 0), 0, (layer, quiet, constant_layer(candidate, (0,), f_h))))
+    result = run(model, [np.zeros((4, 2)), np.zeros((1, 2)), np.zeros((2, 2))])
+    assert result.saturated_states == (7 * expected, 0)
+
+
+def test_saturated_outputs_of_all_dense_layers_are_counted_in_order() -> None:
+    layers = (DensePlan(4), GruPlan(2), DensePlan(5, oracle.RELU), DensePlan(1, oracle.TANH))
+    model = to_oracle(from_oracle(random_model(Plan(n_inputs=2, layers=layers, biases="limit"), seed=1)))
+    inputs = random_inputs("random", 6, 2, seed=0)
+    result = traced(from_oracle(model), inputs)
+    assert result.trace is not None
+    first = [oracle.dense(model.layers[0], x) for x in inputs]
+    second = [oracle.dense(model.layers[2], h) for h in result.states_raw[0][0].tolist()]
+    counts = [sum(v in (-32768, 32767) for y in values for v in y) for values in (first, second)]
+    assert min(counts) > 0  # with biases at the limits of the proof, what is at a limit of s16 saturated there
+    assert result.saturated_outputs == (*counts, 0)
 
 
 def test_check_values_are_those_of_single_steps() -> None:
@@ -301,30 +315,63 @@ def test_wrong_inputs_are_refused() -> None:
         run(small_model, x)
 
 
-def run_python(program: str, **environment: str) -> str:
-    """What a Python process of its own prints."""
-    variables = os.environ | environment
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=variables, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+# ---- tokens and masks ---------------------------------------------------------------------------------------------
+
+token_model = from_oracle(random_model(Plan(layers=(EmbeddingPlan(5, 3), GruPlan(4))), seed=1))
 
 
-SIGMOIDS = "from quantgru.simulator import kernels; print([int(kernels.sigmoid(a)) for a in (-9999, 0, 9999)])"
+def test_tokens_are_numbers_of_rows() -> None:
+    x = np.array([[[0.0], [4.0], [2.0]]])
+    result = run(token_model, x, trace=True)
+    assert result.trace is not None and token_model.embedding is not None
+    assert np.array_equal(result.trace.layers[0].x[0], 256 * token_model.embedding.codes[[0, 4, 2]].astype(int))
+    assert result.clipped_inputs.tolist() == [0]
 
 
-def test_kernels_run_where_no_compiled_code_can_be_kept() -> None:
-    no_place = "import numba.core.caching as caching; caching.CacheImpl._locator_classes = []\n"
-    assert run_python(no_place + SIGMOIDS).strip() == str([oracle.sigmoid(a) for a in (-9999, 0, 9999)])
+@pytest.mark.parametrize("token", [-1, 5, 1.5])
+def test_what_is_no_token_is_refused(token: float) -> None:
+    with pytest.raises(DataError, match=r"at sequence 1, step 2, embedding 'embedding_0' takes integers of 0 \.\.\. 4"):
+        run(token_model, [[[0], [0], [0]], [[4], [4], [token]]])
 
 
-def test_kernels_run_without_compiling() -> None:
-    """As coverage tools and debuggers want it; numpy then also reports an overflow, which compiled code does not."""
-    program = (
-        "import warnings; warnings.simplefilter('error')\n"
-        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
-        "import committed_vectors, test_simulator\n"
-        "for vector in committed_vectors.load_model_vectors():\n"
-        "    test_simulator.assert_equals_vector(vector)\n"
-        "print('equal')"
-    )
-    assert run_python(program, NUMBA_DISABLE_JIT="1").strip() == "equal"
+def test_raw_tokens_are_limited_and_counted() -> None:
+    limited = run(token_model, [[[-1], [5], [32767], [4], [0]], [[-32768]]], raw_input=True)
+    allowed = run(token_model, [[[0], [4], [4], [4], [0]], [[0]]], raw_input=True)
+    assert np.array_equal(limited.outputs_raw, allowed.outputs_raw)
+    assert (limited.clipped_inputs.tolist(), allowed.clipped_inputs.tolist()) == ([4], [0])
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_masked_steps_are_left_out(name: str) -> None:
+    model, rng = structured(name), np.random.default_rng(3)
+    x, mask = rng.normal(size=(70, 9, 3)), rng.random((70, 9)) < 0.6
+    mask[np.arange(70), rng.integers(0, 9, 70)] = True
+    masked = run(model, x, mask=mask)
+    left = run(model, [rows[keep] for rows, keep in zip(x, mask, strict=True)])
+    assert np.array_equal(masked.outputs_raw, left.outputs_raw)
+    assert np.array_equal(masked.inputs_raw, left.inputs_raw)
+    for state, left_state in zip(masked.final_states, left.final_states, strict=True):
+        assert np.array_equal(state.h, left_state.h) and np.array_equal(state.residual, left_state.residual)
+    if model.last_step:
+        assert np.array_equal(masked.outputs, left.outputs)
+        return
+    for y, kept, keep in zip(masked.outputs, left.outputs, mask, strict=True):
+        assert np.array_equal(y[keep], kept)
+        for t in np.flatnonzero(~keep):  # repeats the step before
+            assert np.array_equal(y[t], y[t - 1] if t else np.zeros(2))
+
+
+def test_a_mask_value_masks_real_inputs_only() -> None:
+    model = replace(small_model, mask_value=2.0)
+    x = np.random.default_rng(0).normal(size=(2, 5, 3))
+    x[0, 1] = x[1, 0] = 2.0
+    x[1, 4, :2] = 2.0  # not all of them
+    mask = np.array([[True, False, True, True, True], [False, True, True, True, True]])
+    assert np.array_equal(simulate(model, x), simulate(small_model, x, mask))
+    raw = np.full((1, 4, 3), 2)
+    assert run(model, raw, raw_input=True).sequences.lengths.tolist() == [4]
+
+
+def test_a_sequence_without_a_step_is_refused() -> None:
+    with pytest.raises(DataError, match="sequence 1: every step is masked"):
+        run(small_model, np.zeros((2, 3, 3)), mask=np.array([[True] * 3, [False] * 3]))

@@ -4,7 +4,7 @@
     python tools/make_vectors.py --check    says which files would change, and exits with 1 if one would
 
 functions.json holds [arguments, result] of each function by rule; model_*.json a whole model with its inputs and all
-that each step computes. Same oracle, same bytes.
+that each step computes, or the run of a whole sequence. Same oracle, same bytes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,33 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import oracle  # noqa: E402 (lives in tests/)
-from strategies import ACTIVATIONS, RESETS, VECTORS, Plan, random_inputs, random_model  # noqa: E402
+from committed_vectors import VECTORS, model_vector  # noqa: E402
+from strategies import (  # noqa: E402
+    REVERSE,
+    BidirectionalPlan,
+    DensePlan,
+    EmbeddingPlan,
+    GruPlan,
+    Plan,
+    random_inputs,
+    random_model,
+)
 
 S32_EDGES = (-(2**31), -(2**31) + 1, -(2**16) - 1, -(2**16), -32769, -32768, -3, -2, -1, 0, 1, 2, 3, 32767, 32768)
 S32_EDGES += (2**16 - 1, 2**16, 2**30 - 1, 2**30, 2**31 - 1)
+S16_EDGES = (-32768, -32767, -16384, -3, -2, -1, 0, 1, 2, 3, 16384, 32766, 32767)
+MERGES = (oracle.MERGE_SUM, oracle.MERGE_MUL, oracle.MERGE_AVE)
 M_EDGES = (2**14, 2**14 + 1, 2**15 - 1)
 AFTER, BEFORE = oracle.RESET_AFTER, oracle.RESET_BEFORE
+SIGMOID, HARD = oracle.GATE_SIGMOID, oracle.GATE_HARD_SIGMOID
+TANH, RELU, LINEAR = oracle.CANDIDATE_TANH, oracle.CANDIDATE_RELU, oracle.CANDIDATE_LINEAR
+CANDIDATE_SIGMOID, HARD_TANH = oracle.CANDIDATE_SIGMOID, oracle.CANDIDATE_HARD_TANH
+
+
+def both(layer: GruPlan, merge: int, final: int = 0) -> BidirectionalPlan:
+    """The same kind of layer in both directions."""
+    return BidirectionalPlan(layer, layer, merge, final)
+
 
 MODELS: dict[str, tuple[Plan, str]] = {  # plan, kind of inputs
     "one_unit": (Plan(1, (1,), (AFTER,)), "random"),
@@ -43,6 +64,44 @@ MODELS: dict[str, tuple[Plan, str]] = {  # plan, kind of inputs
     "extreme_weights_reset_before": (Plan(5, (9,), (BEFORE,), weights="extreme", biases="zero"), "lowest"),
     "seventeen_units": (Plan(8, (17,), (AFTER,), ((10, oracle.LINEAR),)), "highest"),
     "slow": (Plan(1, (3,), (AFTER,), weights="small", biases="slow"), "small"),
+    "relu": (Plan(2, layers=(GruPlan(3, BEFORE, HARD, RELU, 10, True), DensePlan(2))), "random"),
+    "linear": (
+        Plan(2, layers=(GruPlan(3, AFTER, HARD, LINEAR, 12), GruPlan(2, BEFORE, SIGMOID, LINEAR, -3))),
+        "random",
+    ),
+    "sigmoid": (Plan(2, layers=(GruPlan(3, AFTER, SIGMOID, CANDIDATE_SIGMOID, 11, True),)), "random"),
+    "hard_tanh": (
+        Plan(2, layers=(GruPlan(3, BEFORE, HARD, HARD_TANH), GruPlan(2, AFTER, HARD, HARD_TANH, 13))),
+        "random",
+    ),
+    "tanh_of_a_wide_state": (Plan(1, layers=(GruPlan(3, AFTER, SIGMOID, TANH, 12, True),)), "alternating"),
+    "tokens": (Plan(layers=(EmbeddingPlan(5, 3), GruPlan(4))), "tokens"),
+    "dense_anywhere": (
+        Plan(2, layers=(DensePlan(3, oracle.RELU), GruPlan(2), DensePlan(2, oracle.TANH), GruPlan(3, BEFORE))),
+        "random",
+    ),
+    "from_the_end": (Plan(2, layers=(REVERSE, GruPlan(3), DensePlan(2)), last_step=1), "random"),
+    "reversed": (Plan(2, layers=(GruPlan(3), REVERSE, DensePlan(2), GruPlan(2, BEFORE), REVERSE)), "random"),
+    "bidirectional_concat": (
+        Plan(2, layers=(BidirectionalPlan(GruPlan(3, starts=True), GruPlan(3, BEFORE)), GruPlan(2), DensePlan(2))),
+        "random",
+    ),
+    "bidirectional_sum": (
+        Plan(layers=(EmbeddingPlan(6, 2), both(GruPlan(3, AFTER, HARD, LINEAR, -30), oracle.MERGE_SUM))),
+        "tokens",
+    ),
+    "bidirectional_mul": (
+        Plan(2, layers=(DensePlan(2), both(GruPlan(3, BEFORE, HARD, RELU, 23), oracle.MERGE_MUL)), last_step=1),
+        "random",
+    ),
+    "bidirectional_ave_final": (
+        Plan(
+            2,
+            layers=(GruPlan(2), both(GruPlan(3), oracle.MERGE_AVE, final=1), DensePlan(2, oracle.SIGMOID)),
+            last_step=1,
+        ),
+        "random",
+    ),
 }
 
 
@@ -90,11 +149,31 @@ def functions(rng: random.Random) -> list[dict[str, Any]]:
     reals = [
         (x, f) for x in (0.0, 0.1, -0.5, 2.5, -2.5, 1e-300, 1e300, 0.49999999999999994) for f in (-31, -1, 0, 15, 31)
     ]
+    new_rng = random.Random(2)
+    c = [
+        *S32_EDGES,
+        -16385,
+        -16384,
+        -16383,
+        16383,
+        16384,
+        16385,
+        *(new_rng.randint(-(2**18), 2**18) for _ in range(20)),
+    ]
+    bounded = [(kind, v, f_h) for kind in oracle.BOUNDED for v in c for f_h in (15, new_rng.randint(-15, 14))]
+    unbounded = [(kind, v, f_h) for kind in (RELU, LINEAR) for v in c for f_h in (-31, 31)]
+    merged = [
+        (kind, f, b) for kind in MERGES for f in S16_EDGES for b in (*S16_EDGES, new_rng.randint(-(2**15), 2**15 - 1))
+    ]
     return [
         cases("R7", oracle.sigmoid, "a", [(v,) for v in a]),
         cases("R8", oracle.tanh, "a", [(v,) for v in a]),
+        cases("R18", oracle.hard_sigmoid, "a", [(v,) for v in c]),
+        cases("R19", oracle.candidate, "kind a f_h", bounded + unbounded),
         cases("R12", oracle.update_state, "u n h e", states),
         cases("R14", oracle.activate, "activation a", [(kind, v) for kind in range(4) for v in (*S32_EDGES, *a[-20:])]),
+        cases("R21", oracle.token, "x tokens", [(x, n) for x in S16_EDGES for n in (1, 300, 32768)]),
+        cases("R23", oracle.merge, "kind forward backward", merged),
         cases("R15", oracle.convert_input, "x f", counts + reals),
     ]
 
@@ -106,38 +185,6 @@ def cases(rule: str, function: Callable[..., Any], names: str, arguments: list[t
         "function": function.__name__,
         "arguments": names.split(),
         "cases": [[list(values), function(*values)] for values in unique],
-    }
-
-
-def model_vector(name: str, plan: Plan, inputs: str, seed: int) -> dict[str, Any]:
-    """One model, and what each step computes."""
-    model = random_model(plan, seed)
-    x = random_inputs(inputs, 8, plan.n_inputs, seed)
-    return {
-        "name": name,
-        "digest": oracle.digest(model),
-        "model": {
-            "input_fractions": model.input_fractions,
-            "last_step": model.last_step,
-            "gru": [
-                {"reset": RESETS[gru.reset], "W": vars(gru.w), "U": vars(gru.u), "b": gru.b, "c": gru.c}
-                for gru in model.grus
-            ],
-            "dense": [
-                {
-                    "activation": ACTIVATIONS[dense.activation],
-                    "f_out": dense.f_out,
-                    "matrix": vars(dense.matrix),
-                    "b": dense.b,
-                }
-                for dense in model.head
-            ],
-        },
-        "steps": [
-            {"x": x_t, **vars(step.state), "u": step.u, "r": step.r, "n": step.n}
-            | {"outputs": step.outputs, "check": step.check}
-            for x_t, step in zip(x, oracle.run(model, x), strict=True)
-        ],
     }
 
 
@@ -159,7 +206,8 @@ def vector_files() -> dict[str, str]:
     rng = random.Random(1)
     files = {"functions.json": to_json([*primitives(rng), *functions(rng)]) + "\n"}
     for seed, (name, (plan, inputs)) in enumerate(MODELS.items()):
-        files[f"model_{name}.json"] = to_json(model_vector(name, plan, inputs, seed)) + "\n"
+        model, x = random_model(plan, seed), random_inputs(inputs, 8 if seed < 11 else 5, plan.n_inputs, seed)
+        files[f"model_{name}.json"] = to_json(model_vector(name, model, x)) + "\n"
     return files
 
 

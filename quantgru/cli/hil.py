@@ -45,8 +45,8 @@ def hil(
         sequences, _ = load_npz(input_path)
         if load_initial_states(input_path) is not None:
             raise DataError(
-                f"input {input_path}: has initial states, and a board starts from those of the model; leave them out, or "
-                "quantize a model that has them"
+                f"input {input_path}: has initial states, and a board starts from those of the model; leave them out, "
+                "or quantize a model that has them"
             )
         with progress(f"comparing on {board or port}", sequences.n_steps, "steps") as advance:
             result = run_on_board(int_model, sequences, board=board, port=port, timeout_s=timeout, progress=advance)

@@ -31,7 +31,8 @@ def split_gates(stacked: FloatArray, order: Sequence[Gate]) -> FloatArray:
 
 def finite(where: str, parameter: str, values: Any) -> FloatArray:
     """A float64 copy of a parameter. Raises ModelError with the names of layer and parameter where it is not finite."""
-    array = np.array(values, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # a signaling NaN, which the next line finds
+        array = np.array(values, dtype=np.float64)
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         index = bad[0].tolist()

@@ -54,7 +54,7 @@ class Atoms:
     def _find(self, where: str, vectors: Sequence[Vector]) -> Atom | None:
         if len(vectors) == 1:
             vector = vectors[0]
-            if vector.only is not None:
+            if vector.only is not None and not isinstance(vector.only, Picked):
                 return vector.only
             if not vector.terms:
                 return self.algebra.constant(vector.bias)

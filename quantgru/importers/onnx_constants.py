@@ -20,8 +20,6 @@ from quantgru.importers.onnx_sizes import Size
 Array = npt.NDArray[Any]
 Arrays = Sequence[Array | None]
 
-END: Final = 1 << 31  # in slices, exporters write "to the end" as 2**31 - 1, 2**63 - 1 and the like
-
 _ELEMENTWISE: Final[dict[str, Callable[..., Any]]] = {
     "Add": np.add,
     "Sub": np.subtract,
@@ -100,7 +98,9 @@ def _div(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
         return np.asarray(a / b)
     if b.dtype != object and not b.all():
         raise ModelError(f"{node.where}: a whole number divided by zero")
-    return np.asarray(a // b)  # of sizes, which are positive: ONNX cuts, and so does //
+    if a.dtype == object or b.dtype == object:
+        return np.asarray(a // b)
+    return np.asarray(np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b)))  # cut, not rounded down
 
 
 def _cast(algebra: Algebra, node: Node, arguments: Arrays) -> Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -59,6 +60,17 @@ SAFETENSORS: Final = {
     "U8": "u1",
     "BOOL": "?",
 }
+# What damaged files lead to. KeyError: no such entry; TypeError: another value than expected; RuntimeError: encrypted.
+_DAMAGED: Final = (
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 SAVE: Final = "save weights alone, with torch.save(model.state_dict(), path) or safetensors.torch.save_file"
 
 
@@ -103,8 +115,7 @@ def read_pt(where: str, path: Path) -> PtFile:
         raise ModelError(
             f"{where}: holds {error}, which no state dict has; nothing of it was executed; {SAVE}"
         ) from None
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, struct.error) as error:
-        # KeyError: a missing entry of the archive; TypeError: another value than expected; RuntimeError: encrypted
+    except _DAMAGED as error:
         raise ModelError(f"{where}: {first_line(error)}; the file is damaged; save it again") from None
     raise ModelError(f"{where}: not a file that torch.save wrote; {SAVE}")
 
@@ -130,11 +141,12 @@ def _typed(where: str, name: str, entry: Mapping[str, Any]) -> Array:
 def _content(where: str, path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(FILE_LIMIT + 1)
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size) if size <= FILE_LIMIT else b""
     except OSError as error:
         raise ModelError(f"{where}: cannot be read ({error.strerror or error})") from None
-    if len(content) > FILE_LIMIT:
-        raise ModelError(f"{where}: more than {FILE_LIMIT} bytes, which no microcontroller holds; {SAVE}")
+    if size > FILE_LIMIT:
+        raise ModelError(f"{where}: {size} bytes, allowed are {FILE_LIMIT}; no microcontroller holds them; {SAVE}")
     return content
 
 

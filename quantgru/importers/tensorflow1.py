@@ -91,18 +91,57 @@ def _read(graph: Graph, source: Node, output: Node, chain: Chain) -> InputLayout
     if layout.backwards:
         chain.add_reverse(str(source))
     reader.add_to(chain)
-    n_values = input_ids.size * n_rows  # of the input, if the output has a row for each step
-    if n_values == trace.n_inputs:
-        return layout
-    ...
+    n_sequences, n_steps = layout.counts
+    if n_rows == n_sequences:
+        chain.take_last_step()
+    elif n_rows != n_sequences * n_steps:
+        found = f"{n_rows} rows of outputs for {n_sequences} sequences of {n_steps} steps"
+        raise refuse(str(output), found, "give one output for each sequence, or one for each step")
     return layout
 
 
 def _last_row(trace: Trace, ids: Ids) -> tuple[Ids, int]:
-    """The outputs of the last step of the last sequence, and how many rows of outputs there are."""
-    if not ids.size:
-        raise ModelError("")
+    """The outputs of the last step of the last sequence, and how many such rows there are."""
     flat = ids.reshape(-1)
-    alone = ids.ndim < 2 or trace.owner(int(flat[-1])).width == 1  # one number for each step, without an axis for it
+    alone = ids.ndim < 2 or trace.owner(int(flat[-1])).width == 1  # one number a step, without an axis for it
     width = 1 if alone else ids.shape[-1]
     return flat[len(flat) - width :], len(flat) // width
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """A graph and how it takes its input, to be compared with its import."""
+
+    graph: Graph
+    source: Node
+    output: Node
+    layout: InputLayout
+
+    def compare(self, where: str, model: FloatModel, left_out: str | None) -> None:
+        """Raises ModelError where the graph gives something else than `model` for random input."""
+        any_sequences, any_steps = self.layout.any_count
+        n_sequences = PROOF_SEQUENCES if any_sequences else self.layout.counts[0]
+        for n_steps in PROOF_STEPS if any_steps else (self.layout.counts[1],):
+            x = _random_input(model, n_sequences, n_steps)
+            found = LEFT_OUT[left_out](model.run(x))
+            compare(where, self._outputs(x, found), found, TOLERANCE)
+
+    def _outputs(self, x: Array, found: Array) -> Array:
+        """What the graph gives for x, as [sequences, steps, outputs] if its own order of these is another."""
+        given = {self.source.name: self.layout.arrange(x)}
+        y = Run(self.graph, Operations(Trace()), given).value(self.output.name)
+        if y.size != found.size:
+            return np.asarray(y)
+        as_here = y.reshape(found.shape)
+        if found.ndim < 3:
+            return np.asarray(as_here)
+        time_first = y.reshape(found.shape[1], found.shape[0], -1).swapaxes(0, 1)
+        return np.asarray(min(as_here, time_first, key=lambda outputs: np.abs(outputs - found).max()))
+
+
+def _random_input(model: FloatModel, n_sequences: int, n_steps: int) -> Array:
+    generator = np.random.default_rng(20190429)
+    first = next(layer for layer in model.layers if not isinstance(layer, Reverse))
+    if isinstance(first, Embedding):
+        return generator.integers(0, first.n_tokens, (n_sequences, n_steps, 1))
+    return generator.standard_normal((n_sequences, n_steps, model.n_inputs))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from quantgru.importers.tensorflow1_trace import Ids, Trace, Vector
 from quantgru.model import Gate, Gru
-from quantgru.model.layers import Candidate, Reset
+from quantgru.model.layers import Candidate, GateFunction, Reset
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -52,9 +52,10 @@ class Terms:
 class Cell:
     """One step of a GRU cell: where its numbers come from, without the weights.
 
-    keeps     whether the gate is the share of h that is kept, rather than of n
-    argument  what the candidate function is applied to
-    inner     of reset "after", what the reset gate multiplies
+    argument       of the candidate function
+    inner          what the reset gate multiplies, of reset "after"
+    reset_product  r * h, of reset "before"; otherwise empty
+    keeps          whether u is the share of h that is kept, rather than that of n
     """
 
     x: Ids
@@ -64,25 +65,25 @@ class Cell:
     argument: Terms
     inner: Terms | None
     reset_product: Ids
-    candidate: Candidate
+    functions: tuple[GateFunction, Candidate]
     keeps: bool
     node: str
 
 
-class NoCell(Exception):
+class NoCellError(Exception):
     """These ids are not what a GRU cell gives."""
 
 
-def terms(trace: Trace, ids: Ids, scale: FloatArray | float = 1.0) -> Terms:
-    """`ids` times `scale` as a sum. A state, which is a mixture of two vectors, stays whole. Raises NoCell."""
-    found = Terms(np.zeros(len(ids)))
+def terms(trace: Trace, ids: Ids, scale: FloatArray | float = 1.0, shift: float = 0.0) -> Terms:
+    """scale * `ids` + shift as a sum. A state, which is a mixture of two vectors, stays whole. Raises NoCellError."""
+    found = Terms(np.full(len(ids), shift))
     pending = [(ids, np.broadcast_to(scale, len(ids)))]
     while pending:
         part, factor = pending.pop()
         source = trace.source(part)
         kind = source[0].kind if source else ""
         if len(pending) + len(found.products) + len(found.others) > TERMS:
-            raise NoCell
+            raise NoCellError
         if source and kind == "constant":
             found.bias += factor * source[0].values[source[1]]
         elif source and kind == "matmul":
@@ -90,7 +91,7 @@ def terms(trace: Trace, ids: Ids, scale: FloatArray | float = 1.0) -> Terms:
         elif source and kind in ("sum", "difference") and not any(True for _ in _mixtures(trace, part)):
             first, second = _operands(source)
             pending += [(first, factor), (second, factor if kind == "sum" else -factor)]
-        elif source and kind == "product" and (constant := _constant_factor(trace, source)):
+        elif source and kind == "product" and (constant := _constant_operand(trace, source)):
             pending.append((constant[1], factor * constant[0]))
         else:
             found.others.append((factor, part))
@@ -98,30 +99,34 @@ def terms(trace: Trace, ids: Ids, scale: FloatArray | float = 1.0) -> Terms:
 
 
 def find_cell(trace: Trace, ids: Ids) -> Cell:
-    """The cell that gives `ids`. Raises NoCell."""
+    """The cell that gives `ids`. Raises NoCellError."""
     for update, kept, other in _mixtures(trace, ids):
         for state, candidate, keeps in ((kept, other, True), (other, kept, False)):
             try:
                 return _cell(trace, update, state, candidate, keeps)
-            except NoCell:
+            except NoCellError:
                 continue
-    raise NoCell
+    raise NoCellError
 
 
 def gru_layer(name: str, cell: Cell, initial_state: FloatArray | None) -> Gru:
-    """The canonical layer with the weights of a cell. Raises NoCell where a product is of something else than x and h."""
+    """The canonical layer with the weights of a cell. Raises NoCellError where it has more than those of x and h."""
     n_units, n_inputs = len(cell.h), len(cell.x)
     reset: Reset = "after" if cell.inner else "before"
     input_weights, recurrent_weights = np.zeros((3, n_units, n_inputs)), np.zeros((3, n_units, n_units))
     bias, recurrent_bias = np.zeros((3, n_units)), np.zeros(n_units)
-    sign = 1.0 if cell.keeps else -1.0  # 1 - sigmoid(a) = sigmoid(-a)
-    gates = ((Gate.Z, cell.update, cell.h, sign), (Gate.R, cell.reset_gate, cell.h, 1.0))
-    for gate, sums, h, factor in (*gates, (Gate.N, cell.argument, cell.reset_product, 1.0)):
-        from_x, from_h = weights(sums, cell.x, h)
-        input_weights[gate], recurrent_weights[gate] = factor * from_x, factor * from_h
-        bias[gate] = factor * sums.bias
+    for gate, sums, h in (
+        (Gate.Z, cell.update, cell.h),
+        (Gate.R, cell.reset_gate, cell.h),
+        (Gate.N, cell.argument, cell.reset_product),
+    ):
+        input_weights[gate], recurrent_weights[gate, :, : len(h)] = weights(sums, cell.x, h)
+        bias[gate] = sums.bias
     if cell.inner:
-        recurrent_weights[Gate.N], recurrent_bias = weights(cell.inner, cell.h, cell.h[:0])[0], cell.inner.bias
+        (recurrent_weights[Gate.N],), recurrent_bias = weights(cell.inner, cell.h), cell.inner.bias
+    if not cell.keeps:  # 1 - sigmoid(a) = sigmoid(-a)
+        for blocks in (input_weights, recurrent_weights, bias):
+            blocks[Gate.Z] *= -1
     return Gru(
         name,
         reset,
@@ -129,60 +134,75 @@ def gru_layer(name: str, cell: Cell, initial_state: FloatArray | None) -> Gru:
         recurrent_weights,
         bias,
         recurrent_bias,
-        candidate=cell.candidate,
+        *cell.functions,
         initial_state=initial_state,
     )
 
 
 def weights(sums: Terms, *parts: Ids) -> list[FloatArray]:
-    """The matrix [outputs, len(part)] with which each part is in a sum. Raises NoCell where there is more than that."""
+    """The matrix [outputs, len(part)] with which each part is in a sum. Raises NoCellError where there is more than that."""
     together = np.concatenate(parts)
     order = np.argsort(together, kind="stable")
     total = np.zeros((len(together), len(sums.bias)))
     for product in sums.products:
         place = order[np.searchsorted(together, product.operand, sorter=order).clip(max=len(order) - 1)]
         if (together[place] != product.operand).any():
-            raise NoCell
+            raise NoCellError
         np.add.at(total, place, product.matrix)
     return [part.T for part in np.split(total, np.cumsum([len(part) for part in parts])[:-1])]
 
 
 def _cell(trace: Trace, update: Ids, state: Ids, candidate: Ids, keeps: bool) -> Cell:
-    update_terms = _gate(trace, update)
+    gate, update_terms = _gate(trace, update)
     x = operand_without(update_terms, state)
-    function, argument = _function(trace, candidate)
+    function, argument = _candidate(trace, candidate)
     inner, reset_product = None, state[:0]
     if argument.others:  # r * (U h + c)
         reset, inner = _reset_after(trace, argument)
     else:  # U (r * h)
         reset_product = operand_without(argument, x)
-        (reset,) = [gate for gate, h in _factors(trace, reset_product) if np.array_equal(h, state)][:1] or [state[:0]]
+        reset = next((r for r, h in _factors(trace, reset_product) if np.array_equal(h, state)), state[:0])
+    reset_gate, reset_terms = _gate(trace, reset)
+    if reset_gate != gate:
+        raise NoCellError
     node = trace.owner(int(update[0])).node
-    return Cell(
-        x, state, update_terms, _gate(trace, reset), argument, inner, reset_product, function, keeps, node
-    )
+    functions = gate, function
+    return Cell(x, state, update_terms, reset_terms, argument, inner, reset_product, functions, keeps, node)
 
 
-def _gate(trace: Trace, ids: Ids) -> Terms:
-    """What a sigmoid is applied to."""
+def _gate(trace: Trace, ids: Ids) -> tuple[GateFunction, Terms]:
+    """The function of a gate, and what it is applied to."""
     source = trace.source(ids) if len(ids) else None
-    if source is None or source[0].kind != "sigmoid":
-        raise NoCell
-    found = terms(trace, source[0].operand(0, source[1]))
-    if found.others:
-        raise NoCell
-    return found
+    if source and source[0].kind == "sigmoid":
+        return "sigmoid", terms(trace, source[0].operand(0, source[1]))
+    return "hard_sigmoid", terms(trace, _clipped(trace, ids, 0.0, 1.0), shift=-0.5)
 
 
-def _function(trace: Trace, ids: Ids) -> tuple[Candidate, Terms]:
+def _candidate(trace: Trace, ids: Ids) -> tuple[Candidate, Terms]:
     """The candidate function, and what it is applied to."""
     source = trace.source(ids)
     if source is None:
-        raise NoCell
+        raise NoCellError
     for name in get_args(Candidate):
         if source[0].kind == name:
             return name, terms(trace, source[0].operand(0, source[1]))
+    if source[0].kind in ("minimum", "maximum"):
+        return "hard_tanh", terms(trace, _clipped(trace, ids, -1.0, 1.0))
     return "linear", terms(trace, ids)
+
+
+def _clipped(trace: Trace, ids: Ids, low: float, high: float) -> Ids:
+    """What is limited to low ... high. Raises NoCellError where nothing is, or to something else."""
+    limits = {"maximum": low, "minimum": high}
+    while limits:
+        source = trace.source(ids) if len(ids) else None
+        if source is None or source[0].kind not in limits:
+            raise NoCellError
+        found = _constant_operand(trace, source)
+        if found is None or (found[0] != limits.pop(source[0].kind)).any():
+            raise NoCellError
+        ids = found[1]
+    return ids
 
 
 def _reset_after(trace: Trace, argument: Terms) -> tuple[Ids, Terms]:
@@ -191,20 +211,20 @@ def _reset_after(trace: Trace, argument: Terms) -> tuple[Ids, Terms]:
     for reset, inside in () if more else _factors(trace, product):
         source = trace.source(reset)
         inner = terms(trace, inside, scale)
-        if source and source[0].kind == "sigmoid" and not inner.others:
+        if source and source[0].kind in ("sigmoid", "minimum", "maximum") and not inner.others:
             return reset, inner
-    raise NoCell
+    raise NoCellError
 
 
 def operand_without(sums: Terms, ids: Ids) -> Ids:
     """What is multiplied with matrices, in its order, except `ids`."""
     if sums.others or not sums.products:
-        raise NoCell
+        raise NoCellError
     operand = np.concatenate([product.operand for product in sums.products])
     found = operand[np.sort(np.unique(operand, return_index=True)[1])]
     found = found[~np.isin(found, ids)]
     if not len(found):
-        raise NoCell
+        raise NoCellError
     return found
 
 
@@ -245,8 +265,8 @@ def _factors(trace: Trace, ids: Ids) -> list[tuple[Ids, Ids]]:
     return [(a, b), (b, a)]
 
 
-def _constant_factor(trace: Trace, source: tuple[Vector, Ids]) -> tuple[FloatArray, Ids] | None:
-    """The constant factor of a product, and the other one."""
+def _constant_operand(trace: Trace, source: tuple[Vector, Ids]) -> tuple[FloatArray, Ids] | None:
+    """The constant of two operands, and the other one."""
     a, b = _operands(source)
     for factor, other in ((a, b), (b, a)):
         found = trace.source(factor)

@@ -52,7 +52,7 @@ class Node:
         return f"node {short(self.name)} ({short(self.op)})"
 
     def attribute(self, name: str, field: str, default: Any) -> Any:
-        """Field `field` of an attribute; `default` where the attribute is absent, which means the same in TensorFlow."""
+        """A field of an attribute, or what it means to TensorFlow that the attribute is absent: `default`."""
         value = self.attributes.get(name)
         return default if value is None else getattr(parse("AttrValue", value, str(self)), field)
 
@@ -146,7 +146,9 @@ def _other_file(data: bytes) -> str:
     if data[:32].lstrip()[:4] == b"node" or data.lstrip()[:5] == b"versi":
         return "a graph as text (.pbtxt), expected the binary form: tf.io.write_graph(..., as_text=False)"
     if data[:1] == b"\x08":  # SavedModel.saved_model_schema_version
-        return "a SavedModel with variables outside of the file, expected a frozen graph (convert_variables_to_constants)"
+        return (
+            "a SavedModel with variables outside of the file, expected a frozen graph (convert_variables_to_constants)"
+        )
     return "does not begin with a node of a graph"
 
 

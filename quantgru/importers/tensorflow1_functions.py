@@ -1,6 +1,7 @@
 """The operations of TensorFlow 1 that frozen GRU models use, on numpy arrays.
 
-Attributes and their meaning: tensorflow/core/ops/{array,math,nn}_ops.cc. Shapes that do not fit raise what numpy raises.
+Source of inputs and attributes: tensorflow/core/ops/{array,math,nn}_ops.cc. Shapes that do not fit raise what numpy
+raises.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _strided_slice(node: Node, x: Array, begin: Array, end: Array, strides: Arra
             entries.append(Ellipsis if ellipsis else None)
         else:
             entries.append(first if shrink else slice(None if no_begin else first, None if no_end else last, step))
-    return x[tuple(entries)]
+    return np.asarray(x[tuple(entries)])
 
 
 def _gather(node: Node, x: Array, indices: Array, axis: Array | None = None) -> Array:
@@ -71,7 +72,7 @@ def _gather(node: Node, x: Array, indices: Array, axis: Array | None = None) -> 
 
 
 def _gather_entries(node: Node, x: Array, indices: Array) -> Array:
-    return x[tuple(np.moveaxis(indices, -1, 0))]
+    return np.asarray(x[tuple(np.moveaxis(indices, -1, 0))])
 
 
 def _reverse(node: Node, x: Array, axes: Array) -> Array:
@@ -119,7 +120,14 @@ def want_features_last(node: Node) -> None:
         raise refuse(str(node), "features are not the last axis", "use data_format='NHWC'")
 
 
-IDENTITIES: Final = ("Identity", "Snapshot", "StopGradient", "PreventGradient", "CheckNumerics", "PlaceholderWithDefault")
+IDENTITIES: Final = (
+    "Identity",
+    "Snapshot",
+    "StopGradient",
+    "PreventGradient",
+    "CheckNumerics",
+    "PlaceholderWithDefault",
+)
 
 # Operations that only move numbers: which of the inputs are moved, the others say where to; and the function of all.
 MOVES: Final[dict[str, tuple[slice, Callable[..., Array | list[Array]]]]] = {

@@ -15,30 +15,27 @@ from quantgru.importers.tensorflow1_trace import Ids
 
 FREE_SIZES: Final = (3, 4)  # of the first two axes, where they may be any: two, to tell one axis from the other
 INPUT_LIMIT: Final = 1 << 22  # numbers
-SUPPORTED: Final = "supported are [sequences, steps, features], [steps, sequences, features], [sequences, steps * features]"
+SUPPORTED: Final = (
+    "supported are [sequences, steps, features], [steps, sequences, features], [sequences, steps * features]"
+)
 
 
 @dataclass(frozen=True)
 class InputLayout:
-    """axes       sizes of the first two axes, those of sequences and steps, -1 for any size
-    steps      which of both is that of the steps
-    rank       2 if the second and the third axis are one, as the file declares it
+    """counts     of sequences and of steps, in the run that it was found with
+    any_count  whether the graph takes other counts, of sequences and of steps
+    steps      the axis of the steps, 0 or 1
+    features   in one step
+    rank       2 if the axis of the features is one with that before it
     backwards  whether the graph reads the last step first
     """
 
-    axes: tuple[int, int]
+    counts: tuple[int, int]
+    any_count: tuple[bool, bool]
     steps: int
     features: int
     rank: int
     backwards: bool
-
-    @property
-    def fixed_sequences(self) -> int:
-        return self.axes[1 - self.steps]
-
-    @property
-    def fixed_steps(self) -> int:
-        return self.axes[self.steps]
 
     def arrange(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """x [sequences, steps, features] as the graph takes it."""
@@ -71,6 +68,15 @@ def find_layout(source: Node, sizes: tuple[int, ...], last: Ids, earlier: Ids) -
     in_order = all(np.array_equal(place[2], np.arange(features)) for place in places)
     if not in_order or any((place[:2] != place[:2, :1]).any() for place in places) or moved.sum() != features:
         raise refuse(str(source), f"features of shape {declared} are read in another order, or not all", SUPPORTED)
-    any_size = declared[1] < 0 and (len(declared) == 3 or features == 1)
     backwards = bool(places[0][steps, 0] < places[1][steps, 0])
-    return InputLayout((declared[0], -1 if any_size else axes[1]), steps, features, len(declared), backwards)
+    if places[0][steps, 0] != (0 if backwards else axes[steps] - 1):
+        raise refuse(str(source), f"the output is made at step {places[0][steps, 0]} of {axes[steps]}", "take the last")
+    free = (declared[0] < 0, declared[1] < 0 and (len(declared) == 3 or features == 1))
+    return InputLayout(
+        counts=(axes[1 - steps], axes[steps]),
+        any_count=(free[1 - steps], free[steps]),
+        steps=steps,
+        features=features,
+        rank=len(declared),
+        backwards=backwards,
+    )

@@ -9,14 +9,22 @@ from typing import Final
 import numpy as np
 
 from quantgru.importers.chain import Chain, refuse
-from quantgru.importers.tensorflow1_cells import Cell, NoCell, find_cell, gru_layer, operand_without, terms, weights
+from quantgru.importers.tensorflow1_cells import (
+    Cell,
+    NoCellError,
+    find_cell,
+    gru_layer,
+    operand_without,
+    terms,
+    weights,
+)
 from quantgru.importers.tensorflow1_file import listed, short
 from quantgru.importers.tensorflow1_trace import FloatArray, Ids, Trace, Vector
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
 
 ACTIVATIONS: Final = ("relu", "sigmoid", "tanh")
 SOFTMAXES: Final = ("softmax", "log_softmax")
-CELL: Final = "a cell of TensorFlow 1 gives u * h + (1 - u) * c, both gates sigmoids of [x, h] and a matrix"
+CELL: Final = "a GRU cell gives u * h + (1 - u) * c"
 
 
 @dataclass(eq=False)
@@ -62,7 +70,7 @@ class LayerReader:
         try:
             cell = find_cell(self.trace, ids)
             layer = self._gru(cell)
-        except NoCell:
+        except NoCellError:
             return self._dense(where, ids)
         self.found.append(lambda chain: chain.add_recurrent(where, [layer]))
         self.earlier = self._earlier(cell)
@@ -83,7 +91,7 @@ class LayerReader:
                 return before
             before = operand_without(sums, ids[:0])
             (matrix,) = weights(sums, before)
-        except NoCell:
+        except NoCellError:
             raise refuse(where, f"neither a GRU cell nor a dense layer: {CELL}") from None
         name = scope(sums.products[0].vector.node)
         self.found.append(lambda chain: chain.add_dense(where, Dense(name, matrix, sums.bias)))
@@ -94,14 +102,15 @@ class LayerReader:
         owners = [self.trace.owner(int(number)) for number in ids]
         cuts = [i for i in range(1, len(ids)) if owners[i] is not owners[i - 1]]
         parts = np.split(ids, cuts)
-        where = f"the join of {listed([owner.node or 'a constant' for owner in map(owners.__getitem__, [0, *cuts])])}"
+        names = [owners[i].node or "a constant" for i in (0, *cuts)]
+        where = f"nodes {listed(names)} together"
         try:
             if len(parts) != 2:
-                raise NoCell
+                raise NoCellError
             forward, backward = (find_cell(self.trace, part) for part in parts)
             layer = Bidirectional(scope(forward.node), self._gru(forward), self._gru(backward))
-        except NoCell:
-            raise refuse(where, "not the two directions of a GRU layer") from None
+        except NoCellError:
+            raise refuse(where, f"neither a GRU cell nor the two directions of one: {CELL}") from None
         if not np.array_equal(forward.x, backward.x):
             self.found.append(lambda chain: chain.take_final_states(where))
         self.found.append(lambda chain: chain.add_recurrent(where, [layer]))
@@ -120,13 +129,13 @@ class LayerReader:
                 return values if values.any() else None
             try:
                 cell = find_cell(self.trace, cell.h)
-            except NoCell:
+            except NoCellError:
                 return None
 
     def _earlier(self, cell: Cell) -> Ids | None:
         try:
             return find_cell(self.trace, cell.h).x
-        except NoCell:
+        except NoCellError:
             return None
 
 

@@ -62,9 +62,7 @@ def _classes(package: str, flat: bool) -> dict[str, Any]:
             )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in _FIELDS
-    }
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in _FIELDS}
 
 
 # For reading what may have been made to harm: a hundred bytes of memory for two of a file are not asked for at once.

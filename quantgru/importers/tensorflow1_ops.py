@@ -70,6 +70,8 @@ class Operations:
             return self._elements(node, values)
         if node.op in SHAPES:
             return (np.asarray(SHAPES[node.op](_shape(values[0])), dtype=np.int64),)
+        if node.op in ("Select", "SelectV2"):
+            return (_selected(node, *values),)
         if any(isinstance(value, Traced) for value in values):
             return (self._traced(node, values),)
         if node.op in FUNCTIONS:
@@ -83,7 +85,7 @@ class Operations:
             values[data] = [self._trace.ids(value) for value in values[data]]
         _want_arrays(node, values)
         moved = function(node, *values)
-        parts = moved if isinstance(moved, list) else [moved]
+        parts = [np.asarray(part) for part in (moved if isinstance(moved, list) else [moved])]
         return tuple(Traced(part) if traced else part for part in parts)
 
     def _traced(self, node: Node, values: list[Any]) -> Traced:
@@ -106,6 +108,8 @@ class Operations:
                 return Traced(self._trace.ids(a))
             case ("MatMul", [Traced() as a, np.ndarray() as b]) if not node.attribute("transpose_a", "b", False):
                 return self._multiplied(node, a, b)
+            case ("Maximum" | "Minimum", [a, b]):
+                return made(node.op.lower(), node.name, a, b)
             case (op, [a]) if op in ACTIVATIONS:
                 return made(ACTIVATIONS[op], node.name, a)
         raise _unknown(node)
@@ -169,10 +173,17 @@ def _numbers_made(node: Node, values: list[Any], shapes: list[tuple[int, ...]]) 
         case ("TensorArrayGatherV3", [_, _, Elements(found)]):
             return sizes[1] * max(_size(_shape(value)) for value in found)
         case ("Split", _):
-            return sum(sizes) + node.attribute("num_split", "i", 1)
+            return sum(sizes) + int(node.attribute("num_split", "i", 1))
         case (op, [_, _]) if op in BINARY:
             return _size(np.broadcast_shapes(*shapes))
     return sum(sizes)
+
+
+def _selected(node: Node, condition: Any, first: Any, second: Any) -> Any:
+    """As dynamic_rnn does it with the lengths of sequences: here all have all steps."""
+    if not isinstance(condition, np.ndarray) or not condition.size or (condition != condition.flat[0]).any():
+        raise refuse(str(node), "chooses by the values of the input, or otherwise for each sequence")
+    return first if condition.flat[0] else second
 
 
 def _element(node: Node, found: tuple[Any, ...], index: int) -> Any:
@@ -194,9 +205,7 @@ def _shape(value: Any) -> tuple[int, ...]:
             return (len(values),)
         case Traced(ids):
             return ids.shape
-        case np.ndarray():
-            return value.shape
-    return ()
+    return value.shape if isinstance(value, np.ndarray) else ()
 
 
 def _size(shape: Any) -> int:

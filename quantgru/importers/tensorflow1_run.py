@@ -126,7 +126,9 @@ class Graph:
         """The node that input i of `node` reads, which must be of this kind."""
         found = self.nodes[_input(node, i)[0]]
         if found.op != op:
-            raise refuse(str(node), f"reads {found}, expected {op}: a branch, or a loop that dynamic_rnn does not write")
+            raise refuse(
+                str(node), f"reads {found}, expected {op}: a branch, or a loop that dynamic_rnn does not write"
+            )
         return found
 
 

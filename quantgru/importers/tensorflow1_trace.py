@@ -8,7 +8,7 @@ how. Tensors hold ids, so whatever only moves numbers (transposes, slices, joins
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,28 +59,25 @@ class Trace:
     _next: int = 0
 
     def input(self, shape: tuple[int, ...], node: str) -> Traced:
-        size = int(np.prod(shape))
-        vector = self._vector("input", (), size, _NOTHING, node)
-        return Traced(self._ids(vector).reshape(shape))
+        vector = self._kept("input", node, (), np.zeros(shape).reshape(-1))
+        return Traced(_ids(vector).reshape(shape))
 
     def ids(self, value: Any) -> Ids:
         """The ids of a tensor; of one that does not depend on the input they are made, the same for the same rows."""
         if isinstance(value, Traced):
             return value.ids
         array = np.asarray(value, dtype=np.float64)
-        return self._rows((array,), lambda row: self._vector("constant", (), len(row), row, "", row.tobytes()))
+        return _by_rows((array,), lambda row: self._kept("constant", "", (), row))
 
     def elementwise(self, kind: str, node: str, *values: Any) -> Traced:
         operands = np.broadcast_arrays(*map(self.ids, values))
-        return Traced(self._rows(operands, lambda *rows: self._vector(kind, rows, len(rows[0]), _NOTHING, node)))
+        return Traced(_by_rows(operands, lambda *rows: self._kept(kind, node, rows, None)))
 
     def matmul(self, node: str, value: Traced, matrix: FloatArray) -> Traced:
-        width = matrix.shape[1]
-        return Traced(self._rows((value.ids,), lambda row: self._vector("matmul", (row,), width, matrix, node)))
+        return Traced(_by_rows((value.ids,), lambda row: self._kept("matmul", node, (row,), matrix)))
 
     def lookup(self, node: str, table: FloatArray, tokens: Traced) -> Traced:
-        ids = tokens.ids[..., None]
-        return Traced(self._rows((ids,), lambda row: self._vector("lookup", (row,), table.shape[1], table, node)))
+        return Traced(_by_rows((tokens.ids[..., None],), lambda row: self._kept("lookup", node, (row,), table)))
 
     def source(self, ids: Ids) -> tuple[Vector, Ids] | None:
         """The vector that all of these ids belong to, and their columns there; None if there are several."""
@@ -91,25 +88,28 @@ class Trace:
     def owner(self, number: int) -> Vector:
         return self._vectors[bisect_right(self._starts, number) - 1]
 
-    def _rows(self, operands: tuple[Any, ...], vector_of: Callable[..., Vector]) -> Ids:
-        """The ids of the vectors made of each row."""
-        shape = operands[0].shape
-        rows = [np.ascontiguousarray(operand).reshape(-1, shape[-1] if shape else 1) for operand in operands]
-        made = [self._ids(vector_of(*row)) for row in zip(*rows, strict=True)]
-        if not made:
-            raise ValueError(f"no rows in shape {shape}")
-        return np.stack(made).reshape(*shape[:-1], len(made[0])) if shape else made[0].reshape(())
-
-    def _vector(
-        self, kind: str, operands: tuple[Ids, ...], width: int, values: FloatArray, node: str, key: Any = None
-    ) -> Vector:
-        known = (kind, *(row.tobytes() for row in operands), id(values) if key is None else key)
-        if known not in self._known:  # values stay in the vector, so that no other array gets their id()
-            self._known[known] = Vector(kind, self._next, width, operands, values, node)
-            self._vectors.append(self._known[known])
+    def _kept(self, kind: str, node: str, operands: tuple[Ids, ...], values: FloatArray | None) -> Vector:
+        """The new vector, or the one that was made of the same before."""
+        same = values.tobytes() if kind == "constant" and values is not None else id(values)
+        key = (kind, same, *(row.tobytes() for row in operands))
+        if key not in self._known:  # values stay in the vector, so that no other array gets their id()
+            width = len(operands[0]) if values is None else values.shape[-1]
+            self._known[key] = Vector(kind, self._next, width, operands, _NOTHING if values is None else values, node)
+            self._vectors.append(self._known[key])
             self._starts.append(self._next)
             self._next += width
-        return self._known[known]
+        return self._known[key]
 
-    def _ids(self, vector: Vector) -> Ids:
-        return np.arange(vector.start, vector.start + vector.width, dtype=np.int64)
+
+def _by_rows(operands: Sequence[Any], vector_of: Callable[..., Vector]) -> Ids:
+    """The ids of the vectors that are made of each row of operands, which have one shape but for the last axis."""
+    shape = operands[0].shape
+    rows = [np.ascontiguousarray(operand).reshape(-1, shape[-1] if shape else 1) for operand in operands]
+    made = [_ids(vector_of(*row)) for row in zip(*rows, strict=True)]
+    if not made:
+        raise ValueError(f"nothing in shape {shape}")
+    return np.stack(made).reshape(*shape[:-1], len(made[0])) if shape else made[0].reshape(())
+
+
+def _ids(vector: Vector) -> Ids:
+    return np.arange(vector.start, vector.start + vector.width, dtype=np.int64)

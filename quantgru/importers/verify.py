@@ -40,15 +40,15 @@ def probe_tokens(n_tokens: int) -> npt.NDArray[np.int64]:
     return generator.integers(0, n_tokens, (N_SEQUENCES, N_STEPS))
 
 
-def compare(where: str, expected: npt.ArrayLike, found: npt.ArrayLike) -> None:
+def compare(where: str, expected: npt.ArrayLike, found: npt.ArrayLike, tolerance: float = TOLERANCE) -> None:
     """Raises ModelError where the import's output is not that of the framework."""
     expected, found = np.asarray(expected, dtype=np.float64), np.asarray(found, dtype=np.float64)
     if expected.shape != found.shape:
         raise ModelError(f"{where}: gives shape {expected.shape}, its import gives {found.shape}; {BY_HAND}")
     error = np.abs(expected - found).max() / max(SMALLEST_SCALE, np.abs(expected).max())
-    if not error <= TOLERANCE:  # also true for NaN
+    if not error <= tolerance:  # also true for NaN
         raise ModelError(
-            f"{where}: its import differs by {error:.1e} of the largest output (allowed {TOLERANCE:.0e}), "
+            f"{where}: its import differs by {error:.1e} of the largest output (allowed {tolerance:.0e}), "
             f"so it computes something else than its type says; {BY_HAND}"
         )
 

@@ -128,7 +128,9 @@ static const int32_t dense1_bias[4] QG_CONSTANT = {
     1022, 1004, -972, 2104,
 };
 
-static const uint8_t kinds[] = {QG_GRU, QG_GRU, QG_DENSE, QG_DENSE};
+static const uint8_t kinds[] = {
+    QG_GRU, QG_GRU, QG_DENSE, QG_DENSE,
+};
 
 static const qg_gru grus[] = {
     {qg_gru_reset_after,

@@ -1,0 +1,314 @@
+"""Operators that compute with features: products with weights, sums, functions of each feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.errors import ModelError
+from quantgru.importers.chain import refuse
+from quantgru.importers.onnx_algebra import FloatArray, Vector, of_atom
+from quantgru.importers.onnx_constants import given, required
+from quantgru.importers.onnx_graph import Node
+from quantgru.importers.onnx_reader import Operator, Reader, Value
+from quantgru.importers.onnx_shapes import Arguments, spread, tensor_at
+from quantgru.importers.onnx_tensors import Axis, Tensor, pick, position, size_of, transpose, unsqueeze
+
+Array = npt.NDArray[Any]
+
+
+# ---- sums and products, feature by feature --------------------------------------------------------------------------
+
+
+def add(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    return [_sum(reader, node, arguments, 1.0)]
+
+
+def sub(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    return [_sum(reader, node, arguments, -1.0)]
+
+
+def neg(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    return [_scaled(reader, tensor_at(node, arguments, 0), np.asarray(-1.0))]
+
+
+def _sum(reader: Reader, node: Node, arguments: Arguments, sign: float) -> Tensor:
+    a, b = _aligned(reader, node, arguments)
+    algebra, factor = reader.algebra, np.asarray(sign)
+    if isinstance(b, np.ndarray):
+        return _each(a, [algebra.shifted(v, s * sign) for v, s in _with(a, b)])
+    if isinstance(a, np.ndarray):
+        return _each(b, [algebra.shifted(algebra.scaled(v, factor), s) for v, s in _with(b, a)])
+    pairs = _same_cuts(reader, a, b)
+    return _each(a, [algebra.plus(u, algebra.scaled(v, factor)) for u, v in pairs])
+
+
+def mul(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    a, b = _aligned(reader, node, arguments)
+    if isinstance(b, np.ndarray):
+        return [_scaled(reader, a, b)]
+    if isinstance(a, np.ndarray):
+        return [_scaled(reader, b, a)]
+    factor = reader.atoms.factor
+    products = [
+        reader.algebra.times(factor(node.where, u), factor(node.where, v)) for u, v in _same_cuts(reader, a, b)
+    ]
+    return [_each(a, products)]
+
+
+def div(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    a, b = _aligned(reader, node, arguments)
+    if not isinstance(b, np.ndarray) or a.integer:
+        raise refuse(node.where, "divides by something that is computed from data, or whole numbers")
+    return [_scaled(reader, a, 1.0 / b)]
+
+
+def _scaled(reader: Reader, tensor: Tensor, factor: Array) -> Tensor:
+    return _each(tensor, [reader.algebra.scaled(vector, part) for vector, part in _with(tensor, factor)])
+
+
+def _each(tensor: Tensor, vectors: Sequence[Vector]) -> Tensor:
+    return Tensor(tensor.axes, tuple(vectors), tensor.integer)
+
+
+def _with(tensor: Tensor, values: Array) -> list[tuple[Vector, FloatArray]]:
+    """Each vector with the numbers that belong to its features; a single number stays one."""
+    if values.ndim == 0:
+        return [(vector, values) for vector in tensor.vectors]
+    ends = np.cumsum([vector.width for vector in tensor.vectors])[:-1]
+    return list(zip(tensor.vectors, np.split(values, ends), strict=True))
+
+
+def _same_cuts(reader: Reader, a: Tensor, b: Tensor) -> list[tuple[Vector, Vector]]:
+    """The vectors of both, cut where either ends."""
+    cuts = sorted({*_ends(a), *_ends(b)})
+    pieces = []
+    for start, end in zip([0, *cuts], cuts, strict=False):
+        rows = np.arange(start, end)
+        parts = [pick(reader.algebra, tensor.vectors, rows) for tensor in (a, b)]
+        pieces.append((parts[0][0], parts[1][0]))
+    return pieces
+
+
+def _ends(tensor: Tensor) -> list[int]:
+    return [int(end) for end in np.cumsum([vector.width for vector in tensor.vectors])]
+
+
+def _aligned(reader: Reader, node: Node, arguments: Arguments) -> tuple[Any, Any]:
+    """Both inputs over the same axes; a constant as one number, or as one for each feature."""
+    values = [required(node, arguments, i) for i in (0, 1)]
+    rank = max(len(v.axes) if isinstance(v, Tensor) else v.ndim for v in values)
+    tensors = [
+        unsqueeze(node.where, value, range(rank - len(value.axes))) for value in values if isinstance(value, Tensor)
+    ]
+    axes = list(tensors[0].axes)
+    for other in tensors[1:]:
+        axes = [_common(reader, node.where, a, b) for a, b in zip(axes, other.axes, strict=True)]
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    shapes = [(1,) * (rank - array.ndim) + array.shape for array in arrays]
+    for shape in shapes:
+        for i, (axis, size) in enumerate(zip(axes, shape, strict=True)):
+            if size != 1 and not isinstance(axis, int) and len(axis) == 1 and reader.role(axis[0]) is None:
+                reader.want_features(axis, size)
+            axes[i] = size if axis == 1 else axis
+            if size not in (1, axes[i]):
+                raise refuse(node.where, f"a constant of shape {list(shape)} with {tensors[0]}")
+    result: list[Any] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            result.append(_to_axes(reader, node.where, unsqueeze(node.where, value, range(rank - len(value.axes))), axes))
+        else:
+            result.append(_numbers(reader, node, value, axes))
+    return result[0], result[1]
+
+
+def _common(reader: Reader, where: str, a: Axis, b: Axis) -> Axis:
+    if a == b or b == 1:
+        return a
+    if a == 1:
+        return b
+    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) == 1:
+        reader.join(where, a[0], b[0])
+        return a
+    raise refuse(where, f"computes with axes of {size_of(a)} and {size_of(b)} together")
+
+
+def _to_axes(reader: Reader, where: str, tensor: Tensor, axes: Sequence[Axis]) -> Tensor:
+    changed = [new if old == 1 else old for old, new in zip(tensor.axes, axes, strict=True)]
+    if changed == list(tensor.axes):
+        return tensor
+    spread_out = spread(reader, where, tensor, [size_of(axis) for axis in changed])
+    assert isinstance(spread_out, Tensor)
+    return spread_out
+
+
+def _numbers(reader: Reader, node: Node, array: Array, axes: Sequence[Axis]) -> FloatArray:
+    if array.dtype == object:
+        raise refuse(node.where, "computes with data and a size together")
+    if array.size == 1:
+        return np.asarray(array.reshape(()), dtype=np.float64)
+    shape = [axis if isinstance(axis, int) else 1 for axis in axes]
+    reader.algebra.spend(prod(shape))
+    return np.broadcast_to(np.asarray(array, dtype=np.float64), shape).reshape(-1)
+
+
+# ---- products with weights ------------------------------------------------------------------------------------------
+
+
+def matmul(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    weights = given(node, arguments, 1)
+    if not isinstance(weights, np.ndarray) or weights.ndim != 2 or weights.dtype.kind != "f":
+        raise refuse(node.where, "a product with something else than a constant matrix", "weights must be constants")
+    return [_product(reader, node, tensor_at(node, arguments, 0), weights.T)]
+
+
+def gemm(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    tensor, weights, shift = tensor_at(node, arguments, 0), given(node, arguments, 1), given(node, arguments, 2)
+    if not isinstance(weights, np.ndarray) or weights.ndim != 2 or weights.dtype.kind != "f":
+        raise refuse(node.where, "a product with something else than a constant matrix", "weights must be constants")
+    if len(tensor.axes) != 2:
+        raise ModelError(f"{node.where}: its first input is {tensor}, expected two axes")
+    if node.attributes["transA"]:
+        tensor = transpose(reader.algebra, node.where, tensor, (1, 0))
+    matrix = weights if node.attributes["transB"] else weights.T
+    result = _scaled(reader, _product(reader, node, tensor, matrix), np.asarray(float(node.attributes["alpha"])))
+    if shift is None:
+        return [result]
+    if not isinstance(shift, np.ndarray):
+        raise refuse(node.where, "adds something else than a constant", "biases must be constants")
+    return add(reader, node, [result, shift.astype(np.float64) * node.attributes["beta"]])
+
+
+def _product(reader: Reader, node: Node, tensor: Tensor, matrix: Array) -> Tensor:
+    """matrix [outputs, inputs] times the last axis."""
+    outputs, inputs = matrix.shape
+    if not tensor.axes:
+        raise ModelError(f"{node.where}: a product with a number")
+    reader.want_features(tensor.axes[-1], inputs)
+    if tensor.axes[-1] != inputs:
+        raise ModelError(f"{node.where}: weights of {inputs} inputs, but it reads {tensor}")
+    weights = _as_double(reader, matrix)
+    vectors = []
+    for first in range(0, tensor.n_features, inputs):
+        part = pick(reader.algebra, tensor.vectors, np.arange(first, first + inputs))
+        vectors.append(_times_matrix(reader, node.where, part, weights))
+    return Tensor((*tensor.axes[:-1], outputs), tuple(vectors))
+
+
+def _as_double(reader: Reader, matrix: Array) -> FloatArray:
+    """The same array for the same weights, so that cells of a written out layer are known to be equal."""
+
+    def convert() -> tuple[Array, FloatArray]:
+        reader.algebra.spend(matrix.size)
+        return matrix, np.asarray(matrix, dtype=np.float64)
+
+    address = matrix.__array_interface__["data"][0], matrix.shape, matrix.strides, matrix.dtype.str
+    converted: FloatArray = reader.algebra.known((np.ndarray, address), convert)[1]
+    return converted
+
+
+def _times_matrix(reader: Reader, where: str, part: Sequence[Vector], weights: FloatArray) -> Vector:
+    vector = part[0]
+    if len(part) > 1 or len(vector.terms) != 1 or not vector.is_elementwise:
+        vector = of_atom(reader.settle(where, part))
+    ((atom, coefficient),) = vector.terms.items()
+    if coefficient.ndim or coefficient != 1:
+        reader.algebra.spend(weights.size)
+    product = weights if coefficient.ndim == 0 and coefficient == 1 else weights * coefficient
+    bias = weights @ vector.bias if vector.bias.any() else np.zeros(len(weights))
+    return Vector(len(weights), {atom: product}, bias)
+
+
+def batch_normalization(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    tensor = tensor_at(node, arguments, 0)
+    constants = [given(node, arguments, i) for i in range(1, 5)]
+    if node.attributes.get("training_mode") or node.attributes.get("spatial", 1) != 1:
+        raise refuse(node.where, "in training mode, or not by feature", "export the model in evaluation mode")
+    if not all(isinstance(array, np.ndarray) and array.ndim == 1 for array in constants) or len(tensor.axes) < 2:
+        raise refuse(node.where, "something else than constants of one axis", "export the model in evaluation mode")
+    scale, shift, mean, variance = (np.asarray(array, dtype=np.float64) for array in constants)
+    reader.want_features(tensor.axes[1], len(scale))
+    factor = scale / np.sqrt(variance + node.attributes["epsilon"])
+    shape = [-1] + [1] * (len(tensor.axes) - 2)
+    scaled = mul(reader, node, [tensor, factor.reshape(shape)])
+    return add(reader, node, [scaled[0], (shift - mean * factor).reshape(shape)])
+
+
+# ---- functions ------------------------------------------------------------------------------------------------------
+
+
+def function(name: str) -> Operator:
+    """The operator that is a function of each feature."""
+
+    def operator(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+        return [_function(reader, node, name, tensor_at(node, arguments, 0))]
+
+    return operator
+
+
+def _function(reader: Reader, node: Node, name: str, tensor: Tensor) -> Tensor:
+    vector = tensor.vectors[0]
+    if len(tensor.vectors) > 1:
+        vector = of_atom(reader.settle(node.where, tensor.vectors))
+    return _each(tensor, [of_atom(reader.algebra.function(node.where, name, vector))])
+
+
+def hard_sigmoid(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    """Its slope and offset become part of what it reads."""
+    alpha, beta = float(node.attributes["alpha"]), float(node.attributes["beta"])
+    scaled = _scaled(reader, tensor_at(node, arguments, 0), np.asarray(alpha))
+    shifted = _each(scaled, [reader.algebra.shifted(vector, np.asarray(beta - 0.5)) for vector in scaled.vectors])
+    return [_function(reader, node, "hard_sigmoid", shifted)]
+
+
+def clip(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    tensor = tensor_at(node, arguments, 0)
+    low, high = (_limit(node, arguments, i, name) for i, name in ((1, "min"), (2, "max")))
+    if (low, high) == (-1, 1):
+        return [_function(reader, node, "hard_tanh", tensor)]
+    if low == 0 and high >= np.finfo(np.float32).max:
+        return [_function(reader, node, "relu", tensor)]
+    raise refuse(node.where, f"limits to {low:g} ... {high:g}", "supported are -1 ... 1 and 0 without an upper limit")
+
+
+def _limit(node: Node, arguments: Arguments, i: int, name: str) -> float:
+    value = given(node, arguments, i)
+    if value is None:
+        return float(node.attributes.get(name, -np.inf if name == "min" else np.inf))
+    if not isinstance(value, np.ndarray) or value.size != 1 or value.dtype == object:
+        raise refuse(node.where, "limits that are computed from data")
+    return float(value.reshape(()))
+
+
+def softmax(name: str) -> Operator:
+    def operator(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+        tensor, axis = tensor_at(node, arguments, 0), node.attributes["axis"]
+        last = len(tensor.axes) - 1
+        if position(node.where, axis, len(tensor.axes)) != last or tensor.axes[last] != tensor.n_features:
+            raise refuse(node.where, f"{name} over axis {axis} of {tensor}", "use the last axis")
+        return [_function(reader, node, name, tensor)]
+
+    return operator
+
+
+OPERATORS: Final[dict[str, Operator]] = {
+    "Add": add,
+    "BatchNormalization": batch_normalization,
+    "Clip": clip,
+    "Div": div,
+    "Gemm": gemm,
+    "HardSigmoid": hard_sigmoid,
+    "LogSoftmax": softmax("log_softmax"),
+    "MatMul": matmul,
+    "Mul": mul,
+    "Neg": neg,
+    "Relu": function("relu"),
+    "Sigmoid": function("sigmoid"),
+    "Softmax": softmax("softmax"),
+    "Sub": sub,
+    "Tanh": function("tanh"),
+}

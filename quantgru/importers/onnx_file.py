@@ -1,0 +1,77 @@
+"""`.onnx` files: one chain of GRU and dense layers, however an exporter writes it. Only onnx is needed to read them.
+
+    onnx_graph       the file as plain data, checked
+    onnx_reader      follows the graph: operators are in onnx_constants, onnx_shapes, onnx_arithmetic and onnx_gru
+    onnx_tensors     which axis is what
+    onnx_algebra     what each feature is, as sums of matrices times atoms
+    onnx_atoms       which layer a sum is; onnx_cells: GRUs that are written out step by step
+    onnx_layers      from the output back to the input
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from quantgru.errors import ConfigError, ModelError, QuantgruError, QuantgruWarning
+from quantgru.importers import onnx_arithmetic, onnx_gru, onnx_shapes
+from quantgru.importers.chain import Chain, identifier, refuse
+from quantgru.importers.onnx_graph import Graph, read_graph
+from quantgru.importers.onnx_layers import add_layers
+from quantgru.importers.onnx_reader import Reader
+from quantgru.importers.onnx_sizes import Symbol
+from quantgru.importers.onnx_tensors import FeaturesNeeded
+from quantgru.importers.options import ImportOptions
+from quantgru.importers.verify import first_line
+from quantgru.model import FloatModel
+
+OPERATORS: Final = {**onnx_shapes.OPERATORS, **onnx_arithmetic.OPERATORS, **onnx_gru.OPERATORS}
+
+
+def load_onnx_file(path: Path, options: ImportOptions) -> FloatModel:
+    """The float model of a file. Warns of PyTorch's exports that are known to be wrong.
+
+    Raises ModelError, ConfigError where onnx is not installed or the option `reset` has nothing to act on.
+    """
+    where = f"ONNX file {path}"
+    graph = read_graph(path)
+    chain = Chain(options.softmax)
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is refused where it would become a weight
+            reader = _read(graph, options, chain)
+    except QuantgruError as error:
+        raise type(error)(f"{where}: {error}") from None
+    except (ArithmeticError, IndexError, KeyError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        # shapes that do not fit, attributes of another type, axes that are not there
+        raise ModelError(f"{where}: {first_line(error)}; the file is damaged: try onnx.checker.check_model") from None
+    if options.reset is not None and not reader.has_nodes:
+        raise ConfigError(f"{where}: option reset={options.reset!r}, but no node GRU, to which it would apply")
+    if reader.warnings:
+        warnings.warn(f"{where}: {reader.warnings[0]}", QuantgruWarning, stacklevel=2)
+        chain.notes.append(reader.warnings[0])
+    return chain.model(identifier(path.stem), f"ONNX file {path.name}")
+
+
+def _read(graph: Graph, options: ImportOptions, chain: Chain) -> Reader:
+    """Reads with the features of an input on its last axis, then as the graph turns out to use it."""
+    features: dict[str, Symbol | None] = {}
+    for entry in graph.inputs:
+        last = len(entry.dims) - 1
+        if last >= 2 and entry.dims[last] is not None:
+            features[entry.name] = Symbol(entry.name, last, entry.dims[last])
+    tried: set[Symbol] = set()
+    while True:
+        reader = Reader(graph, options, features)
+        try:
+            add_layers(reader, reader.read(OPERATORS), chain)
+            return reader
+        except FeaturesNeeded as needed:
+            symbol = replace(needed.symbol, size=needed.symbol.size or needed.width)
+            if symbol in tried:
+                raise refuse(str(symbol), "holds features for one node, and steps or batch for another") from None
+            tried.add(symbol)
+            features[symbol.input] = symbol

@@ -1,0 +1,173 @@
+"""From the atom that is a model's output back to its input, and from there to layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from quantgru.importers.chain import Chain, refuse
+from quantgru.importers.onnx_algebra import (
+    Atom,
+    Both,
+    Cell,
+    Embedded,
+    Function,
+    Input,
+    Linear,
+    Recurrent,
+    Reversed,
+    Step,
+    describe,
+)
+from quantgru.importers.onnx_reader import Reader, Value
+from quantgru.importers.onnx_tensors import Tensor
+from quantgru.model import Bidirectional, Dense, Embedding
+
+
+def add_layers(reader: Reader, outputs: Mapping[str, Value], chain: Chain) -> None:
+    """Adds what the outputs are to the chain. Raises ModelError where they are not one chain of layers."""
+    name, output = _main_output(outputs, chain)
+    where = f"output {name[:60]!r}"
+    path = _path(reader, where, reader.settle(where, output.vectors))
+    for part in path[1:]:
+        _add(reader, chain, part)
+    roles = [reader.role(symbol) for symbol in output.symbols]
+    if None in roles:
+        raise refuse(where, f"of shape {output}: no GRU layer reads all of its axes as steps or batch")
+    if "steps" not in roles:  # taken, or left out since it is a single one
+        chain.take_last_step()
+    elif chain.last_step:
+        raise refuse(where, "a single step, spread over all steps")
+    _check_inputs(reader, path, chain)
+
+
+def _main_output(outputs: Mapping[str, Value], chain: Chain) -> tuple[str, Tensor]:
+    """The output that is not only the final states of a layer, if there are several."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in outputs.items():
+        if not isinstance(value, Tensor) or not value.n_features:
+            raise refuse(f"output {name[:60]!r}", "a constant")
+        tensors[name] = value
+    results = {name: value for name, value in tensors.items() if len(tensors) == 1 or not _only_final_states(value)}
+    if len(results) != 1:
+        names = " and ".join(repr(name[:60]) for name in list(results or tensors)[:4])
+        raise refuse(f"outputs {names}", "several results", "export the model with one of them")
+    for name in tensors.keys() - results.keys():
+        chain.notes.append(f"output {name[:60]!r} of the file is what model.final_states(x) gives")
+    return next(iter(results.items()))
+
+
+def _only_final_states(value: Tensor) -> bool:
+    atoms = [atom for vector in value.vectors for atom in vector.terms]
+    return all(isinstance(atom, Step) and isinstance(atom.of, Recurrent) and atom.is_last for atom in atoms)
+
+
+def _path(reader: Reader, where: str, output: Atom) -> list[Atom]:
+    """From the input to the output."""
+    path = [output]
+    while not isinstance(path[-1], Input):
+        atom = path[-1]
+        match atom:
+            case Function():
+                path.append(reader.settle(atom.where, [atom.of]))
+            case Linear():
+                path.append(atom.atom)
+            case Recurrent() | Reversed() | Step() | Embedded():
+                path.append(atom.of)
+            case Both():
+                path.append(atom.forward.of)
+            case Cell():
+                raise refuse(
+                    atom.where,
+                    f"a GRU written out for {atom.number} steps, though the number of steps is "
+                    f"{atom.step.axis.size or 'free'}",
+                    "export it for a fixed number of steps, or load the Keras model itself, a .keras file",
+                )
+            case _:
+                raise refuse(where, f"depends on {describe(atom)}")
+    return path[::-1]
+
+
+def _add(reader: Reader, chain: Chain, atom: Atom) -> None:
+    match atom:
+        case Embedded():
+            chain.add_embedding(atom.where, Embedding("embedding", atom.table))
+        case Linear():
+            _add_linear(chain, atom)
+        case Function():
+            if atom.name.endswith("softmax"):
+                chain.add_softmax(atom.where, atom.name, None)
+            else:
+                chain.add_activation(atom.where, atom.name)
+        case Recurrent():
+            chain.add_recurrent(atom.where, [atom.gru])
+        case Both():
+            _add_both(chain, atom)
+        case Reversed():
+            chain.add_reverse(atom.where)
+        case Step():
+            _add_step(reader, chain, atom)
+
+
+def _add_linear(chain: Chain, atom: Linear) -> None:
+    coefficient = atom.of.terms[atom.atom]
+    if coefficient.ndim < 2:
+        chain.add_affine(atom.where, coefficient, atom.of.bias)
+    else:
+        name = f"dense_{sum(isinstance(layer, Dense) for layer in chain.layers) + 1}"
+        chain.add_dense(atom.where, Dense(name, coefficient, atom.of.bias))
+
+
+def _add_both(chain: Chain, atom: Both) -> None:
+    layers = atom.forward.gru, atom.backward.gru
+    name = layers[0].name.removesuffix(".forward")
+    chain.add_recurrent(atom.forward.where, [Bidirectional(name, *layers, atom.merge)])
+    if atom.final:
+        chain.take_final_states(atom.forward.where)
+
+
+def _add_step(reader: Reader, chain: Chain, atom: Step) -> None:
+    if reader.role(atom.axis) != "steps":
+        raise refuse(atom.where, f"takes entry {atom.index} along {atom.axis}, which is not the axis of steps")
+    if atom.is_first:
+        chain.add_reverse(atom.where)
+    elif not atom.is_last:
+        raise refuse(atom.where, f"takes step {atom.index}", "take the last one, or all")
+    chain.take_last_step()
+
+
+def _check_inputs(reader: Reader, path: Sequence[Atom], chain: Chain) -> None:
+    """Says which inputs of the file are arguments of run(). Raises ModelError where an input is used in two ways."""
+    source = path[0]
+    assert isinstance(source, Input)
+    layers = [layer for atom in path for layer in _recurrent(atom)]
+    lengths = {reader.lengths.get(layer) for layer in layers}
+    name = next(iter(lengths)) if len(lengths) == 1 else None
+    tokens = {source.name} if any(isinstance(atom, Embedded) for atom in path) else set()
+    if len(lengths) > 1:
+        raise refuse(layers[0].where, "lengths for some GRU layers, and none or others for the rest")
+    if name is not None:
+        _refuse_cuts(reader, name)
+        chain.notes.append(f"input {name[:60]!r} of the file is the lengths of sequences, which the data have here")
+    if reader.tokens - {*tokens, name}:
+        raise refuse(f"input {min(reader.tokens)[:60]!r}", "made whole numbers, and is no token number")
+    given = [layer.given for layer in layers]
+    if any(given):
+        names = ", ".join(str(entry)[:60] if entry else "none" for entry in given)
+        chain.notes.append(f"initial states, run(x, initial_states=...), are inputs of the file: {names}")
+
+
+def _recurrent(atom: Atom) -> list[Recurrent]:
+    if isinstance(atom, Both):
+        return [atom.forward, atom.backward]
+    return [atom] if isinstance(atom, Recurrent) else []
+
+
+def _refuse_cuts(reader: Reader, name: str) -> None:
+    """With lengths, the last entry along the steps is the last step of the longest sequence only."""
+    for where, axis in reader.cuts:
+        if reader.role(axis) == "steps":
+            raise refuse(
+                where,
+                f"takes or turns steps, padding included, of sequences whose lengths are input {name[:60]!r}",
+                "use the final states, Y_h, which are those at each length",
+            )

@@ -1,0 +1,165 @@
+"""Follows a graph from its inputs to its outputs. What is computed on the way is in `onnx_algebra`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.errors import ModelError
+from quantgru.importers.chain import refuse
+from quantgru.importers.onnx_algebra import Algebra, Atom, Constant, Input, Recurrent, Vector, of_atom
+from quantgru.importers.onnx_atoms import Atoms
+from quantgru.importers.onnx_constants import fold
+from quantgru.importers.onnx_graph import Graph, GraphInput, Node
+from quantgru.importers.onnx_sizes import Size, Symbol, agree
+from quantgru.importers.onnx_tensors import Axis, FeaturesNeeded, Tensor
+from quantgru.importers.options import ImportOptions
+
+Value = Tensor | npt.NDArray[Any]
+Operator = Callable[["Reader", Node, Sequence[Value | None]], list[Value]]
+
+Features = Mapping[str, Symbol | None]  # of an input, the axis that holds features, if any
+
+
+class Reader:
+    """Evaluates nodes in order.
+
+    features    of each input, the axis that holds its features; the others are free
+    roles       of free axes: "steps", "batch"
+    tokens      inputs that can only be token numbers, 0 or more
+    lengths     the input that gives the lengths of sequences, if one does,
+                of each GRU layer
+    cuts        nodes that take or turn entries along an axis
+    warnings    what the user should know at once
+    has_nodes   whether the operator GRU occurs
+    """
+
+    def __init__(self, graph: Graph, options: ImportOptions, features: Features) -> None:
+        self.graph = graph
+        self.options = options
+        self.features = features
+        self.algebra = Algebra(graph.n_bytes)
+        self.atoms = Atoms(self.algebra)
+        self.tokens: set[str] = set()
+        self.lengths: dict[Recurrent, str | None] = {}
+        self.cuts: list[tuple[str, Symbol]] = []
+        self.warnings: list[str] = []
+        self.has_nodes = False
+        self._roles: dict[Symbol, str] = {}
+        self._same: dict[Symbol, Symbol] = {}
+
+    def read(self, operators: Mapping[str, Operator]) -> dict[str, Value]:
+        """The outputs by name. Raises ModelError at the first node that is not understood, FeaturesNeeded."""
+        values: dict[str, Value] = dict(self.graph.constants)
+        values |= {entry.name: self._input(entry) for entry in self.graph.inputs}
+        for node in self.graph.nodes:
+            missing = [name for name in node.inputs if name and name not in values]
+            if missing:
+                raise ModelError(
+                    f"{node.where}: its input {missing[0][:60]!r} is computed nowhere before it; the file is damaged"
+                )
+            results = self._evaluate(node, [values[name] if name else None for name in node.inputs], operators)
+            values |= {name: value for name, value in zip(node.outputs, results, strict=False) if name}
+        missing = [name for name in self.graph.outputs if name not in values]
+        if missing:
+            raise ModelError(f"output {missing[0][:60]!r}: nothing computes it; the file is damaged")
+        return {name: values[name] for name in self.graph.outputs}
+
+    def _evaluate(
+        self, node: Node, arguments: list[Value | None], operators: Mapping[str, Operator]
+    ) -> Sequence[Value]:
+        if all(argument is None or isinstance(argument, np.ndarray) for argument in arguments):
+            results = fold(self.algebra, node, arguments)  # type: ignore[arg-type]  # checked above
+            if results is not None:
+                return results
+        if node.kind not in operators:
+            raise refuse(node.where, f"the operator {node.kind} is not supported here")
+        return operators[node.kind](self, node, arguments)
+
+    def _input(self, entry: GraphInput) -> Tensor:
+        axis = self.features.get(entry.name)
+        symbols = [Symbol(entry.name, i, dim) for i, dim in enumerate(entry.dims)]
+        width = 1
+        axes: list[int | tuple[Symbol, ...]] = [(symbol,) for symbol in symbols]
+        if axis is not None:
+            width = axis.size or 1
+            axes[axis.axis] = width
+        self.algebra.spend(width)
+        return Tensor(tuple(axes), (of_atom(Input(width, entry.name)),), entry.integer)
+
+    # ---- axes -------------------------------------------------------------------------------------------------------
+
+    def same_axis(self, a: Symbol) -> Symbol:
+        """The symbol by which an axis is known, of inputs that turned out to share it."""
+        while a in self._same:
+            a = self._same[a]
+        return a
+
+    def join(self, where: str, a: Symbol, b: Symbol) -> None:
+        """Two free axes have the same meaning, since they were added or joined. Raises ModelError."""
+        a, b = self.same_axis(a), self.same_axis(b)
+        if a == b:
+            return
+        sizes = {size for size in (a.size, b.size) if size is not None}
+        roles = {role for role in (self._roles.get(a), self._roles.get(b)) if role}
+        if a.input == b.input or len(sizes) > 1 or len(roles) > 1:
+            raise refuse(where, f"takes {a} for {b}")
+        self._same[b] = a
+        if roles:
+            self._roles[a] = roles.pop()
+
+    def bind(self, where: str, axis: Symbol, role: str) -> None:
+        """Says what a free axis is. Raises ModelError where it is something else elsewhere."""
+        axis = self.same_axis(axis)
+        before = self._roles.setdefault(axis, role)
+        if before != role:
+            raise refuse(
+                where,
+                f"takes {axis} for the {role}, which is the {before} elsewhere",
+                "transpose between layers that want steps first and those that want the batch first",
+            )
+
+    def role(self, axis: Symbol) -> str | None:
+        return self._roles.get(self.same_axis(axis))
+
+    # ---- what tensors hold ------------------------------------------------------------------------------------------
+
+    def settle(self, where: str, vectors: Sequence[Vector]) -> Atom:
+        return self.atoms.settle(where, vectors)
+
+    def want_features(self, axis: Axis, width: int) -> None:
+        """Makes sure that an axis holds features. Raises FeaturesNeeded where it is free so far."""
+        if not isinstance(axis, int) and len(axis) == 1:
+            raise FeaturesNeeded(axis[0], width)
+
+
+def same_constant(where: str, tensor: Tensor) -> npt.NDArray[Any] | None:
+    """The features of a tensor that is the same for every sequence and step, None where it is computed from data."""
+    values = []
+    for vector in tensor.vectors:
+        total: npt.NDArray[Any] = vector.bias
+        for atom, coefficient in vector.terms.items():
+            if not isinstance(atom, Constant):
+                return None
+            if atom.values.dtype == object and coefficient.ndim == 0 and coefficient == 1:
+                total = atom.values
+            else:
+                total = total + (coefficient @ atom.values if coefficient.ndim == 2 else coefficient * atom.values)
+        values.append(total)
+    return np.concatenate(values) if values else np.zeros(0)
+
+
+def is_whole(lengths: npt.NDArray[Any], steps: Symbol) -> bool:
+    """Whether all of these lengths are the number of steps."""
+    return lengths.size > 0 and all(_is_size(entry, steps) for entry in lengths.reshape(-1).tolist())
+
+
+def _is_size(entry: Any, steps: Symbol) -> bool:
+    if isinstance(entry, float):
+        if not entry.is_integer():
+            return False
+        entry = int(entry)
+    return isinstance(entry, (int, Size)) and agree(entry, steps)

@@ -1,0 +1,59 @@
+"""The command line in tests: run in this process or as one of its own, and what its output must be."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from quantgru.cli.main import main
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def quantgru(*arguments: str | Path) -> Result:
+    """The command line in this process, from its arguments to its exit code."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["quantgru", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+    code = end.value.code
+    assert code is None or isinstance(code, int)
+    return Result(code or 0, out.getvalue(), err.getvalue())
+
+
+def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
+    """The command line as a process of its own."""
+    command = [sys.executable, "-m", "quantgru", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, **{"stdout": pipe, "stderr": pipe, "text": True} | options)  # type: ignore
+
+
+def finish(process: subprocess.Popen[str]) -> Result:
+    out, err = process.communicate(timeout=60)
+    return Result(process.returncode, out, err)
+
+
+def done(result: Result) -> str:
+    """What a command printed that must have succeeded."""
+    assert (result.code, result.err) == (0, ""), result
+    return result.out
+
+
+def assert_refused(result: Result, *says: str) -> None:
+    """One line on stderr, exit code 2, and nothing that sounds like success."""
+    assert result.code == 2, result
+    assert result.err.startswith("quantgru: ") and result.err.endswith("\n") and result.err.count("\n") == 1, result.err
+    assert "equal" not in result.out and "wrote" not in result.out
+    for text in says:
+        assert text in result.err

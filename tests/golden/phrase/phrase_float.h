@@ -1,0 +1,23 @@
+/* phrase: conversion from and to float, exported by quantgru. Include it only where floats are at hand. */
+#ifndef PHRASE_FLOAT_H
+#define PHRASE_FLOAT_H
+
+#include "phrase.h"
+#include "quantgru_float.h"
+
+/* The raw value of input `feature` from a real one in the units of the calibration data; saturates, NaN becomes 0. */
+static inline int16_t phrase_input_from_float(uint16_t feature, float value)
+{
+    static const float scales[PHRASE_INPUTS] = {
+        1.0f,
+    };
+    return qg_raw_from_float(value * scales[feature]);
+}
+
+/* The real value of a raw output. */
+static inline float phrase_output_to_float(int16_t raw)
+{
+    return (float)raw * 0.000244140625f;
+}
+
+#endif

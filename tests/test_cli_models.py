@@ -1,0 +1,75 @@
+"""Commands on the many kinds of models: what can be loaded, options of sources, masks and initial states."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import assert_refused, done, quantgru
+
+import quantgru as qg
+
+
+def test_formats_lists_sources_and_conventions(here: Path) -> None:
+    out = done(quantgru("formats"))
+    for part in (
+        ".keras",
+        ".h5",
+        ".onnx",
+        ".pt",
+        ".safetensors",
+        ".pb",
+        ".npz",
+        ".qgf",
+        "--chain",
+        "wikipedia-minimal",
+    ):
+        assert part in out, part
+    facts = json.loads(done(quantgru("formats", "--json")))
+    onnx = next(source for source in facts["sources"] if source["files"] == [".onnx"])
+    assert onnx["options"] == ["softmax", "reset"]
+    assert "flax" in [convention["name"] for convention in facts["conventions"]]
+
+
+def test_options_that_a_source_does_not_take(here: Path) -> None:
+    command = ["quantize", "m.qgf", "--calibration", "x.npz", "-o", "out.qgru"]
+    says = "option reset='after' has no meaning here; this source takes: none"
+    assert_refused(quantgru(*command, "--reset", "after"), says)
+
+
+def test_plain_arrays_from_the_command_line(here: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez("arrays.npz", W=rng.normal(size=(1, 9, 8)), R=rng.normal(size=(1, 9, 3)))
+    command = ["quantize", "arrays.npz", "--calibration", "x.npz", "-o", "out.qgru"]
+    done(quantgru(*command, "--convention", "onnx-linear-before-reset-1"))
+    assert qg.IntModel.load("out.qgru").grus[0].reset == "after"
+    assert_refused(quantgru(*command, "--convention", "onix"), "onnx-linear-before-reset-1")
+
+
+def test_masks_and_initial_states_of_an_input_file(here: Path) -> None:
+    x, model = np.load("x.npz")["x"][:3], qg.IntModel.load("m.qgru")
+    mask = np.ones(x.shape[:2], dtype=bool)
+    mask[:, 2] = False
+    states = np.random.default_rng(0).uniform(-1, 1, size=(3, 32))
+    np.savez("more.npz", x=x, mask=mask, initial_state0=states)
+    done(quantgru("simulate", "m.qgru", "--input", "more.npz", "-o", "y.npz"))
+    expected = qg.simulate(model, np.delete(x, 2, axis=1), initial_states=[states])
+    np.testing.assert_array_equal(np.load("y.npz")["y"], expected)
+    assert_refused(quantgru("hil", "m.qgru", "--input", "more.npz", "--board", "host"), "has initial states")
+    np.savez("wrong.npz", x=x, initial_state0=states[:, :3])
+    says = "initial states, layer 0: shape (3, 3)"
+    assert_refused(quantgru("simulate", "m.qgru", "--input", "wrong.npz", "-o", "z.npz"), says)
+
+
+def test_a_model_that_needs_whole_sequences(here: Path) -> None:
+    """It is quantized, simulated and inspected; a board runs steps, and says so."""
+    gru = qg.load("m.qgf").grus[0]
+    both = qg.FloatModel((qg.Bidirectional("both", gru, gru),), last_step=False)
+    both.save("both.qgf")
+    done(quantgru("quantize", "both.qgf", "--calibration", "x.npz", "-o", "both.qgru"))
+    assert "over a whole sequence" in done(quantgru("inspect", "both.qgru"))
+    done(quantgru("simulate", "both.qgru", "--input", "x.npz", "-o", "y.npz"))
+    assert np.load("y.npz")["y"].shape[2] == 64
+    assert_refused(quantgru("hil", "both.qgru", "--input", "x.npz", "--board", "host"), "need the whole sequence")
+    with pytest.raises(qg.ModelError, match="both"):
+        qg.Stream(qg.IntModel.load("both.qgru"))

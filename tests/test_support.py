@@ -1,0 +1,141 @@
+"""docs/sources.md, cell by cell: what its tables call supported goes all the way, what they refuse is refused by name.
+
+For each source and structure, each of the source's functions: built and run by the framework, imported, compared with
+it, quantized, and computed by simulator, oracle and C library.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import c_library
+import numpy as np
+import pytest
+from support_cases import Functions, Made, Refused
+from support_integers import assert_integers_equal
+from support_page import FUNCTIONS, STRUCTURES
+
+import quantgru as qg
+from quantgru.model import Bidirectional, Dense, Embedding, Gru, Reverse
+
+if c_library.NO_COMPILER:
+    pytest.skip(c_library.NO_COMPILER, allow_module_level=True)
+
+TOLERANCE = 1e-6  # of the largest output, if that is above 1
+
+# Of each source the module and the function that make its models; what the module needs.
+MAKERS = {
+    "PyTorch": ("support_pytorch", "live"),
+    ".pt": ("support_pytorch", "state_dict"),
+    "Keras 3": ("support_keras", "live"),
+    ".h5": ("support_keras", "h5"),
+    ".weights.h5": ("support_keras", "weights_h5"),
+    "TorchScript": ("support_torch_onnx", "torchscript"),
+    "dynamo": ("support_torch_onnx", "dynamo"),
+    "ONNX": ("support_onnx", "by_hand"),
+    ".npz": ("support_arrays", "arrays"),
+}
+NEEDS = {
+    "support_pytorch": {"torch": "pip install quantgru[torch]"},
+    "support_keras": {"torch": "pip install quantgru[torch]", "keras": "pip install 'keras>=3.6'", "h5py": "pip install h5py"},
+    "support_onnx": {"onnx": "pip install quantgru[onnx]", "onnxruntime": "pip install onnxruntime"},
+    "support_torch_onnx": {"torch": "pip install quantgru[torch]", "onnxscript": "pip install onnxscript"},
+    "support_arrays": {"torch": "pip install quantgru[torch]", "keras": "pip install 'keras>=3.6'"},
+}
+
+# Whether a model has what a structure is about: without it, the comparison would say nothing.
+SEEN_IN: dict[str, Callable[[qg.FloatModel], bool]] = {
+    "every step": lambda model: not model.last_step,
+    "last step": lambda model: model.last_step,
+    "stack": lambda model: [type(layer) for layer in model.layers][:2] == [Gru, Gru],
+    "final states of both directions": lambda model: any(
+        isinstance(layer, Bidirectional) and layer.final for layer in model.layers
+    ),
+    "backwards": lambda model: any(isinstance(layer, Reverse) for layer in model.layers),
+    "dense before": lambda model: isinstance(model.layers[0], Dense),
+    "dense between": lambda model: any(isinstance(layer, Dense) for layer in model.body[1:]),
+    "dense after": lambda model: bool(model.head),
+    "embedding": lambda model: isinstance(model.layers[0], Embedding),
+    "constant initial state": lambda model: any(gru.initial_state is not None for gru in model.grus),
+    "masked steps": lambda model: model.mask_value is not None,
+}
+for _merge in ("concat", "sum", "mul", "ave"):
+    SEEN_IN[f"bidirectional, {_merge}"] = lambda model, merge=_merge: any(
+        isinstance(layer, Bidirectional) and layer.merge == merge and not layer.final for layer in model.layers
+    )
+
+
+def helper(name: str) -> object:
+    for package, install in NEEDS[name].items():
+        pytest.importorskip(package, reason=f"{package} is missing; install with: {install}")
+    return import_module(name)
+
+
+def cells(value: str) -> list[tuple[str, str]]:
+    """Source and structure of the cells with this value, of the sources that can be made here."""
+    return [
+        (source, structure)
+        for source in MAKERS
+        for structure, cell in STRUCTURES[source].items()
+        if cell == value
+    ]
+
+
+@pytest.fixture(autouse=True)
+def no_undefined_behaviour(capfd):
+    """Fails a test in which UBSan found something: it reports on stderr, and goes on."""
+    yield
+    assert "runtime error" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("source", "structure"), cells("yes"))
+def test_a_supported_structure_with_every_function(source: str, structure: str, tmp_path: Path) -> None:
+    module, name = MAKERS[source]
+    make = getattr(helper(module), name)
+    failed: list[str] = []
+    for functions in FUNCTIONS[source].all():
+        try:
+            assert_goes_all_the_way(make(structure, functions, tmp_path), structure, functions)
+        except (AssertionError, qg.QuantgruError) as error:
+            failed.append(f"{functions}: {type(error).__name__} {error}")
+    assert not failed, "\n" + "\n".join(failed)
+
+
+def assert_goes_all_the_way(made: Made, structure: str, functions: Functions) -> None:
+    digests = set()
+    for model in made.load():
+        assert SEEN_IN.get(structure, lambda _: True)(model), f"{model.layers} has no {structure}"
+        for gru in model.grus:
+            assert (gru.gate, gru.candidate, gru.reset) == functions[:3]
+        assert_close(model.run(made.x, **made.run_options), made.expected)
+        integers = qg.quantize(model, made.x, initial_states=made.run_options.get("initial_states"))
+        if integers.digest not in digests:  # the same integers need no second proof
+            assert_integers_equal(integers, made.x, **made.run_options)
+        digests.add(integers.digest)
+        if made.goes_on:
+            assert_goes_on(model, integers, made.x)
+
+
+def assert_close(found: object, expected: object) -> None:
+    """Arrays, or lists of them."""
+    pairs = zip(found, expected, strict=True) if isinstance(expected, list) else [(found, expected)]
+    for one, other in pairs:
+        assert np.shape(one) == np.shape(other)
+        error = np.abs(np.subtract(one, other)).max() / max(1.0, np.abs(other).max())
+        assert error <= TOLERANCE, f"the import differs by {error:.1e}"
+
+
+def assert_goes_on(model: qg.FloatModel, integers: qg.IntModel, x: np.ndarray) -> None:
+    """A run in two parts, states handed on, is the run in one."""
+    first, second = x[:, :1], x[:, 1:]
+    parts = [model.run(first), model.run(second, initial_states=model.final_states(first))]
+    assert np.array_equal(np.concatenate(parts, axis=1), model.run(x))
+    begun = qg.run(integers, first)
+    ended = qg.run(integers, second, initial_states=begun.final_states)
+    both = np.concatenate((begun.outputs_raw, ended.outputs_raw), axis=1)
+    assert np.array_equal(both, qg.run(integers, x).outputs_raw)
