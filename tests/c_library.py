@@ -12,23 +12,25 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, c_int8, c_int16, c_int32, c_size_t, c_uint8, c_uint16, c_uint32, c_void_p
+from ctypes import POINTER, c_int8, c_int16, c_int32, c_size_t, c_uint8, c_uint16, c_uint32
 from pathlib import Path
 from weakref import finalize
 
 import oracle
-
-from quantgru.int_model import (
-    IntBidirectional,
-    IntDense,
-    IntEmbedding,
-    IntGru,
-    IntLayer,
-    IntModel,
-    IntReverse,
-    Matrix,
+from c_descriptors import (
+    STRUCTURES,
+    CEmbedding,
+    CModelDescriptor,
+    CScratch,
+    CSelfTest,
+    CWork,
+    array,
+    model_descriptor,
+    scratch_arrays,
 )
-from quantgru.int_model.cost import WorkShape, work_shape
+
+from quantgru.int_model import IntModel
+from quantgru.int_model.cost import work_shape
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRMWARE = ROOT / "firmware"
@@ -47,8 +49,6 @@ BUILDS = {
 COMPILER = os.environ.get("CC", "cc")
 INSTALL = "install with: sudo apt-get install --no-install-recommends gcc libc6-dev"
 NO_COMPILER = None if shutil.which(COMPILER) else f"{COMPILER} is missing; {INSTALL}"
-
-BLOCK_ROWS = 8
 
 
 def compile_library(build: str, directory: Path) -> Path:
@@ -72,140 +72,13 @@ def load_library(build: str) -> ctypes.CDLL:
     for name, (result, *arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    for i, structure in enumerate(_STRUCTURES):
+    for i, structure in enumerate(STRUCTURES):
         ours, theirs = ctypes.sizeof(structure), library.shim_sizes(i)
-        assert ours == theirs, f"{structure.__doc__}: {theirs} bytes in quantgru.h, {ours} in {__name__}; change both"
+        assert ours == theirs, (
+            f"{structure.__doc__}: {theirs} bytes in quantgru.h, {ours} in {structure.__module__}; change both"
+        )
     return library
 
-
-# ---- descriptors, as in quantgru.h --------------------------------------------------------------------------------
-
-
-class CMatrix(Structure):
-    """qg_matrix"""
-
-    _fields_ = (
-        ("codes", POINTER(c_int8)),
-        ("multipliers", POINTER(c_uint16)),
-        ("shifts", POINTER(c_uint8)),
-        ("n_rows", c_uint16),
-        ("n_columns", c_uint16),
-        ("left_shift", c_uint8),
-    )
-
-
-class CGates(Structure):
-    """qg_gates"""
-
-    _fields_ = (("u", POINTER(c_uint16)), ("r", POINTER(c_uint16)), ("n", POINTER(c_int16)))
-
-
-class CGru(Structure):
-    """qg_gru"""
-
-    _fields_ = (
-        ("step", c_void_p),
-        ("gate", c_void_p),
-        ("candidate", c_void_p),
-        ("input", CMatrix),
-        ("recurrent", CMatrix),
-        ("bias", POINTER(c_int32)),
-        ("recurrent_bias", POINTER(c_int32)),
-        ("initial_state", POINTER(c_int16)),
-        ("n_units", c_uint16),
-        ("state_shift", c_uint8),
-        ("state_fraction_bits", c_int8),
-        ("gate_kind", c_uint8),
-        ("candidate_kind", c_uint8),
-    )
-
-
-class CDense(Structure):
-    """qg_dense"""
-
-    _fields_ = (
-        ("activation", c_void_p),
-        ("matrix", CMatrix),
-        ("bias", POINTER(c_int32)),
-        ("activation_kind", c_uint8),
-        ("output_fraction_bits", c_int8),
-    )
-
-
-class CEmbedding(Structure):
-    """qg_embedding"""
-
-    _fields_ = (("codes", POINTER(c_int8)), ("n_tokens", c_uint16), ("n_outputs", c_uint16))
-
-
-class CBidirectional(Structure):
-    """qg_bidirectional"""
-
-    _fields_ = (("merge", c_void_p), ("merge_kind", c_uint8), ("one_vector", c_uint8))
-
-
-class CModelDescriptor(Structure):
-    """qg_model"""
-
-    _fields_ = (
-        ("step", c_void_p),
-        ("kinds", POINTER(c_uint8)),
-        ("grus", POINTER(CGru)),
-        ("dense", POINTER(CDense)),
-        ("head", POINTER(CDense)),
-        ("embedding", POINTER(CEmbedding)),
-        ("bidirectionals", POINTER(CBidirectional)),
-        ("input_fraction_bits", POINTER(c_int8)),
-        ("digest", POINTER(c_uint8)),
-        ("n_layers", c_uint8),
-        ("n_grus", c_uint8),
-        ("n_head", c_uint8),
-        ("last_step", c_uint8),
-        ("output_fraction_bits", c_int8),
-        ("n_inputs", c_uint16),
-        ("n_units", c_uint16),
-        ("n_outputs", c_uint16),
-    )
-
-
-class CScratch(Structure):
-    """qg_scratch"""
-
-    _fields_ = (("gates", CGates), ("product", POINTER(c_int16)), ("vectors", POINTER(c_int16) * 2))
-
-
-class CWork(Structure):
-    """qg_work"""
-
-    _fields_ = (
-        ("scratch", CScratch),
-        ("h", POINTER(c_int16)),
-        ("residual", POINTER(c_uint16)),
-        ("rows", POINTER(c_int16)),
-        ("row_values", c_uint16),
-        ("most_steps", c_uint16),
-    )
-
-
-class CSelfTest(Structure):
-    """qg_selftest_vector"""
-
-    _fields_ = (("inputs", POINTER(c_int16)), ("check", c_uint32), ("n_steps", c_uint16))
-
-
-# In the order of shim_sizes.
-_STRUCTURES = (
-    CMatrix,
-    CGates,
-    CGru,
-    CDense,
-    CEmbedding,
-    CBidirectional,
-    CModelDescriptor,
-    CScratch,
-    CWork,
-    CSelfTest,
-)
 
 _S16, _U16, _MODEL, _SCRATCH = POINTER(c_int16), POINTER(c_uint16), POINTER(CModelDescriptor), POINTER(CScratch)
 _WORK, _SELFTEST = POINTER(CWork), POINTER(CSelfTest)
@@ -243,132 +116,7 @@ _FUNCTIONS = {  # result, arguments
 }
 
 
-# ---- a model in memory --------------------------------------------------------------------------------------------
-
-
-def section_codes(rows: Sequence[Sequence[int]]) -> list[int]:
-    """The codes of one section in the order of quantgru.h: blocks of 8 rows column by column, then the rows left."""
-    n_blocked = len(rows) // BLOCK_ROWS * BLOCK_ROWS
-    codes = []
-    for start in range(0, n_blocked, BLOCK_ROWS):
-        for column in zip(*rows[start : start + BLOCK_ROWS], strict=True):
-            codes += column
-    for row in rows[n_blocked:]:
-        codes += row
-    return codes
-
-
-def _array(ctype: type, values: Sequence[int]) -> ctypes.Array:
-    return (ctype * len(values))(*values)
-
-
-def _matrix(matrix: Matrix, n_sections: int) -> CMatrix:
-    rows = matrix.codes.tolist()
-    n = len(rows) // n_sections
-    codes = [code for section in range(n_sections) for code in section_codes(rows[section * n : (section + 1) * n])]
-    return CMatrix(
-        _array(c_int8, codes),
-        _array(c_uint16, matrix.multiplier.tolist()),
-        _array(c_uint8, matrix.shift.tolist()),
-        matrix.n_rows,
-        matrix.n_columns,
-        matrix.left_shift,
-    )
-
-
-def _address(library: ctypes.CDLL, name: str) -> c_void_p:
-    return ctypes.cast(getattr(library, name), c_void_p)
-
-
-_GATES = {"sigmoid": "qg_sigmoid", "hard_sigmoid": "qg_hard_sigmoid"}  # numbers of R17 are the order
-_CANDIDATES = {
-    "tanh": "qg_tanh",
-    "relu": "qg_relu",
-    "linear": "qg_linear",
-    "sigmoid": "qg_dense_sigmoid",
-    "hard_tanh": "qg_linear",
-}
-_ACTIVATIONS = {"linear": "qg_linear", "relu": "qg_relu", "sigmoid": "qg_dense_sigmoid", "tanh": "qg_tanh"}
-_MERGES = {"concat": None, "sum": "qg_merge_mean", "mul": "qg_merge_product", "ave": "qg_merge_mean"}
-_KINDS = {IntGru: 1, IntDense: 2, IntEmbedding: 3, IntReverse: 4, IntBidirectional: 5}
-
-
-def _number(names: dict[str, object], name: str) -> int:
-    return list(names).index(name)
-
-
-def _gru(library: ctypes.CDLL, gru: IntGru) -> CGru:
-    return CGru(
-        _address(library, f"qg_gru_reset_{gru.reset}"),
-        _address(library, _GATES[gru.gate]),
-        _address(library, _CANDIDATES[gru.candidate]),
-        _matrix(gru.input, 3),
-        _matrix(gru.recurrent, 3),
-        _array(c_int32, gru.bias.tolist()),
-        _array(c_int32, gru.recurrent_bias.tolist()) if gru.reset == "after" else None,
-        _array(c_int16, gru.initial_state.tolist()) if gru.initial_state.any() else None,
-        gru.n_units,
-        0 if gru.candidate in ("relu", "linear") else 15 - gru.state_fraction_bits,
-        gru.state_fraction_bits,
-        _number(_GATES, gru.gate),
-        _number(_CANDIDATES, gru.candidate),
-    )
-
-
-def _dense(library: ctypes.CDLL, dense: IntDense) -> CDense:
-    return CDense(
-        _address(library, _ACTIVATIONS[dense.activation]),
-        _matrix(dense.matrix, 1),
-        _array(c_int32, dense.bias.tolist()),
-        _number(_ACTIVATIONS, dense.activation),
-        dense.output_fraction_bits,
-    )
-
-
-def embedding_descriptor(embedding: IntEmbedding) -> CEmbedding:
-    """qg_embedding of a layer."""
-    return CEmbedding(_array(c_int8, embedding.codes.ravel().tolist()), embedding.n_tokens, embedding.n_outputs)
-
-
-def _bidirectional(library: ctypes.CDLL, layer: IntBidirectional) -> CBidirectional:
-    merge = _MERGES[layer.merge]
-    return CBidirectional(_address(library, merge) if merge else None, _number(_MERGES, layer.merge), layer.final)
-
-
-def _of_kind(layers: Sequence[IntLayer], kind: type) -> list:
-    return [layer for layer in layers if isinstance(layer, kind)]
-
-
-def _descriptor(library: ctypes.CDLL, model: IntModel) -> CModelDescriptor:
-    plain = all(isinstance(layer, (IntGru, IntReverse)) for layer in model.body)
-    dense = (CDense * len(model.dense))(*(_dense(library, layer) for layer in model.dense))
-    n_body_dense = len(model.dense) - len(model.head)
-    both = [_bidirectional(library, layer) for layer in _of_kind(model.layers, IntBidirectional)]
-    return CModelDescriptor(
-        _address(library, "qg_step" if plain else "qg_step_layers") if model.streaming else None,
-        _array(c_uint8, [_KINDS[type(layer)] for layer in model.layers]),
-        (CGru * len(model.grus))(*(_gru(library, gru) for gru in model.grus)),
-        dense,
-        ctypes.cast(ctypes.byref(dense, n_body_dense * ctypes.sizeof(CDense)), POINTER(CDense)),
-        ctypes.pointer(embedding_descriptor(model.embedding)) if model.embedding else None,
-        (CBidirectional * len(both))(*both),
-        _array(c_int8, model.input_fraction_bits.tolist()),
-        _array(c_uint8, model.digest),
-        len(model.layers),
-        len(model.grus),
-        len(model.head),
-        model.last_step,
-        model.output_fraction_bits,
-        model.n_inputs,
-        model.n_units,
-        model.n_outputs,
-    )
-
-
-def _scratch(work: WorkShape) -> CScratch:
-    gates = CGates((c_uint16 * work.units)(), (c_uint16 * work.units)(), (c_int16 * work.units)())
-    vectors = [(c_int16 * work.vector_width)() if i < work.vectors else None for i in range(2)]
-    return CScratch(gates, (c_int16 * work.product_units)(), (POINTER(c_int16) * 2)(*vectors))
+# ---- models in memory -----------------------------------------------------------------------------------------------
 
 
 class CModel:
@@ -378,10 +126,10 @@ class CModel:
         self.library = library
         self.units = [gru.n_units for gru in model.grus]
         n_units, self.n_inputs = model.n_units, model.n_inputs
-        self.descriptor = _descriptor(library, model)
+        self.descriptor = model_descriptor(library, model)
         self.h, self.residual = (c_int16 * n_units)(), (c_uint16 * n_units)()
         self.outputs = (c_int16 * model.n_outputs)()
-        self.scratch = _scratch(work_shape(model))
+        self.scratch = scratch_arrays(work_shape(model))
 
     def reset(self) -> None:
         """qg_reset"""
@@ -389,7 +137,7 @@ class CModel:
 
     def step(self, x: Sequence[int], check: int = 0) -> oracle.Step:
         """The model's step, qg_output and qg_step_check on the present state."""
-        self.library.shim_step(self.descriptor, _array(c_int16, x), self.h, self.residual, self.scratch)
+        self.library.shim_step(self.descriptor, array(c_int16, x), self.h, self.residual, self.scratch)
         self.library.qg_output(self.descriptor, self.h, self.scratch, self.outputs)
         check = self.library.qg_step_check(self.descriptor, self.h, self.residual, self.outputs, check)
         n_units, gates = sum(self.units), self.scratch.gates
@@ -408,7 +156,7 @@ class CModel:
 
     def selftest(self, inputs: Sequence[Sequence[int]], check: int) -> int:
         """qg_selftest with these inputs and this expected check value."""
-        flat = _array(c_int16, [v for x in inputs for v in x])
+        flat = array(c_int16, [v for x in inputs for v in x])
         vector = CSelfTest(flat, check, len(inputs))
         x = (c_int16 * self.n_inputs)()
         return self.library.qg_selftest(self.descriptor, vector, self.h, self.residual, self.scratch, x, self.outputs)
@@ -433,10 +181,10 @@ class CSequenceModel:
 
     def __init__(self, library: ctypes.CDLL, model: IntModel, most_steps: int) -> None:
         self.library, self.model = library, model
-        self.descriptor = _descriptor(library, model)
+        self.descriptor = model_descriptor(library, model)
         work = work_shape(model)
         self.work = CWork(
-            _scratch(work),
+            scratch_arrays(work),
             (c_int16 * work.state_units)(),
             (c_uint16 * work.units)(),
             (c_int16 * (most_steps * work.row_values))() if work.row_values else None,
@@ -448,7 +196,7 @@ class CSequenceModel:
         """qg_run: what it returns, and the outputs."""
         rows = 1 if self.model.last_step else len(inputs)
         outputs = (c_int16 * (rows * self.model.n_outputs))()
-        flat = _array(c_int16, [v for x in inputs for v in x])
+        flat = array(c_int16, [v for x in inputs for v in x])
         result = self.library.qg_run(self.descriptor, flat, len(inputs), self.work, outputs)
         n = self.model.n_outputs
         return result, tuple(tuple(outputs[i * n : (i + 1) * n]) for i in range(rows))
@@ -456,7 +204,7 @@ class CSequenceModel:
     def selftest(self, inputs: Sequence[Sequence[int]], check: int) -> int:
         """qg_run_selftest with these inputs and this expected check value."""
         rows = 1 if self.model.last_step else len(inputs)
-        vector = CSelfTest(_array(c_int16, [v for x in inputs for v in x]), check, len(inputs))
+        vector = CSelfTest(array(c_int16, [v for x in inputs for v in x]), check, len(inputs))
         x = (c_int16 * (len(inputs) * self.model.n_inputs))()
         outputs = (c_int16 * (rows * self.model.n_outputs))()
         return self.library.qg_run_selftest(self.descriptor, vector, self.work, x, outputs)

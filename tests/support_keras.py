@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,11 +153,9 @@ CHAINS: Final = {
 }
 
 
-def model_of(structure: str, functions: Functions, of_weights: bool = False) -> keras.Model:
-    """With random weights, in float64."""
-    make = STRUCTURES[structure]
-    if structure == "normalisation" and not of_weights and functions.choose(True, False, True):
-        make = _normalised_by_configuration
+def model_of(structure: str, functions: Functions, by_configuration: bool) -> keras.Model:
+    """With random weights, in float64; a normalisation may have its numbers in its configuration."""
+    make = _normalised_by_configuration if by_configuration else STRUCTURES[structure]
     with _float64():
         model = make(functions)
     generator = generator_of(structure, functions)
@@ -193,8 +192,7 @@ def run(structure: str, functions: Functions, model: keras.Model) -> Made:
         case "masked steps":
             return _run_masked(model, x, random_tokens(generator))
         case "given initial state":
-            h = random_weights(generator, (SEQUENCES, UNITS))
-            return Made((), x, _call(model, [x, h]), run_options={"initial_states": [h]})
+            return run_with_state(model, x, random_weights(generator, (SEQUENCES, UNITS)))
         case "streaming":
             parts = [_call(model, x[:, :2]), _call(model, x[:, 2:])]
             return Made((), x, np.concatenate(parts, axis=1), goes_on=True)
@@ -202,6 +200,11 @@ def run(structure: str, functions: Functions, model: keras.Model) -> Made:
             ragged = ragged_x(generator)
             return Made((), ragged, [_call(model, rows[None])[0] for rows in ragged])
     return Made((), x, _call(model, x))
+
+
+def run_with_state(model: keras.Model, x: np.ndarray, h: np.ndarray) -> Made:
+    """A model with a second input for its initial state."""
+    return Made((), x, _call(model, [x, h]), run_options={"initial_states": [h]})
 
 
 def _run_masked(model: keras.Model, x: np.ndarray, tokens: np.ndarray) -> Made:
@@ -221,24 +224,31 @@ def _call(model: keras.Model, x: Any) -> np.ndarray:
 # ---- sources -------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
+def model_and_run(structure: str, functions: Functions, by_configuration: bool) -> tuple[keras.Model, Made]:
+    """One model for all files of it, which are tested one after the other."""
+    model = model_of(structure, functions, by_configuration)
+    return model, run(structure, functions, model)
+
+
 def live(structure: str, functions: Functions, folder: Path) -> Made:
     """And as .keras."""
-    model = model_of(structure, functions)
+    by_configuration = structure == "normalisation" and functions.choose(True, False, True)
+    model, made = model_and_run(structure, functions, by_configuration)
     model.save(folder / "model.keras")
-    return replace(run(structure, functions, model), forms=(model, folder / "model.keras"))
+    return replace(made, forms=(model, folder / "model.keras"))
 
 
 def h5(structure: str, functions: Functions, folder: Path) -> Made:
-    model = model_of(structure, functions)
+    model, made = model_and_run(structure, functions, False)
     model.save(folder / "model.h5")
-    return replace(run(structure, functions, model), forms=(folder / "model.h5",))
+    return replace(made, forms=(folder / "model.h5",))
 
 
 def weights_h5(structure: str, functions: Functions, folder: Path) -> Made:
-    model = model_of(structure, functions, of_weights=True)
+    model, made = model_and_run(structure, functions, False)
     model.save_weights(folder / "model.weights.h5")
-    forms = (folder / "model.weights.h5",)
-    return replace(run(structure, functions, model), forms=forms, options={"chain": chain_of(structure, functions)})
+    return replace(made, forms=(folder / "model.weights.h5",), options={"chain": chain_of(structure, functions)})
 
 
 def chain_of(structure: str, functions: Functions) -> str:

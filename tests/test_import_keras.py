@@ -386,6 +386,36 @@ def test_masked_steps(kind):
     assert difference(run(source, x), model.run(x)) <= TOLERANCE
 
 
+@pytest.mark.parametrize("kind", ["last", "stack", "dense before", "bidirectional, then a layer"])
+def test_masked_steps_of_a_functional_model(kind):
+    """Here Keras 3 writes the computation of the mask beside the layers, and the mask into each call."""
+
+    def call(x):
+        for part in [layers.Masking(-1.5), *MASKED[kind]()]:
+            x = part(x)
+        return x
+
+    source = functional(call)
+    assert "NotEqual" in {layer["class_name"] for layer in source.get_config()["layers"]}
+    x = masked(np.random.default_rng(3).standard_normal((6, 9, 3)), KEEP, -1.5)
+    assert difference(run(source, x), qg.load(source).run(x)) <= TOLERANCE
+
+
+def test_masked_steps_of_a_model_inside():
+    inner = keras.Sequential([keras.Input((None, 3)), layers.Masking(-1.5), layers.GRU(4)], name="inner")
+    source = functional(lambda x: layers.Dense(2)(inner(x)))
+    x = masked(np.random.default_rng(3).standard_normal((6, 9, 3)), KEEP, -1.5)
+    assert difference(run(source, x), qg.load(source).run(x)) <= TOLERANCE
+
+
+def test_masked_tokens_of_a_functional_model():
+    x = keras.Input((None,), dtype="int32")
+    source = seeded(keras.Model(x, layers.Bidirectional(layers.GRU(4))(layers.Embedding(7, 3, mask_zero=True)(x))))
+    values = np.random.default_rng(5).integers(0, 7, (9, 8))
+    values[:, 3] = 2
+    assert difference(run(source, values), qg.load(source).run(values[..., None])) <= TOLERANCE
+
+
 MASKED_OUTPUTS = {
     "bidirectional": lambda: [layers.Bidirectional(layers.GRU(4, return_sequences=True))],
     "zeros": lambda: [layers.GRU(4, return_sequences=True, zero_output_for_mask=True)],

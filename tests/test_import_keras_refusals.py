@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from keras_models import float64_layers, functional, keras, layers, sequential, 
 import quantgru as qg
 
 
+@keras.saving.register_keras_serializable()
 class Doubled(layers.GRU):
     """A class of the user's."""
 
@@ -64,6 +66,12 @@ def states_inside():
     inner = keras.Model([y, h], layers.GRU(4)(y, initial_state=h), name="inner")
     x, start = keras.Input((None, 3)), keras.Input((4,))
     return keras.Model([x, start], inner([x, start]))
+
+
+def masked_into_a_model():
+    inner = keras.Sequential([keras.Input((None, 3)), layers.GRU(4)])
+    with warnings.catch_warnings(action="ignore"):  # Keras tells it, too
+        return functional(lambda x: inner(layers.Masking()(x)))
 
 
 def patched():
@@ -155,6 +163,7 @@ REFUSALS = {
         lambda: functional(lambda x: layers.GRU(3, **EVERY_STEP)(layers.Masking()(x))[:, -1]),
         r"\(GetItem\): the last step of masked ones; .*use return_sequences=False",
     ),
+    "masked into a model": (masked_into_a_model, "gets a mask across the border of a model inside the model"),
     "masking late": (lambda: sequential(layers.Dense(3), layers.Masking(), layers.GRU(3)), "masks what another layer"),
     "masking scaled": (lambda: sequential(layers.Rescaling(2), layers.Masking(), layers.GRU(3)), "masks what another"),
     "masking vectors": (
@@ -244,7 +253,11 @@ REFUSALS = {
     ),
     "mask by hand": (
         lambda: functional(lambda x: layers.GRU(3)(x, mask=keras.ops.any(keras.ops.not_equal(x, 0), axis=-1))),
-        r"a class of module 'keras.src.ops.numpy'|called with mask=a tensor",
+        r"\(GRU\): called with mask=a tensor; .*use keras.layers.Masking or mask_zero=True",
+    ),
+    "operation on the mask": (
+        lambda: functional(lambda x: keras.ops.any(layers.GRU(3)(x), axis=-1)),
+        r"\(Any\): this layer is not supported",
     ),
     "subclassed": (subclassed, r"Keras model '\w+': of class Net; .*build it as keras.Sequential"),
     "half": (

@@ -163,7 +163,19 @@ def test_modules_that_are_not_in_the_chain_are_named():
     state = arrays_of(rng) | {"fc.weight": np.ones((2, 3)), "conv.weight": np.ones((2, 2, 2)), "scale": np.ones(())}
     with pytest.warns(QuantgruWarning, match="state dict: not in the chain, and left out: 'fc', 'conv', 'scale'$"):
         model = qg.load(state, chain="gru")
-    assert model.notes[-1] == "state dict: not in the chain, and left out: 'fc', 'conv', 'scale'"
+    assert model.notes[-1] == "not in the chain, and left out: 'fc', 'conv', 'scale'"
+
+
+def test_notes_have_no_path():
+    """They go into files and exported code."""
+    with pytest.warns(QuantgruWarning, match="every_step_head.pt: not in the chain, and left out: 'head'"):
+        model = qg.load(FOLDER / "every_step_head.pt", chain="gru")
+    assert model.notes == (
+        "imported from PyTorch file every_step_head.pt",
+        "not in the chain, and left out: 'head'",
+    )
+    assert model.name == "every_step_head"
+    assert qg.load(FOLDER / "gru.safetensors").notes == ("imported from safetensors file gru.safetensors",)
 
 
 def test_normalisation_and_its_epsilon():
@@ -302,6 +314,17 @@ def test_checkpoints(key):
     assert qg.load(checkpoint).layers[0].name == "gru"
     with pytest.raises(qg.ModelError, match="state dicts under 'state_dict' and 'model_state_dict'; give one of them"):
         qg.load({"state_dict": state, "model_state_dict": state})
+
+
+def test_other_names_of_checkpoints():
+    state = arrays_of(np.random.default_rng(10))
+    with pytest.raises(
+        qg.ModelError, match="'net' is a mapping, not a tensor; state dicts may be under 'state_dict', "
+    ):
+        qg.load({"epoch": 3, "net": state})
+    for name in (3, "x" * 201, "a\nb", "\ud800"):
+        with pytest.raises(qg.ModelError, match="holds keys that are no names, expected a state dict"):
+            qg.load(state | {name: np.ones(3)})
 
 
 def test_names_without_a_module():

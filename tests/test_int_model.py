@@ -1,39 +1,120 @@
 """Integer models: whatever breaks an invariant is refused, in one line, by a ModelError."""
 
-from contextlib import contextmanager
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 
 import numpy as np
 import oracle
 import pytest
+from conversions import from_oracle, to_oracle
 from hypothesis import HealthCheck, given, settings
-from strategies import Plan, from_oracle, int_models, oracle_models, random_model, to_oracle
+from strategies import any_plans, int_models, oracle_models
+from zero_models import (
+    NO_INTEGERS,
+    NO_NAMES,
+    at,
+    model_of,
+    refused,
+    small_model,
+    zero_bidirectional,
+    zero_dense,
+    zero_embedding,
+    zero_gru,
+    zero_matrix,
+)
 
-from quantgru.errors import ModelError
-from quantgru.int_model import IntDense, IntGru, IntModel, Matrix, SelfTest
+from quantgru.int_model import IntModel, IntReverse, SelfTest
 from quantgru.int_model.proof import prove
 
 EXAMPLES = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+REVERSE = IntReverse()
+FINAL = zero_bidirectional(final=True)
+SQUARE = zero_gru(n_inputs=258, units=258)  # 255 of them have 65,790 units
+SQUARES = zero_bidirectional("sum", n_inputs=257, units=257)  # 128 of them have 65,792
+
+# What makes them wrong, or leaves them right, is the order of kinds, or a width.
+
+
+@pytest.mark.parametrize(
+    ("layers", "pattern"),
+    [
+        ((), "0 of them GRU"),
+        ((zero_dense(1, 2),), "0 of them GRU"),
+        ((zero_embedding(), zero_dense(1, 2), REVERSE), "0 of them GRU"),
+        ((zero_gru(), zero_gru()), "'gru': 2 inputs, the layer before it gives 1"),
+        ((zero_dense(1, 2), zero_gru()), "'gru': 2 inputs, the layer before it gives 1"),
+        ((zero_gru(units=2), zero_dense()), "'dense': 1 inputs, the layer before it gives 2"),
+        ((zero_gru(), zero_dense(2), zero_dense()), "'dense': 1 inputs"),
+        ((zero_gru(), REVERSE, zero_dense(1, 2)), "'dense': 2 inputs"),
+        ((zero_bidirectional("concat"), zero_dense()), "'dense': 1 inputs, the layer before it gives 2"),
+        ((zero_bidirectional("sum"), zero_dense(1, 2)), "'dense': 2 inputs, the layer before it gives 1"),
+        ((zero_embedding(outputs=3), zero_gru()), "'gru': 2 inputs, the layer before it gives 3"),
+        ((zero_gru(n_inputs=2), *[zero_gru(n_inputs=1)] * 255), "256 layers"),
+        ((zero_gru(), *[zero_dense()] * 255), "256 layers"),
+        ((zero_gru(), *[REVERSE] * 255), "256 layers"),
+        ((zero_gru(), zero_embedding()), "'embedding': after another layer"),
+        ((REVERSE, zero_embedding(), zero_gru()), "'embedding': after another layer"),
+        ((zero_embedding(outputs=1), zero_embedding(), zero_gru()), "'embedding': after another layer"),
+        ((FINAL, REVERSE), "'both': a single vector"),
+        ((FINAL, zero_gru()), "'both': a single vector"),
+        ((FINAL, zero_dense(2, 2), FINAL), "'both': a single vector"),
+        ((SQUARE,) * 255, "65790 units, allowed are 65535"),
+        ((SQUARES,) * 128, "65792 units, allowed are 65535"),
+    ],
+)
+def test_model_refuses_layers(layers, pattern):
+    n_inputs = layers[0].n_inputs if layers and not isinstance(layers[0], IntReverse) else 2
+    with refused(pattern):
+        model_of(*layers, n_inputs=n_inputs, last_step=True)
+
+
+@pytest.mark.parametrize("last_step", [False, True])
 @pytest.mark.parametrize(
     "layers",
     [
-        (),
-        (zero_dense(1, 2),),
         (zero_dense(2, 2), zero_gru()),
-        (zero_gru(), zero_dense(), zero_gru(n_inputs=1)),
-        (zero_gru(), zero_gru()),
-        (zero_gru(units=2), zero_dense()),
-        (zero_gru(), zero_dense(2), zero_dense()),
-        (zero_gru(n_inputs=2), *[zero_gru(n_inputs=1)] * 255),
-        (zero_gru(), *[zero_dense()] * 255),
-        (zero_gru(n_inputs=2), *[zero_gru(n_inputs=1)] * 127, *[zero_dense()] * 128),
+        (REVERSE, zero_dense(2, 2), REVERSE, zero_gru(), zero_dense(), zero_gru(n_inputs=1), REVERSE, zero_dense()),
+        (zero_bidirectional("concat"), zero_bidirectional("mul"), zero_dense()),
+        (zero_embedding(), REVERSE, zero_gru()),
     ],
 )
-def test_model_refuses_layers(layers):
-    with refused():
-        model_of(*layers)
+def test_model_takes_layers_in_any_order(layers, last_step):
+    model = model_of(*layers, n_inputs=1 if layers[0].name == "embedding" else 2, last_step=last_step)
+    assert oracle.proved(to_oracle(model))
+
+
+def test_a_single_vector_has_no_every_step():
+    model_of(FINAL, zero_dense(1, 2), last_step=True)
+    with refused("'both': a single vector"):
+        model_of(FINAL, zero_dense(1, 2), last_step=False)
+
+
+def test_a_token_number_has_no_fraction():
+    with refused("a token number has 0"):
+        replace(model_of(zero_embedding(), zero_gru(), n_inputs=1), input_fraction_bits=np.ones(1, np.int8))
+
+
+@EXAMPLES
+@given(model=oracle_models(any_plans()))
+def test_shapes_and_formats_are_the_oracles(model):
+    int_model = from_oracle(model)
+    columns, bits = len(model.input_fractions), None
+    for layer in model.layers:
+        columns = oracle.width(layer, columns)
+        if isinstance(layer, oracle.Gru):
+            bits = layer.f_h
+        elif isinstance(layer, oracle.Bidirectional):
+            bits = oracle.merged_fraction(layer.merge, layer.forward.f_h)
+        elif isinstance(layer, oracle.Dense):
+            bits = layer.f_out
+    assert (int_model.n_inputs, int_model.n_outputs) == (len(model.input_fractions), columns)
+    assert int_model.output_fraction_bits == bits
+    assert int_model.streaming == oracle.streaming(model)
+    assert int_model.n_units == sum(gru.units for gru in model.grus)
+    assert (*int_model.body, *int_model.head) == int_model.layers
+    n_reverse = sum(isinstance(layer, oracle.Reverse) for layer in model.layers)
+    assert int_model.reversed_input == (int_model.streaming and n_reverse % 2 == 1)
 
 
 def test_model_takes_as_many_layers_as_the_digest_can_count():
@@ -54,6 +135,7 @@ def test_model_takes_as_many_layers_as_the_digest_can_count():
         *[{"last_step": value} for value in (0, 1, 2, 0.5, "yes", None, [])],
         *[{"name": name} for name in NO_NAMES],
         *[{"notes": notes} for notes in (None, "text", [], 5)],
+        *[{"mask_value": value} for value in (float("nan"), float("inf"), -float("inf"))],
     ],
 )
 def test_model_refuses(changes):
@@ -156,14 +238,14 @@ def test_p2_limits_the_bias_of_a_dense_layer():
 
 
 @EXAMPLES
-@given(model=oracle_models())
+@given(model=oracle_models(any_plans()))
 def test_bounds_are_those_of_the_oracle(model):
     int_model = from_oracle(model)
     for gru, layer in zip(model.grus, int_model.grus, strict=True):
         bounds = prove(layer)
         assert bounds.accumulators == (largest_accumulator(gru.w), largest_accumulator(gru.u))
         assert bounds.pre_activation == max(oracle.gate_bound(gru, i) for i in range(3 * gru.units))
-    for dense, layer in zip(model.head, int_model.head, strict=True):
+    for dense, layer in zip(oracle.dense_layers(model), int_model.dense, strict=True):
         bounds = prove(layer)
         assert bounds.accumulators == (largest_accumulator(dense.matrix),)
         assert bounds.pre_activation == max(oracle.dense_bound(dense, i) for i in range(len(dense.b)))
@@ -192,7 +274,7 @@ def test_arrays_are_read_only(tmp_path):
     model.save(tmp_path / "m.qgru")
     for each in (model, IntModel.load(tmp_path / "m.qgru")):
         arrays = arrays_of(each)
-        assert len(arrays) == 2 + 3 * 3 + 3  # inputs and self-test, three matrices, three biases
+        assert len(arrays) == 2 + 3 * 3 + 3 + 1  # inputs and self-test, matrices, biases, an initial state
         for array in arrays:
             with pytest.raises(ValueError, match="read-only"):
                 array[...] = 0
@@ -217,14 +299,15 @@ def test_fields_are_frozen():
 
 
 @EXAMPLES
-@given(model=int_models())
+@given(model=int_models() | int_models(any_plans()))
 def test_digest_is_r17(model):
     assert model.digest.hex() == oracle.digest(to_oracle(model))
 
 
-def test_units_are_no_part_of_the_digest():
+def test_units_and_masks_are_no_part_of_the_digest():
     model = small_model()
     assert replace(model, input_units=["g", "°C"], output_units=("m",)).digest == model.digest
+    assert replace(model, mask_value=0.0).digest == model.digest
 
 
 def test_digest_does_not_depend_on_names_notes_and_selftest():

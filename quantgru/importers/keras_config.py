@@ -15,6 +15,7 @@ from quantgru.importers.chain import refuse
 
 MODELS: Final = ("Sequential", "Functional", "Model")
 RECURRENT: Final = ("GRU", "CuDNNGRU", "RNN", "Bidirectional")
+OPERATIONS: Final = ("Any", "GetItem", "NotEqual")
 LAYERS_LIMIT: Final = 1000
 
 # What may stand for the module of a class of Keras's own; files of Keras 2 and legacy ones of Keras 3 name none.
@@ -134,8 +135,8 @@ def _entry(layer: Mapping[str, Any], path: tuple[str, ...], group: str) -> Entry
 
 
 def _is_operation(layer: Mapping[str, Any]) -> bool:
-    """Whether it is x[:, -1], the one operation that a chain can have; it is no layer, and has no weights."""
-    return (layer["class_name"], layer.get("module")) == ("GetItem", "keras.src.ops.numpy")
+    """Whether it is no layer: x[:, -1], or what Keras 3 writes for a mask. It has no weights."""
+    return layer["class_name"] in OPERATIONS and layer.get("module") in (None, "keras.src.ops.numpy")
 
 
 def _inside(entry: Entry) -> list[Entry]:
@@ -158,28 +159,46 @@ class _Walk:
         self.entries = entries
         self.nodes = {str(layer.get("name") or layer["config"]["name"]): layer for layer in config["layers"]}
         self.output = _one_tensor(where, config["output_layers"])
+        self.called_on: dict[str, Tensor] = {}
+        self.masks: dict[str, Tensor] = {}  # those that calls name
 
     def back_from_the_output(self) -> list[Entry]:
         chain: list[Entry] = []
         tensor = self.output
         while True:
-            entry = self.entries[tensor.layer]
+            entry = replace(self.entries[tensor.layer], result=tensor.position)
             if len(chain) > len(self.entries):
                 raise refuse(entry.where, "part of a loop")
-            entry = replace(entry, result=tensor.position)
             if entry.kind == "InputLayer":
                 chain.append(entry)
                 break
             entry, tensor = self._follow(entry)
             chain.append(entry)
         used = {entry.name for entry in chain} | {state for entry in chain for state in entry.states}
-        beside = sorted(set(self.entries) - used)
+        beside = sorted(set(self.entries) - used - self._operations_of_masks(chain))
         if beside:
             raise refuse(self.entries[beside[0]].where, "not on the one way from the input to the output")
         return chain[::-1]
 
     def _follow(self, entry: Entry) -> tuple[Entry, Tensor]:
         """The entry with what its call says, and what it was called on."""
+        before, further, keywords = self._call(entry)
+        if entry.kind == "GetItem":
+            entry = replace(entry, config={**entry.config, "index": further[0]})
+        elif entry.kind in RECURRENT:
+            entry = replace(entry, states=self._states(entry, [*further, keywords.pop("initial_state", None)]))
+        elif any(argument is not None for argument in further):
+            raise refuse(entry.where, "called on something else than one tensor")
+        self.called_on[entry.name] = before
+        if isinstance(keywords.get("mask"), Tensor):
+            self.masks[entry.name] = keywords.pop("mask")
+        for key, value in keywords.items():
+            if value not in (None, False):
+                raise refuse(entry.where, f"called with {key}={_short(value)}", "call it with the input alone")
+        return entry, before
+
+    def _call(self, entry: Entry) -> tuple[Tensor, list[Any], dict[str, Any]]:
+        """What the only call was on, its further arguments and its keywords."""
         calls = self.nodes[entry.name]["inbound_nodes"]
         if len(calls) != 1:
             raise refuse(entry.where, f"called {len(calls)} times", "give each call a layer of its own")
@@ -187,16 +206,33 @@ class _Walk:
         before, *further = arguments or [None]
         if not isinstance(before, Tensor):
             raise refuse(entry.where, "called on something else than one tensor")
-        if entry.kind == "GetItem":
-            entry = replace(entry, config={**entry.config, "index": further[0]})
-        elif entry.kind in RECURRENT:
-            entry = replace(entry, states=self._states(entry, [*further, keywords.pop("initial_state", None)]))
-        elif any(argument is not None for argument in further):
-            raise refuse(entry.where, "called on something else than one tensor")
-        for key, value in keywords.items():
-            if value not in (None, False):
-                raise refuse(entry.where, f"called with {key}={_short(value)}", "call it with the input alone")
-        return entry, before
+        return before, further, keywords
+
+    def _operations_of_masks(self, chain: list[Entry]) -> set[str]:
+        """The operations that compute masks. Keras 3 writes a mask into each call, though layers pass it on anyway.
+
+        Raises ModelError for one that is not of a Masking or Embedding layer in the chain.
+        """
+        own: list[Any] = []  # what is compared, with which value, whether over all features
+        for entry in chain:
+            if entry.kind == "Masking":
+                own.append((self.called_on[entry.name], entry.config["mask_value"], True))
+            elif entry.kind == "Embedding":
+                own.append((self.called_on[entry.name], 0, False))
+        used: set[str] = set()
+        for name, mask in self.masks.items():
+            operation = self.entries[mask.layer]
+            used.add(operation.name)
+            over_features = operation.kind == "Any" and operation.config.get("axis") in (-1, 2)
+            if over_features:
+                operation = self.entries[self._call(operation)[0].layer]
+                used.add(operation.name)
+            before, further, _ = self._call(operation) if operation.kind == "NotEqual" else (None, [None], None)
+            if (before, further[0], over_features) not in own:
+                raise refuse(
+                    self.entries[name].where, "called with mask=a tensor", "use keras.layers.Masking or mask_zero=True"
+                )
+        return used
 
     def _states(self, entry: Entry, given: list[Any]) -> tuple[str, ...]:
         """The inputs that give initial states."""

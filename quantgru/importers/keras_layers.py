@@ -66,10 +66,11 @@ class KerasSource:
 class KerasReader:
     """Adds the layers of entries to `chain`; `sources` says which layers came of which entry.
 
-    version  of Keras, 2 or 3
-    given    for each GRU layer of the model the input that gives its initial state, or None
+    version      of Keras, 2 or 3
+    given        for each GRU layer of the model the input that gives its initial state, or None
     zero_masked  whether the last GRU layer gives 0 at masked steps, and not what it gave before
-    n_inputs  of the model, 1 if its configuration does not say it
+    masked_in    the models inside which the mask is made
+    n_inputs     of the model, 1 if its configuration does not say it
     """
 
     chain: Chain
@@ -78,6 +79,7 @@ class KerasReader:
     sources: list[KerasSource] = field(default_factory=list)
     given: list[str | None] = field(default_factory=list)
     zero_masked: bool = False
+    masked_in: tuple[str, ...] = ()
     n_inputs: int = 1
 
     def read(self, entries: Sequence[Entry]) -> None:
@@ -112,6 +114,8 @@ class KerasReader:
                 want(entry.where, config, RELU_ARGUMENTS)
                 self.chain.add_activation(entry.where, "relu")
             case "Softmax":
+                if self.chain.mask_value is not None and not self.chain.last_step:
+                    raise refuse(entry.where, "over features of masked steps: it takes the mask for one of features")
                 self.chain.add_softmax(entry.where, "softmax", None if config["axis"] == -1 else str(config["axis"]))
             case kind if kind in IDENTITIES or kind == "InputLayer":
                 pass
@@ -137,6 +141,12 @@ class KerasReader:
         """What Keras does at masked steps beyond leaving them out."""
         if self.chain.mask_value is None:
             return
+        if self.version == 3 and entry.path[:-1] != self.masked_in:
+            raise refuse(
+                entry.where,
+                "gets a mask across the border of a model inside the model, where Keras 3 drops it",
+                "put the layers of the inner model into the outer one",
+            )
         if found.reverse and found.sequences:
             raise refuse(
                 entry.where,
@@ -152,7 +162,9 @@ class KerasReader:
         if self.chain.mask_value is None or self.chain.last_step:
             return
         if self.zero_masked or not isinstance(self.chain.layers[-1], (Gru, Bidirectional)):
-            message = "outputs at masked steps are not those of Keras, 0 or what later layers make of 0: skip these steps"
+            message = (
+                "outputs at masked steps are not those of Keras, 0 or what later layers make of 0: skip these steps"
+            )
             self.chain.notes.append(message)
             warnings.warn(message, QuantgruWarning, stacklevel=2)
 
@@ -206,7 +218,7 @@ class KerasReader:
         if flag(where, entry.config, "mask_zero"):
             if layer.n_tokens == 1:
                 raise refuse(where, "mask_zero=True with token 0 only, so that every step is masked")
-            self.chain.add_mask(where, 0.0)
+            self._add_mask(entry, 0.0)
 
     def _masking(self, entry: Entry) -> None:
         where, value = entry.where, number(entry.where, entry.config, "mask_value")
@@ -214,7 +226,11 @@ class KerasReader:
             raise refuse(where, "masks what another layer computed", "mask the inputs of the model: put it first")
         if float(np.float32(value)) != value:  # float32 inputs never have it
             raise refuse(where, f"mask_value={value}, which float32 rounds", "use a number like -1 or 0.5")
-        self.chain.add_mask(where, value)
+        self._add_mask(entry, value)
+
+    def _add_mask(self, entry: Entry, value: float) -> None:
+        self.chain.add_mask(entry.where, value)
+        self.masked_in = entry.path[:-1]
 
     def _affine(self, entry: Entry) -> None:
         rank = 2 if self.chain.last_step else 3

@@ -88,14 +88,25 @@ class Picked(Atom):
     rows: Rows
 
 
+@dataclass(frozen=True)
+class Given:
+    """An input of the graph, or one entry of its first axis, which is an initial state."""
+
+    name: str
+    entry: int | None = None
+
+    def __str__(self) -> str:
+        return self.name[:60] + ("" if self.entry is None else f"[{self.entry}]")
+
+
 @dataclass(frozen=True, eq=False)
 class Recurrent(Atom):
-    """The states of a GRU layer after each step; given: where its initial state comes from, if from an input."""
+    """The states of a GRU layer after each step; given: the input that its initial state is, if it is one."""
 
     where: str
     gru: Gru
     of: Atom
-    given: str | None = None
+    given: Given | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,6 +298,8 @@ class Algebra:
 
     def scaled(self, vector: Vector, factor: FloatArray) -> Vector:
         """factor: one number, or one for each feature."""
+        if factor.size and (factor == factor.flat[0]).all():
+            factor = np.asarray(factor.flat[0])
         if factor.ndim == 0 and factor == 1:
             return vector
         terms = {}

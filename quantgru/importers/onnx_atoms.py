@@ -24,16 +24,16 @@ from quantgru.importers.onnx_algebra import (
     of_atom,
     widths,
 )
-from quantgru.importers.onnx_cells import Unrolled, read_step
+from quantgru.importers.onnx_cells import Bind, Unrolled, read_step
 from quantgru.model.layers import Merge
 
 
 class Atoms:
     """Finds the atom that vectors are. `unrolled`: the layers that were written out step by step."""
 
-    def __init__(self, algebra: Algebra) -> None:
+    def __init__(self, algebra: Algebra, bind: Bind) -> None:
         self.algebra = algebra
-        self.unrolled = Unrolled(algebra, {})
+        self.unrolled = Unrolled(algebra, bind)
         self._found: dict[Any, tuple[tuple[Vector, ...], Atom | None]] = {}
 
     def settle(self, where: str, vectors: Sequence[Vector]) -> Atom:

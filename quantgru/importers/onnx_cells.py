@@ -5,8 +5,8 @@ A cell is known by what it computes, not by how it is written: z h + (1 - z) n a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from quantgru.importers.onnx_algebra import (
     Constant,
     FloatArray,
     Function,
+    Given,
     Input,
     Linear,
     Product,
@@ -28,8 +29,11 @@ from quantgru.importers.onnx_algebra import (
     describe,
     same,
 )
+from quantgru.importers.onnx_sizes import Symbol
 from quantgru.model import Gru
 from quantgru.model.layers import Reset
+Bind = Callable[[str, Symbol, str], None]  # says, at a node, that a free axis has a role
+
 
 @dataclass(frozen=True, eq=False)
 class CellForm:
@@ -151,7 +155,8 @@ class Unrolled:
     """The layers that were found written out, with their cells in order."""
 
     algebra: Algebra
-    layers: dict[Recurrent, tuple[Atom, ...]]
+    bind: Bind
+    layers: dict[Recurrent, tuple[Atom, ...]] = field(default_factory=dict)
 
     def cell(self, where: str, one: OneStep) -> Atom | None:
         """The cell as an atom; the last one is the last step of the whole layer. None where it does not fit."""
@@ -188,20 +193,21 @@ class Unrolled:
         start, given = start_of(where, cells[0].before)
         gru = last.form.gru(self.algebra, f"gru_{len(self.layers) + 1}", source, start)
         layer = Recurrent(gru.n_units, where, gru, source, given)
+        self.bind(where, axis, "steps")
         state = self.algebra.step(where, layer, axis, -1)
         self.layers[layer] = (*cells[:-1], state)
         return state
 
 
-def start_of(where: str, atom: Atom) -> tuple[FloatArray | None, str | None]:
+def start_of(where: str, atom: Atom) -> tuple[FloatArray | None, Given | None]:
     """The initial state that a constant is, or the input that gives it."""
     if isinstance(atom, Constant):
         values = np.asarray(atom.values, dtype=np.float64)
         return (values if values.any() else None), None
     if isinstance(atom, Input):
-        return None, atom.name
+        return None, Given(atom.name)
     if isinstance(atom, Step) and isinstance(atom.of, Input):
-        return None, f"{atom.of.name}[{atom.index}]"
+        return None, Given(atom.of.name, atom.index)
     raise refuse(
         where,
         f"an initial state that is computed by {describe(atom)}",

@@ -38,20 +38,23 @@ def load_onnx_file(path: Path, options: ImportOptions) -> FloatModel:
     Raises ModelError, ConfigError where onnx is not installed or the option `reset` has nothing to act on.
     """
     where = f"ONNX file {path}"
-    graph = read_graph(path)
-    chain = Chain(options.softmax)
     try:
         with np.errstate(all="ignore"):  # what is not finite is refused where it would become a weight
-            reader = _read(graph, options, chain)
+            return _load(where, path, options)
     except QuantgruError as error:
         raise type(error)(f"{where}: {error}") from None
     except (ArithmeticError, IndexError, KeyError, MemoryError, RecursionError, TypeError, ValueError) as error:
         # shapes that do not fit, attributes of another type, axes that are not there
         raise ModelError(f"{where}: {first_line(error)}; the file is damaged: try onnx.checker.check_model") from None
+
+
+def _load(where: str, path: Path, options: ImportOptions) -> FloatModel:
+    graph, chain = read_graph(path), Chain(options.softmax)
+    reader = _read(graph, options, chain)
     if options.reset is not None and not reader.has_nodes:
-        raise ConfigError(f"{where}: option reset={options.reset!r}, but no node GRU, to which it would apply")
+        raise ConfigError(f"option reset={options.reset!r}, but no node GRU, to which it would apply")
     if reader.warnings:
-        warnings.warn(f"{where}: {reader.warnings[0]}", QuantgruWarning, stacklevel=2)
+        warnings.warn(f"{where}: {reader.warnings[0]}", QuantgruWarning, stacklevel=5)
         chain.notes.append(reader.warnings[0])
     return chain.model(identifier(path.stem), f"ONNX file {path.name}")
 

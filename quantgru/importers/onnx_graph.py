@@ -86,21 +86,20 @@ class Graph:
 
 def read_graph(path: Path) -> Graph:
     """The graph of a file. Raises ModelError, ConfigError where onnx is not installed."""
-    where = f"ONNX file {path}"
     onnx = _onnx()
     size = path.stat().st_size
     if size > FILE_LIMIT:
-        raise ModelError(f"{where}: {size} bytes, allowed are {FILE_LIMIT}")
+        raise ModelError(f"{size} bytes, allowed are {FILE_LIMIT}")
     with open(path, "rb") as file:
         content = file.read(FILE_LIMIT + 1)
     try:
         model = onnx.ModelProto.FromString(content)
     except Exception as error:  # google.protobuf.message.DecodeError, which may be in another place in another version
-        raise ModelError(f"{where}: not an ONNX model ({first_line(error)}); {_DAMAGED}") from None
-    opset = _opset(where, model, onnx.defs.onnx_opset_version())
+        raise ModelError(f"not an ONNX model ({first_line(error)}); {_DAMAGED}") from None
+    opset = _opset(model, onnx.defs.onnx_opset_version())
     if model.functions:
-        model = _inlined(where, model, onnx)
-    return _Reader(where, model, opset, onnx).graph(len(content))
+        model = _inlined(model, onnx)
+    return _Reader(model, opset, onnx).graph(len(content))
 
 
 def _onnx() -> Any:
@@ -112,30 +111,30 @@ def _onnx() -> Any:
     return onnx
 
 
-def _opset(where: str, model: Any, newest: int) -> int:
+def _opset(model: Any, newest: int) -> int:
     versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     version = versions.get("ai.onnx", 0)
     if not OLDEST_OPSET <= version <= newest:
         found = f"opset {version}" if version else "no version of ONNX's operators"
         raise ModelError(
-            f"{where}: {found}, supported are opsets {OLDEST_OPSET} ... {newest} (the newest of the installed onnx "
+            f"{found}, supported are opsets {OLDEST_OPSET} ... {newest} (the newest of the installed onnx "
             "package); export it with another opset_version, or update onnx"
         )
     return int(version)
 
 
-def _inlined(where: str, model: Any, onnx: Any) -> Any:
+def _inlined(model: Any, onnx: Any) -> Any:
     """The model with the bodies of its own functions in place of their calls."""
-    n_nodes = _expanded_count(where, model)
+    n_nodes = _expanded_count(model)
     if n_nodes > NODE_LIMIT:
-        raise ModelError(f"{where}: {n_nodes} nodes with its functions written out, allowed are {NODE_LIMIT}")
+        raise ModelError(f"{n_nodes} nodes with its functions written out, allowed are {NODE_LIMIT}")
     try:
         return onnx.inliner.inline_local_functions(model)
     except Exception as error:  # of the library, about what the file says
-        raise ModelError(f"{where}: its functions cannot be written out ({first_line(error)}); {_DAMAGED}") from None
+        raise ModelError(f"its functions cannot be written out ({first_line(error)}); {_DAMAGED}") from None
 
 
-def _expanded_count(where: str, model: Any) -> int:
+def _expanded_count(model: Any) -> int:
     """Nodes after inlining, counted without doing it. Raises ModelError where a function calls itself."""
     functions = {(function.domain, function.name): function for function in model.functions}
     counts: dict[tuple[str, str], int] = {}
@@ -150,14 +149,13 @@ def _expanded_count(where: str, model: Any) -> int:
                 counts[key] = count(function.node)
         if len(counts) == len(functions):
             return count(model.graph.node)
-    raise ModelError(f"{where}: functions that call themselves, or two of the same name; {_DAMAGED}")
+    raise ModelError(f"functions that call themselves, or two of the same name; {_DAMAGED}")
 
 
 class _Reader:
     """Turns a ModelProto into a `Graph`."""
 
-    def __init__(self, where: str, model: Any, opset: int, onnx: Any) -> None:
-        self.where = where
+    def __init__(self, model: Any, opset: int, onnx: Any) -> None:
         self.model = model
         self.opset = opset
         self.onnx = onnx
@@ -166,10 +164,10 @@ class _Reader:
     def graph(self, n_bytes: int) -> Graph:
         graph = self.model.graph
         if len(graph.node) > NODE_LIMIT:
-            raise ModelError(f"{self.where}: {len(graph.node)} nodes, allowed are {NODE_LIMIT}")
+            raise ModelError(f"{len(graph.node)} nodes, allowed are {NODE_LIMIT}")
         outputs = tuple(entry.name for entry in graph.output)
         if not outputs:
-            raise ModelError(f"{self.where}: a graph without outputs; {_DAMAGED}")
+            raise ModelError(f"a graph without outputs; {_DAMAGED}")
         needed = _needed(graph.node, outputs)
         used = {name for node in needed for name in node.input} | set(outputs)
         sparse = {entry.values.name for entry in graph.sparse_initializer} & used
@@ -187,7 +185,7 @@ class _Reader:
         seen: set[str] = set()
         for name in names:
             if name in seen:
-                raise ModelError(f"{self.where}: two tensors of the name {_short(name)}; {_DAMAGED}")
+                raise ModelError(f"two tensors of the name {_short(name)}; {_DAMAGED}")
             seen.add(name)
 
     def _input(self, entry: Any) -> GraphInput:

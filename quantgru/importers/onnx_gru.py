@@ -16,7 +16,7 @@ import numpy.typing as npt
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import KERAS_ORDER, stacked_gru, with_hard_sigmoid, with_scaled_candidate
-from quantgru.importers.onnx_algebra import Recurrent, Vector, of_atom
+from quantgru.importers.onnx_algebra import Given, Recurrent, Vector, of_atom
 from quantgru.importers.onnx_cells import start_of
 from quantgru.importers.onnx_constants import given, required
 from quantgru.importers.onnx_graph import Node
@@ -45,6 +45,9 @@ FAULT: Final = (
     "pytorch/issues/189225): outputs are those of the file, and probably not those of the module; "
     "load(..., reset='after') or --reset after reads what was meant"
 )
+
+
+Start = tuple[npt.NDArray[np.float64] | None, Given | None]  # a constant initial state, or the input that it is
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ def _lengths(reader: Reader, node: Node, value: Any, steps: Symbol) -> str | Non
 
 def _starts(
     reader: Reader, node: Node, value: Any, by_batch: bool, layers: Sequence[Gru]
-) -> list[tuple[npt.NDArray[np.float64] | None, str | None]]:
+) -> list[Start]:
     """Of each direction the constant initial state, and the input that gives it otherwise."""
     if value is None:
         return [(None, None)] * len(layers)
@@ -253,7 +256,7 @@ def _by_direction(reader: Reader, node: Node, tensor: Tensor, by_batch: bool, ex
 
 def _constant_starts(
     node: Node, value: npt.NDArray[Any], by_batch: bool, layers: Sequence[Gru]
-) -> list[tuple[npt.NDArray[np.float64] | None, str | None]]:
+) -> list[Start]:
     states = value.swapaxes(0, 1) if by_batch and value.ndim == 3 else value
     expected = len(layers), layers[0].n_units
     if states.ndim != 3 or states.dtype.kind != "f" or (states.shape[0], states.shape[2]) != expected or not states.size:

@@ -30,9 +30,9 @@ def add_layers(reader: Reader, outputs: Mapping[str, Value], chain: Chain) -> No
     path = _path(reader, where, reader.settle(where, output.vectors))
     for part in path[1:]:
         _add(reader, chain, part)
-    roles = [reader.role(symbol) for symbol in output.symbols]
-    if None in roles:
-        raise refuse(where, f"of shape {output}: no GRU layer reads all of its axes as steps or batch")
+    roles = [reader.role(symbol) or "batch" for symbol in output.symbols]
+    if roles.count("batch") > 1 or roles.count("steps") > 1:
+        raise refuse(where, f"of shape {output}, which has more free axes than steps and batch")
     if "steps" not in roles:  # taken, or left out since it is a single one
         chain.take_last_step()
     elif chain.last_step:
@@ -151,8 +151,10 @@ def _check_inputs(reader: Reader, path: Sequence[Atom], chain: Chain) -> None:
     if reader.tokens - {*tokens, name}:
         raise refuse(f"input {min(reader.tokens)[:60]!r}", "made whole numbers, and is no token number")
     given = [layer.given for layer in layers]
+    if {entry.name for entry in given if entry} & {source.name, name}:
+        raise refuse(layers[0].where, "an initial state that is also something else", "give it an input of its own")
     if any(given):
-        names = ", ".join(str(entry)[:60] if entry else "none" for entry in given)
+        names = ", ".join(str(entry) for entry in given)
         chain.notes.append(f"initial states, run(x, initial_states=...), are inputs of the file: {names}")
 
 

@@ -42,7 +42,7 @@ class Reader:
         self.options = options
         self.features = features
         self.algebra = Algebra(graph.n_bytes)
-        self.atoms = Atoms(self.algebra)
+        self.atoms = Atoms(self.algebra, self.bind)
         self.tokens: set[str] = set()
         self.lengths: dict[Recurrent, str | None] = {}
         self.cuts: list[tuple[str, Symbol]] = []

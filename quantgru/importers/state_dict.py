@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import ModelError
-from quantgru.importers.chain import identifier
+from quantgru.importers.chain import Chain, identifier
 from quantgru.importers.gates import finite
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.pytorch_file import read_pt, read_safetensors
@@ -26,8 +26,10 @@ from quantgru.importers.weights_chain import Matrix, Normalisation, Part, Recurr
 from quantgru.model import Dense, FloatModel
 
 ELEMENTS_LIMIT: Final = 32 << 20  # of all arrays together: 256 MiB in float64
+NAME_LIMIT: Final = 200  # characters
 NESTED: Final = ("state_dict", "model_state_dict", "model")  # where training checkpoints keep the state dict
 PREFIXES: Final = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+ALONE: Final = "save or give the tensors of the wanted modules alone, as a mapping of names to tensors"
 
 _RECURRENT: Final = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(_l\d{1,4}(_reverse)?)?")
 OTHER_CELLS: Final = {1: "a simple RNN layer", 4: "an LSTM layer"}  # by blocks of rows
@@ -41,20 +43,22 @@ def load_state_dict(state: Mapping[Any, Any], options: ImportOptions) -> FloatMo
 
     Raises ModelError for what is neither, for modules that are not supported, and where the chain is missing or wrong.
     """
-    return _model("state dict", "model", _state_of("state dict", state), options)
+    return _chain("state dict", _state_of("state dict", state), options).model("model", "a state dict")
 
 
 def load_pt_file(path: Path, options: ImportOptions) -> FloatModel:
     """The float model of a state dict or a training checkpoint by torch.save. Raises ModelError for everything else."""
     where = f"PyTorch file {path}"
     file = read_pt(where, path)
-    return _model(where, path.stem, file.arrays(_state_of(where, file.value)), options)
+    chain = _chain(where, file.arrays(_state_of(where, file.value)), options)
+    return chain.model(identifier(path.stem), f"PyTorch file {path.name}")
 
 
 def load_safetensors_file(path: Path, options: ImportOptions) -> FloatModel:
     """The float model of a state dict in safetensors. Raises ModelError for everything else."""
     where = f"safetensors file {path}"
-    return _model(where, path.stem, read_safetensors(where, path), options)
+    chain = _chain(where, read_safetensors(where, path), options)
+    return chain.model(identifier(path.stem), f"safetensors file {path.name}")
 
 
 def _state_of(where: str, value: Any) -> Mapping[Any, Any]:
@@ -68,20 +72,23 @@ def _state_of(where: str, value: Any) -> Mapping[Any, Any]:
     return state
 
 
-def _model(where: str, name: str, state: Mapping[Any, Any], options: ImportOptions) -> FloatModel:
-    arrays = _arrays(where, state)
-    chain = chain_of_parts(where, _parts(where, arrays), options)
-    return chain.model(identifier(name), where)
+def _chain(where: str, state: Mapping[Any, Any], options: ImportOptions) -> Chain:
+    return chain_of_parts(where, _parts(where, _arrays(where, state)), options)
 
 
 def _arrays(where: str, state: Mapping[Any, Any]) -> dict[str, Array]:
-    """All values as arrays, under names without the prefixes of wrappers. Numbers and the like are no arrays."""
-    if any(not isinstance(name, str) for name in state):
+    """All values as arrays, under names without the prefixes of wrappers."""
+    names = list(state)
+    if any(not isinstance(name, str) or len(name) > NAME_LIMIT or not name.isprintable() for name in names):
         raise ModelError(f"{where}: holds keys that are no names, expected a state dict: names with tensors")
+    if nested := [name for name, value in state.items() if isinstance(value, Mapping)]:
+        places = ", ".join(map(repr, NESTED))
+        raise ModelError(
+            f"{where}: {nested[0]!r} is a mapping, not a tensor; state dicts may be under {places}; {ALONE}"
+        )
     n_elements = sum(math.prod(getattr(value, "shape", ())) for value in state.values())
     if n_elements > ELEMENTS_LIMIT:
-        raise ModelError(f"{where}: {n_elements} elements, allowed are {ELEMENTS_LIMIT}; no microcontroller holds them")
-    names = list(state)
+        raise ModelError(f"{where}: {n_elements} elements, allowed are {ELEMENTS_LIMIT}; {ALONE}")
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in names):
             names = [name.removeprefix(prefix) for name in names]
@@ -96,7 +103,7 @@ def _array(where: str, name: str, value: Any) -> Array:
             value = (value.double() if value.is_floating_point() else value).numpy()
         return np.asarray(value)
     except Exception as error:  # whatever a foreign object raises
-        raise ModelError(f"{where}: {name[:80]!r} is no array ({first_line(error)}); give tensors or arrays") from None
+        raise ModelError(f"{where}: {name!r} is no array ({first_line(error)}); give tensors or arrays") from None
 
 
 def _parts(where: str, arrays: Arrays) -> dict[str, Part]:

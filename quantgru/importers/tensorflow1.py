@@ -45,12 +45,10 @@ def load_graph_file(path: Path, options: ImportOptions) -> FloatModel:
     output = _output(where, graph)
     source = _source(where, graph, output)
     chain = Chain(options.softmax)
-    layout = _read(graph, source, output, chain)
-    for node in graph.needed(output.name):
-        if node.op == "PlaceholderWithDefault":
-            chain.notes.append(f"{node} has its default value")
-    model = chain.model(identifier(path.name.partition(".")[0]), f"TensorFlow graph {path.name}")
-    _Proof(graph, source, output, layout).compare(where, model, chain.left_out)
+    with np.errstate(all="ignore"):  # what is not finite is refused by layers, and by the comparison
+        layout = _read(graph, source, output, chain)
+        model = chain.model(identifier(path.name.partition(".")[0]), f"TensorFlow graph {path.name}")
+        _Proof(graph, source, output, layout).compare(where, model, chain.left_out)
     return model
 
 
@@ -82,11 +80,16 @@ def _read(graph: Graph, source: Node, output: Node, chain: Chain) -> InputLayout
     made = Run(graph, Operations(trace), given).value(output.name)
     if not isinstance(made, Traced):
         raise refuse(str(output), "does not depend on the input")
+    if not made.ids.size:
+        raise refuse(str(output), "gives nothing")
     last, n_rows = _last_row(trace, made.ids)
     reader = LayerReader(trace)
     input_ids = reader.read(last)
     if reader.earlier is None:
         raise refuse(str(output), "is made of the input without a GRU cell, or with a single step of one")
+    for node in graph.needed(output.name):
+        if node.op == "PlaceholderWithDefault":
+            chain.notes.append(f"{node} has its default value")
     layout = find_layout(source, sizes, input_ids, LayerReader(trace).read(reader.earlier))
     if layout.backwards:
         chain.add_reverse(str(source))

@@ -13,12 +13,14 @@ from typing import Final, get_args
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.errors import ModelError
 from quantgru.importers.tensorflow1_trace import Ids, Trace, Vector
 from quantgru.model import Gate, Gru
 from quantgru.model.layers import Candidate, GateFunction, Reset
 
 FloatArray = npt.NDArray[np.float64]
 
+WEIGHTS_LIMIT: Final = 1 << 24  # of one layer; all constants of a file may have twice as many values
 TERMS: Final = 16  # of one sum; a cell has no more than five
 
 
@@ -112,6 +114,7 @@ def find_cell(trace: Trace, ids: Ids) -> Cell:
 def gru_layer(name: str, cell: Cell, initial_state: FloatArray | None) -> Gru:
     """The canonical layer with the weights of a cell. Raises NoCellError where it has more than those of x and h."""
     n_units, n_inputs = len(cell.h), len(cell.x)
+    _want_size(3 * n_units * (n_units + n_inputs))
     reset: Reset = "after" if cell.inner else "before"
     input_weights, recurrent_weights = np.zeros((3, n_units, n_inputs)), np.zeros((3, n_units, n_units))
     bias, recurrent_bias = np.zeros((3, n_units)), np.zeros(n_units)
@@ -140,8 +143,9 @@ def gru_layer(name: str, cell: Cell, initial_state: FloatArray | None) -> Gru:
 
 
 def weights(sums: Terms, *parts: Ids) -> list[FloatArray]:
-    """The matrix [outputs, len(part)] with which each part is in a sum. Raises NoCellError where there is more than that."""
+    """The matrix [outputs, len(part)] of each part in a sum. Raises NoCellError where the sum has more than these."""
     together = np.concatenate(parts)
+    _want_size(len(together) * len(sums.bias))
     order = np.argsort(together, kind="stable")
     total = np.zeros((len(together), len(sums.bias)))
     for product in sums.products:
@@ -150,6 +154,11 @@ def weights(sums: Terms, *parts: Ids) -> list[FloatArray]:
             raise NoCellError
         np.add.at(total, place, product.matrix)
     return [part.T for part in np.split(total, np.cumsum([len(part) for part in parts])[:-1])]
+
+
+def _want_size(n_weights: int) -> None:
+    if n_weights > WEIGHTS_LIMIT:
+        raise ModelError(f"a layer of {n_weights} weights, allowed are {WEIGHTS_LIMIT}")
 
 
 def _cell(trace: Trace, update: Ids, state: Ids, candidate: Ids, keeps: bool) -> Cell:

@@ -21,6 +21,8 @@ from quantgru.importers.verify import first_line
 FILE_LIMIT: Final = 64 << 20  # bytes: 16 million weights. Parsed, empty nodes take sixteen times their bytes
 NODE_LIMIT: Final = 50_000
 INPUT_LIMIT: Final = 500_000  # of all nodes
+NAME_LIMIT: Final = 1000  # characters
+ATTRIBUTE_LIMIT: Final = 4096  # bytes, of others than the value of a constant
 CONSTANT_LIMIT: Final = 1 << 24  # values
 
 _DAMAGED: Final = "the file is damaged, or no frozen graph (GraphDef) of TensorFlow 1 in binary form"
@@ -126,9 +128,15 @@ def listed(names: Iterable[str], at_most: int = 8) -> str:
 def _node(message: Any, where: str) -> Node:
     if len(message.input) > INPUT_LIMIT:
         raise ModelError(f"{where}: node {short(message.name)} has {len(message.input)} inputs; {_DAMAGED}")
+    if max(len(message.name), len(message.op)) > NAME_LIMIT:
+        raise ModelError(f"{where}: a node's name or kind of more than {NAME_LIMIT} characters; {_DAMAGED}")
     entries = [parse("AttrEntry", entry, where) for entry in message.attr]
+    attributes = {entry.key: entry.value for entry in entries if not entry.key.startswith("_")}  # _ is for optimizers
+    for key, value in attributes.items():
+        if key != "value" and len(value) > ATTRIBUTE_LIMIT:
+            raise ModelError(f"{where}: attribute {short(key)} of {len(value)} bytes in node {short(message.name)}")
     inputs = tuple(_input(name) for name in message.input if not name.startswith("^"))
-    return Node(message.name, message.op, inputs, {entry.key: entry.value for entry in entries})
+    return Node(message.name, message.op, inputs, attributes)
 
 
 def _input(text: str) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from quantgru.errors import ModelError
 from quantgru.importers.chain import Chain, refuse
 from quantgru.importers.tensorflow1_cells import (
     Cell,
@@ -19,10 +20,12 @@ from quantgru.importers.tensorflow1_cells import (
     weights,
 )
 from quantgru.importers.tensorflow1_file import listed, short
-from quantgru.importers.tensorflow1_trace import FloatArray, Ids, Trace, Vector
+from quantgru.importers.tensorflow1_trace import SMALLER, FloatArray, Ids, Trace, Vector
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
 
 ACTIVATIONS: Final = ("relu", "sigmoid", "tanh")
+LAYER_LIMIT: Final = 64  # activations count, too
+STEP_LIMIT: Final = 10_000  # of all layers
 SOFTMAXES: Final = ("softmax", "log_softmax")
 CELL: Final = "a GRU cell gives u * h + (1 - u) * c"
 
@@ -38,10 +41,13 @@ class LayerReader:
     trace: Trace
     found: list[Callable[[Chain], None]] = field(default_factory=list)
     earlier: Ids | None = None
+    _n_steps: int = 0
 
     def read(self, ids: Ids) -> Ids:
         """The ids of the input that `ids` were made of. Raises ModelError."""
         while True:
+            if len(self.found) > LAYER_LIMIT:
+                raise ModelError(f"node {short(self.trace.owner(int(ids[0])).node)}: more than {LAYER_LIMIT} layers")
             source = self.trace.source(ids)
             if source is None:
                 ids = self._bidirectional(ids)
@@ -123,6 +129,9 @@ class LayerReader:
     def _initial_state(self, cell: Cell) -> FloatArray | None:
         """h before the first step; None if it is zero, or if an optimizer simplified the first step for that."""
         while True:
+            self._n_steps += 1
+            if self._n_steps > STEP_LIMIT:
+                raise ModelError(f"node {short(cell.node)}: more than {STEP_LIMIT} steps; {SMALLER}")
             source = self.trace.source(cell.h)
             if source and source[0].kind == "constant":
                 values = source[0].values[source[1]]

@@ -6,7 +6,7 @@ operand depends on the graph's input. Everything else is refused by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from quantgru.importers.tensorflow1_functions import (
 )
 from quantgru.importers.tensorflow1_trace import Trace, Traced
 
-ROW_COST: Final = 256  # numbers that could be made in the time that one row of ids takes
+TRACED_COST: Final = 4  # ids are kept in tensors, as operands of vectors, and in the keys of these
 
 ACTIVATIONS: Final = {
     "Sigmoid": "sigmoid",
@@ -51,12 +51,8 @@ class Operations:
 
     def cost(self, node: Node, values: list[Any]) -> int:
         """No less than the count of numbers that `apply` makes, before it makes them. Raises what numpy raises."""
-        shapes = [_shape(value) for value in values]
-        made = _numbers_made(node, values, shapes)
-        if not any(isinstance(value, Traced) for value in values) or node.op in SHAPES:
-            return made
-        width = max((shape[-1] for shape in shapes if shape), default=1)
-        return made + ROW_COST * (made // max(width, 1) + 1)
+        made = _numbers_made(node, values, [_shape(value) for value in values])
+        return TRACED_COST * made if any(isinstance(value, Traced) for value in values) else made
 
     def apply(self, node: Node, values: list[Any]) -> tuple[Any, ...]:
         """All outputs. Raises ModelError for what is not supported, and what numpy raises where shapes do not fit."""
@@ -66,6 +62,8 @@ class Operations:
             return (self._look_up(node, *values),)
         if node.op in MOVES:
             return self._move(node, values)
+        if node.op == "GRUBlockCell":
+            return self._block_cell(node, *values)
         if node.op.startswith("TensorArray"):
             return self._elements(node, values)
         if node.op in SHAPES:
@@ -77,6 +75,11 @@ class Operations:
         if node.op in FUNCTIONS:
             return (np.asarray(FUNCTIONS[node.op](node, *values)),)
         raise _unknown(node)
+
+    def first_state(self, value: Any) -> Any:
+        """What a variable of a loop has at first: a state gets ids, so that its first step is like the others."""
+        is_state = isinstance(value, np.ndarray) and value.dtype == np.float64 and value.ndim > 1 and value.size
+        return Traced(self._trace.ids(value)) if is_state and self._trace.has_input else value
 
     def _move(self, node: Node, values: list[Any]) -> tuple[Any, ...]:
         data, function = MOVES[node.op]
@@ -125,6 +128,28 @@ class Operations:
             raise _unknown(node)
         return self._trace.lookup(node.name, table, tokens)
 
+    def _block_cell(self, node: Node, *values: Any) -> tuple[Any, ...]:
+        """The operation of contrib's GRUBlockCell as those that it stands for: tensorflow/core/ops/rnn_ops.cc."""
+        x, h, gates_kernel, candidate_kernel, gates_bias, candidate_bias = values
+        axis = np.asarray(1)
+
+        def apply(op: str, *operands: Any) -> Any:
+            moved = self.apply(replace(node, op=op, attributes={}), list(operands))
+            return moved[0] if len(moved) == 1 else moved
+
+        def product(state: Any, kernel: Any, bias: Any) -> Any:
+            return apply("BiasAdd", apply("MatMul", apply("ConcatV2", x, state, axis), kernel), bias)
+
+        r, u = apply(
+            "SplitV",
+            apply("Sigmoid", product(h, gates_kernel, gates_bias)),
+            np.asarray([-1, len(gates_bias) // 2]),
+            axis,
+        )
+        c = apply("Tanh", product(apply("Mul", r, h), candidate_kernel, candidate_bias))
+        kept = apply("Mul", u, h)
+        return r, u, c, apply("AddV2", kept, apply("Mul", apply("Sub", np.ones(()), u), c))
+
     def _elements(self, node: Node, values: list[Any]) -> tuple[Any, ...]:
         """A TensorArray has a handle, of no use here, and a flow, which is passed from each use to the next."""
         match node.op, values:
@@ -164,7 +189,7 @@ def _numbers_made(node: Node, values: list[Any], shapes: list[tuple[int, ...]]) 
         case ("MatMul", [_, _]):  # a multiplication is faster than a number is made
             rows = shapes[0][int(node.attribute("transpose_a", "b", False))]
             columns = shapes[1][int(not node.attribute("transpose_b", "b", False))]
-            return rows * columns + sizes[0] * columns // 256
+            return rows * columns + sizes[0] * columns // 1024
         case (("Gather" | "GatherV2"), [_, _, *axis]):
             along = int(axis[0].item()) if axis else 0
             return sizes[1] * sizes[0] // max(shapes[0][along], 1)

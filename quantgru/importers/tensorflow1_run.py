@@ -21,15 +21,16 @@ from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
 from quantgru.importers.tensorflow1_file import Node, short
 from quantgru.importers.tensorflow1_ops import Operations
+from quantgru.importers.tensorflow1_trace import SMALLER
 from quantgru.importers.verify import first_line
 
 CONSTANTS_LIMIT: Final = 1 << 25  # values of all constants, 256 MB in float64
-BUDGET: Final = 1 << 27  # numbers made in one run, 1 GB if all were kept in float64
+BUDGET: Final = 1 << 26  # numbers made in one run, 512 MB if all were kept in float64
 NODE_COST: Final = 256  # numbers that could be made in the time that a node takes by itself
 
 UNFROZEN: Final = ("Variable", "VariableV2", "VarHandleOp", "ReadVariableOp", "ResourceGather", "HashTableV2")
 CONTROL_FLOW: Final = ("Enter", "Exit", "Merge", "Switch", "NextIteration", "LoopCond", "RefSwitch", "RefMerge")
-FUNCTIONS: Final = ("While", "StatelessWhile", "If", "StatelessIf", "PartitionedCall", "StatefulPartitionedCall")
+FUNCTION_CALLS: Final = ("While", "StatelessWhile", "If", "StatelessIf", "PartitionedCall", "StatefulPartitionedCall")
 
 _Known = dict[str, tuple[Any, ...]]
 
@@ -145,9 +146,8 @@ class Run:
     def value(self, target: str) -> Any:
         """The first output of a node. Raises ModelError."""
         known: _Known = {}
-        with np.errstate(all="ignore"):  # what is not finite is found where values are compared
-            self._compute([target], known)
-        return known[target][0]
+        self._compute([target], known)
+        return _values(self._graph.nodes[target], [(target, 0)], known)[0]
 
     def _compute(self, targets: Iterable[str], known: _Known) -> None:
         """Adds the outputs of `targets` to `known`, and of all that they need: depth first, without recursion."""
@@ -184,7 +184,7 @@ class Run:
         values = _values(node, node.inputs, known)
         if node.op == "LoopCond":
             return {node.name: tuple(values)}
-        if node.op == "Switch" and self._graph.nodes[node.inputs[-1][0]].op == "LoopCond":
+        if node.op == "Switch" and self._graph.nodes[_input(node, 1)[0]].op == "LoopCond":
             return {node.name: (values[0], values[0])}  # read in the body of the loop, where the condition is true
         _refuse_kind(node)
         return {node.name: self._apply(node, values)}
@@ -200,18 +200,20 @@ class Run:
     def _spend(self, node: Node, cost: int) -> None:
         self._left -= cost
         if self._left < 0:
-            raise ModelError(f"{node}: with it, the graph makes more than {BUDGET} numbers; too large, or damaged")
+            raise ModelError(f"{node}: with it, a run of the graph makes more than {BUDGET} numbers; {SMALLER}")
 
     def _run_loop(self, leave: Node, known: _Known) -> _Known:
         if self._in_loop:
             raise refuse(str(leave), "a loop in a loop")
         self._in_loop = True
         loop = self._graph.loop(leave)
+        if leave.name not in loop.exits:
+            raise refuse(str(leave), "leaves a loop in which the condition is true")
         enters = dict(zip(loop.enters, _values(leave, loop.enters.values(), known), strict=True))
-        state = {merge: enters[enter] for merge, (enter, _) in loop.merges.items()}
+        state = {merge: self._operations.first_state(enters[enter]) for merge, (enter, _) in loop.merges.items()}
         while True:
             inner = {name: (value,) for name, value in (*enters.items(), *state.items())}
-            self._spend(leave, len(inner) * NODE_COST // 16)
+            self._spend(leave, len(inner) * NODE_COST // 16 + NODE_COST)
             if not self._goes_on(leave, loop, inner):
                 self._in_loop = False
                 return {name: (state[merge],) for name, merge in loop.exits.items()}
@@ -253,7 +255,7 @@ def _refuse_kind(node: Node) -> None:
     if node.op in UNFROZEN:
         found = "a variable: the graph is not frozen"
         raise refuse(str(node), found, "freeze it with tf.graph_util.convert_variables_to_constants")
-    if node.op in FUNCTIONS:
+    if node.op in FUNCTION_CALLS:
         raise refuse(str(node), "calls a function", "write the graph with the control flow of TensorFlow 1")
     if node.op in CONTROL_FLOW:
         raise refuse(str(node), "a branch, or a loop that dynamic_rnn does not write", "freeze the graph for inference")

@@ -10,15 +10,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.errors import ModelError
+
 Ids = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-_NOTHING = np.zeros(0)
+ROW_LIMIT: Final = 1 << 18  # rows that a trace looks at
+
+SMALLER: Final = "let it take any number of sequences (None) or 1, and any number of steps"
+
+_NOTHING: Final = np.zeros(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +63,12 @@ class Trace:
     _starts: list[int] = field(default_factory=list)
     _known: dict[Any, Vector] = field(default_factory=dict)
     _next: int = 0
+    _n_rows: int = 0
+
+    @property
+    def has_input(self) -> bool:
+        """Whether there is anything to trace: not in a run on numbers."""
+        return bool(self._vectors)
 
     def input(self, shape: tuple[int, ...], node: str) -> Traced:
         vector = self._kept("input", node, (), np.zeros(shape).reshape(-1))
@@ -67,17 +79,17 @@ class Trace:
         if isinstance(value, Traced):
             return value.ids
         array = np.asarray(value, dtype=np.float64)
-        return _by_rows((array,), lambda row: self._kept("constant", "", (), row))
+        return self._by_rows((array,), lambda row: self._kept("constant", "", (), row))
 
     def elementwise(self, kind: str, node: str, *values: Any) -> Traced:
         operands = np.broadcast_arrays(*map(self.ids, values))
-        return Traced(_by_rows(operands, lambda *rows: self._kept(kind, node, rows, None)))
+        return Traced(self._by_rows(operands, lambda *rows: self._kept(kind, node, rows, None)))
 
     def matmul(self, node: str, value: Traced, matrix: FloatArray) -> Traced:
-        return Traced(_by_rows((value.ids,), lambda row: self._kept("matmul", node, (row,), matrix)))
+        return Traced(self._by_rows((value.ids,), lambda row: self._kept("matmul", node, (row,), matrix)))
 
     def lookup(self, node: str, table: FloatArray, tokens: Traced) -> Traced:
-        return Traced(_by_rows((tokens.ids[..., None],), lambda row: self._kept("lookup", node, (row,), table)))
+        return Traced(self._by_rows((tokens.ids[..., None],), lambda row: self._kept("lookup", node, (row,), table)))
 
     def source(self, ids: Ids) -> tuple[Vector, Ids] | None:
         """The vector that all of these ids belong to, and their columns there; None if there are several."""
@@ -87,6 +99,18 @@ class Trace:
 
     def owner(self, number: int) -> Vector:
         return self._vectors[bisect_right(self._starts, number) - 1]
+
+    def _by_rows(self, operands: Sequence[Any], vector_of: Callable[..., Vector]) -> Ids:
+        """The ids of the vectors that are made of each row of operands, which have one shape but for the last axis."""
+        shape = operands[0].shape
+        rows = [np.ascontiguousarray(operand).reshape(-1, shape[-1] if shape else 1) for operand in operands]
+        self._n_rows += len(rows[0])
+        if self._n_rows > ROW_LIMIT:
+            raise ModelError(f"a run of the graph makes more than {ROW_LIMIT} rows of numbers; {SMALLER}")
+        made = [_ids(vector_of(*row)) for row in zip(*rows, strict=True)]
+        if not made:
+            raise ValueError(f"nothing in shape {shape}")
+        return np.stack(made).reshape(*shape[:-1], len(made[0])) if shape else made[0].reshape(())
 
     def _kept(self, kind: str, node: str, operands: tuple[Ids, ...], values: FloatArray | None) -> Vector:
         """The new vector, or the one that was made of the same before."""
@@ -99,16 +123,6 @@ class Trace:
             self._starts.append(self._next)
             self._next += width
         return self._known[key]
-
-
-def _by_rows(operands: Sequence[Any], vector_of: Callable[..., Vector]) -> Ids:
-    """The ids of the vectors that are made of each row of operands, which have one shape but for the last axis."""
-    shape = operands[0].shape
-    rows = [np.ascontiguousarray(operand).reshape(-1, shape[-1] if shape else 1) for operand in operands]
-    made = [_ids(vector_of(*row)) for row in zip(*rows, strict=True)]
-    if not made:
-        raise ValueError(f"nothing in shape {shape}")
-    return np.stack(made).reshape(*shape[:-1], len(made[0])) if shape else made[0].reshape(())
 
 
 def _ids(vector: Vector) -> Ids:

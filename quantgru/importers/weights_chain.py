@@ -209,7 +209,7 @@ class _ChainReader:
             if not 0 <= epsilon < 1:
                 raise _ChainError(f"module {_short(name)} with ({', '.join(arguments)}): expected its epsilon, 0 ... 1")
         else:
-            self.chain.notes.append(f"{where}: epsilon is not in the file: {epsilon:g} is taken")
+            self.chain.notes.append(f"module {_short(name)}: epsilon is not in the file: {epsilon:g} is taken")
         if not (part.variance + epsilon > 0).all():
             raise refuse(where, f"a variance of {part.variance.min():g}", "train it again")
         scale = part.scale / np.sqrt(part.variance + epsilon)
@@ -218,9 +218,9 @@ class _ChainReader:
     def warn_of_unused(self) -> None:
         unused = [_short(name) for name in self.parts if name not in self.used]
         if unused:
-            message = f"{self.where}: not in the chain, and left out: {_listed(unused)}"
-            self.chain.notes.append(message)
-            warnings.warn(message, QuantgruWarning, stacklevel=2)
+            message = f"not in the chain, and left out: {_listed(unused)}"
+            self.chain.notes.append(message)  # without the path of a file
+            warnings.warn(f"{self.where}: {message}", QuantgruWarning, stacklevel=2)
 
 
 def _with_arguments(name: str, part: Recurrent, arguments: list[str], slope: float) -> list[Gru | Bidirectional]:
