@@ -123,12 +123,13 @@ def mutate_json(text: bytes, rng: random.Random) -> bytes:
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every (container, key) inside a JSON value."""
-    pending = [value]
+    pending, seen = [value], set()  # a mutation may have put a value inside itself
     while pending:
         container = pending.pop()
+        seen.add(id(container))
         for key in container if isinstance(container, dict) else range(len(container)):
             yield container, key
-            if isinstance(container[key], (dict, list)) and container[key] and len(pending) < 1000:
+            if isinstance(container[key], (dict, list)) and id(container[key]) not in seen:
                 pending.append(container[key])
 
 

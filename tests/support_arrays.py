@@ -31,8 +31,10 @@ def arrays(structure: str, functions: Functions, folder: Path) -> Made:
         given["initial_state"] = random_weights(generator, (UNITS,))
         made = run_with_state(model, made.x, given["initial_state"][None].repeat(SEQUENCES, axis=0))
         made = replace(made, run_options={})
-    grus = [layer for layer in model.layers if layer.weights]
-    convention, *of_layers = _in_convention(functions, [gru.get_weights() for gru in grus], generator)
+    per_layer = 2 if functions.bias == "no" else 3
+    weights = model.get_weights()
+    grus = [weights[i : i + per_layer] for i in range(0, len(weights), per_layer)]
+    convention, *of_layers = _in_convention(functions, grus, generator)
     if len(grus) == 1:
         np.savez(folder / "model.npz", convention=convention, **given, **of_layers[0])
         as_arguments = qg.from_arrays(convention, **given, **of_layers[0])

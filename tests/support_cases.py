@@ -18,7 +18,7 @@ import quantgru as qg
 
 RMS = 0.5
 SEQUENCES, STEPS, INPUTS, UNITS = 2, 4, 2, 3
-LENGTHS = (4, 1, 3)
+LENGTHS = (4, 3, 1)
 TOKENS = 5
 ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")  # of dense layers
 

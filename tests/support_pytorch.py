@@ -79,7 +79,7 @@ class FunctionGru(nn.GRU):
     def _packed(self, x: Any) -> Any:
         padded, lengths = pad_packed_sequence(x, batch_first=True)
         rows = [self(padded[i : i + 1, :length])[0][0] for i, length in enumerate(lengths)]
-        return pack_sequence(rows, enforce_sorted=False), None
+        return pack_sequence(rows, enforce_sorted=True), None
 
 
 def gru(functions: Functions, inputs: int = INPUTS, units: int = UNITS, **options: Any) -> nn.GRU:
@@ -112,7 +112,7 @@ class NetWithState(Net):
 
 class NetWithLengths(Net):
     def forward(self, x: Tensor, lengths: Tensor) -> Any:
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=True)
         return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
 
 
@@ -265,7 +265,7 @@ def _call(module: nn.Module, *inputs: np.ndarray) -> list[np.ndarray]:
 
 
 def _run_packed(module: nn.Module, x: list[np.ndarray]) -> Made:
-    packed = pack_sequence([torch.from_numpy(rows) for rows in x], enforce_sorted=False)
+    packed = pack_sequence([torch.from_numpy(rows) for rows in x], enforce_sorted=True)
     with torch.no_grad():
         padded = pad_packed_sequence(module.gru(packed)[0], batch_first=True)[0].numpy()
     return Made((), x, [rows[: len(given)] for rows, given in zip(padded, x, strict=True)])

@@ -86,7 +86,7 @@ def change_weight(model: oracle.Model) -> oracle.Model:
     codes = [list(row) for row in layer.u.codes]
     codes[layer.units + 2][3] += 40 if codes[layer.units + 2][3] < 80 else -40
     changed = replace(layer, u=replace(layer.u, codes=tuple(map(tuple, codes))))
-    changed_model = replace(model, grus=(model.grus[0], changed))
+    changed_model = replace(model, layers=(model.grus[0], changed, *model.head))
     assert oracle.proved(changed_model)
     return changed_model
 

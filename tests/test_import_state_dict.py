@@ -18,6 +18,8 @@ from hypothesis import given, settings
 
 import quantgru as qg
 from quantgru.errors import QuantgruWarning
+from quantgru.importers.options import ImportOptions
+from quantgru.importers.weights_chain import Recurrent, chain_of_parts
 from quantgru.model import Bidirectional, Embedding, Gru
 
 FOLDER = Path(__file__).resolve().parent / "models" / "pytorch"
@@ -288,6 +290,20 @@ def test_chains_that_no_model_is(chain, message):
     state = arrays_of(np.random.default_rng(7)) | {"fc.weight": np.ones((2, 3)), "fc.bias": np.ones(2)}
     with pytest.raises(qg.ModelError, match=message):
         qg.load(state, chain=chain)
+
+
+@pytest.mark.parametrize("reset", ["after", "before"])
+def test_a_reset_that_the_file_does_not_say(reset):
+    """As Keras leaves it open where there is no bias."""
+    rng = np.random.default_rng(0)
+    gru = Gru("gru", "after", rng.normal(size=(3, 2, 1)), rng.normal(size=(3, 2, 2)), np.zeros((3, 2)), np.zeros(2))
+    parts = {"gru": Recurrent((gru,), says_reset=False)}
+    for chain in (None, "gru", "gru(sigmoid, tanh)"):
+        with pytest.raises(qg.ModelError, match=r"module 'gru' has no bias, .*: write gru\(after\) or gru\(before\)"):
+            chain_of_parts("file", parts, ImportOptions(chain=chain))
+    (layer,) = chain_of_parts("file", parts, ImportOptions(chain=f"gru({reset}, hard_sigmoid, relu)"), 0.2).layers
+    assert (layer.reset, layer.gate, layer.candidate) == (reset, "hard_sigmoid", "relu")
+    np.testing.assert_allclose(layer.input_weights[:2], 0.2 * gru.input_weights[:2])
 
 
 def test_the_name_of_a_module_wins_over_a_word():

@@ -28,7 +28,7 @@ from strategies import (
 
 from quantgru.errors import ConfigError, DataError
 from quantgru.int_model import IntModel
-from quantgru.simulator import SimulationResult, batch, check_values, run, run_check, simulate
+from quantgru.simulator import GruState, SimulationResult, batch, check_values, run, run_check, simulate
 from quantgru.simulator.batch import step_check
 
 small_model = from_oracle(random_model(Plan(n_inputs=3, units=(7,), head=((4, 0),), biases="small"), seed=1))
@@ -267,6 +267,20 @@ def test_saturated_states_are_counted_without_padding(candidate: int, f_h: int, 
     model = from_oracle(oracle.Model((0, 0), 0, (layer, quiet, constant_layer(candidate, (0,), f_h))))
     result = run(model, [np.zeros((4, 2)), np.zeros((1, 2)), np.zeros((2, 2))])
     assert result.saturated_states == (7 * expected, 0)
+
+
+@pytest.mark.parametrize("merge", strategies.MERGE_KINDS)
+def test_every_pair_of_states_is_merged_as_the_oracle_does(merge: int) -> None:
+    """Layers that keep the state that they are given."""
+    layer = constant_layer(oracle.CANDIDATE_LINEAR, (0,), 15)
+    keeps = replace(layer, b=(2**20, 0, 0))
+    model = from_oracle(oracle.Model((0, 0), 0, (oracle.Bidirectional(keeps, keeps, merge),)))
+    values = (-32768, -32767, -16384, -3, -2, -1, 0, 1, 2, 3, 16384, 32766, 32767)
+    pairs = np.array([(forward, backward) for forward in values for backward in values], np.int16)
+    residual = np.zeros((len(pairs), 1), np.uint16)
+    states = [GruState(pairs[:, :1], residual), GruState(pairs[:, 1:], residual)]
+    outputs = run(model, np.zeros((len(pairs), 1, 2)), initial_states=states).outputs_raw[:, 0]
+    assert outputs.tolist() == [list(oracle.merge_all(merge, (f,), (b,))) for f, b in pairs.tolist()]
 
 
 def test_saturated_outputs_of_all_dense_layers_are_counted_in_order() -> None:

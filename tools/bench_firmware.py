@@ -13,9 +13,10 @@ import re
 import struct
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -28,12 +29,26 @@ from quantgru.hil.boards import Board, Image, find_board, launch
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
 from quantgru.int_model.cost import cost
+from quantgru.model.layers import Bidirectional, Embedding
 
 BOARD = "mps2-an386"
 SHAPES = ((10, 154), (16, 32), (40, 64), (3, 16))
 VALUES = 4096  # of bench_activations.c
 STEPS = 20
-POINTED_TO = ("qg_gru_", "qg_linear", "qg_relu", "qg_dense_sigmoid", "qg_tanh")
+
+# Calls through a pointer: the functions of a whole model call a layer's step, those of a layer functions of one value.
+LAYER_STEPS = ("qg_gru_reset_",)
+VALUE_FUNCTIONS = ("qg_sigmoid", "qg_hard_sigmoid", "qg_tanh", "qg_linear", "qg_relu", "qg_dense_sigmoid", "qg_merge_")
+CALL_LAYER_STEPS = ("qg_step", "qg_run", "run_", "write_states", "step_gru")
+
+# What a program calls of a model that needs whole sequences; the header has it inline.
+SEQUENCE_PROGRAM = """
+#include "model.h"
+int8_t model_entry(model_work *work, const int16_t *inputs, uint16_t n_steps, int16_t *outputs)
+{
+    return model_run(work, inputs, n_steps, outputs);
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -41,25 +56,50 @@ class Footprint:
     """Bytes of a model without test firmware, start-up and C library.
 
     code  kernels, tables, wrappers and descriptors; the model's constants come on top
-    ram   beyond the state: scratch, and the stack of a step or an output
+    ram   beyond the state: scratch, and the stack of a step or an output; whole sequences need room for each step, too
     """
 
     code: int
     ram: int
 
 
-def random_model(inputs: int, units: int, reset: str, outputs: int = 0) -> IntModel:
-    """A GRU, and a dense layer on top if there are `outputs`."""
+def random_gru(inputs: int, units: int, reset: str = "after", **functions: Any) -> qg.Gru:
     rng = np.random.default_rng(0)
     bound = 1 / np.sqrt(units)
+    w, u, b = (rng.uniform(-bound, bound, (3, units, *more)) for more in ((inputs,), (units,), ()))
+    inner = rng.uniform(-bound, bound, units) if reset == "after" else np.zeros(units)
+    return qg.Gru("gru", reset, w, u, b, inner, **functions)
 
-    def uniform(*shape: int) -> np.ndarray:
-        return rng.uniform(-bound, bound, shape)
 
-    inner = uniform(units) if reset == "after" else np.zeros(units)
-    layer = qg.Gru("gru", reset, uniform(3, units, inputs), uniform(3, units, units), uniform(3, units), inner)
-    head = (qg.Dense("dense", uniform(outputs, units), uniform(outputs)),) if outputs else ()
-    return qg.quantize(qg.FloatModel((layer, *head), last_step=False), rng.normal(size=(2, STEPS, inputs)))
+def random_dense(inputs: int, outputs: int) -> qg.Dense:
+    rng = np.random.default_rng(0)
+    return qg.Dense("dense", rng.uniform(-0.1, 0.1, (outputs, inputs)), rng.uniform(-0.1, 0.1, outputs))
+
+
+def quantized(*layers: Any, last_step: bool = False) -> IntModel:
+    model, rng = qg.FloatModel(layers, last_step=last_step), np.random.default_rng(0)
+    if isinstance(layers[0], Embedding):
+        return qg.quantize(model, rng.integers(0, 20, (2, STEPS, 1)))
+    return qg.quantize(model, rng.normal(size=(2, STEPS, model.n_inputs)))
+
+
+def other_models() -> Iterator[tuple[str, IntModel]]:
+    """What each kind of layer adds to 10→154, reset after; whole sequences with less units."""
+    gru, head = random_gru(10, 154), random_dense(154, 12)
+    yield "10→154", quantized(gru)
+    yield "with 12 outputs", quantized(gru, head)
+    yield "with two dense layers on top", quantized(gru, head, random_dense(12, 4))
+    yield "with an initial state", quantized(replace(gru, initial_state=np.full(154, 0.5)))
+    yield "with a dense layer before", quantized(random_dense(4, 10), gru)
+    yield "with an embedding", quantized(Embedding("tokens", np.random.default_rng(0).normal(size=(20, 10))), gru)
+    yield "hard_sigmoid and tanh", quantized(replace(gru, gate="hard_sigmoid"))
+    yield "hard_sigmoid and relu", quantized(replace(gru, gate="hard_sigmoid", candidate="relu"))
+    both = Bidirectional("both", random_gru(10, 32), random_gru(10, 32), "concat", final=False)
+    yield "10→32 in both directions", quantized(both)
+    yield (
+        "10→32 in both directions, one vector, dense",
+        quantized(replace(both, final=True), random_dense(64, 12), last_step=True),
+    )
 
 
 def run(*command: str | Path) -> str:
@@ -67,25 +107,30 @@ def run(*command: str | Path) -> str:
 
 
 def footprint(model: IntModel, board: Board) -> Footprint:
-    """Links kernels and model alone, keeping what a step and an output need."""
+    """Links kernels and model alone, keeping what a step and an output need, or a run of a whole sequence."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         export(model, folder / "export", "model")
         sources = [folder / "export" / "model.c", *(folder / "export" / "quantgru" / "src").glob("*.c")]
+        entries = ["model_reset", "model_step", "model_output"]
+        if not model.streaming:
+            sources.append(folder / "program.c")
+            sources[-1].write_text(SEQUENCE_PROGRAM)
+            entries = ["model_entry"]
         includes = [f"-I{folder / 'export'}", f"-I{folder / 'export' / 'quantgru' / 'include'}"]
         for source in sources:
             target = folder / f"{source.stem}.o"
             run(board.compiler, "-std=c99", *board.flags, "-fcallgraph-info=su", *includes, "-c", source, "-o", target)
-        kept = [f"-Wl,-u,model_{function}" for function in ("reset", "step", "output")]
+        kept = [f"-Wl,-u,{entry}" for entry in entries]
         linked = folder / "linked.o"
         run(board.compiler, "-r", "-nostdlib", "-Wl,--gc-sections", *kept, *folder.glob("*.o"), "-o", linked)
         text, data, bss = map(int, run(board.size_tool, linked).splitlines()[1].split()[:3])
-        return Footprint(text + data - cost(model).constant_bytes, cost(model).scratch_bytes + bss + stack(folder))
+        known = cost(model)
+        return Footprint(text + data - known.constant_bytes, known.scratch_bytes + bss + stack(folder, entries))
 
 
-def stack(folder: Path) -> int:
-    """Bytes of the deepest chain of calls, from the compiler's call graphs. Calls through a pointer, which are those of
-    a layer's step and of an activation, may go to any function that one can point to."""
+def stack(folder: Path, entries: Sequence[str]) -> int:
+    """Bytes of the deepest chain of calls, from the compiler's call graphs."""
     frames: dict[str, int] = {}
     calls: dict[str, set[str]] = {}
     for path in folder.glob("*.ci"):
@@ -94,12 +139,15 @@ def stack(folder: Path) -> int:
             frames[local_name(name)] = int(size)
         for source, target in re.findall(r'sourcename: "([^"]+)" targetname: "([^"]+)"', text):
             calls.setdefault(local_name(source), set()).add(local_name(target))
-    calls["__indirect_call"] = {name for name in frames if name.startswith(POINTED_TO)}
+    for caller, called in calls.items():
+        if "__indirect_call" in called:
+            pointed_to = (*VALUE_FUNCTIONS, *(LAYER_STEPS if caller.startswith(CALL_LAYER_STEPS) else ()))
+            called |= {name for name in frames if name.startswith(pointed_to)}
 
     def depth(name: str) -> int:
         return frames.get(name, 0) + max((depth(callee) for callee in calls.get(name, ())), default=0)
 
-    return max(depth("model_step"), depth("model_output"))
+    return max(map(depth, entries))
 
 
 def local_name(title: str) -> str:
@@ -156,8 +204,14 @@ def main() -> None:
     for inputs, units in SHAPES:
         for reset in ("after", "before"):
             name = f"{inputs}→{units}, reset {reset}"
-            table.add_row(*model_row(board, name, random_model(inputs, units, reset)))
-    table.add_row(*model_row(board, "10→154 with 12 outputs", random_model(10, 154, "after", outputs=12)))
+            table.add_row(*model_row(board, name, quantized(random_gru(inputs, units, reset))))
+    outputs = quantized(random_gru(10, 154), random_dense(154, 12))
+    table.add_row(*model_row(board, "10→154 with 12 outputs", outputs))
+    console.print(table)
+    table = Table("model", "code + tables", "RAM beyond state", "RAM for each step", title="What other layers add")
+    for name, model in other_models():
+        size = footprint(model, board)
+        table.add_row(name, f"{size.code:,}", f"{size.ram:,}", f"{cost(model).row_bytes:,}")
     console.print(table)
     sigmoid, tanh = activation_instructions(board)
     console.print(f"sigmoid {sigmoid:.1f}, tanh {tanh:.1f} instructions a value, call included (wanted: ≤ 36)")

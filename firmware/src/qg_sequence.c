@@ -71,15 +71,15 @@ static void step_gru(const run *self, const qg_gru *gru, uint16_t t, int16_t *h)
     gru->step(gru, read_step(self, t), h, work->residual, &work->scratch.gates, work->scratch.product);
 }
 
-static void run_gru(run *self, const qg_gru *gru)
+/* Writes h of each step, `beside` values behind the begin of its row. */
+static void write_states(const run *self, const qg_gru *gru, uint16_t beside)
 {
     int16_t *const h = self->work->h;
     qg_gru_reset(gru, h, self->work->residual);
     for (uint16_t t = 0; t < self->n_steps; ++t) {
         step_gru(self, gru, t, h);
-        memcpy(written_step(self, t), h, gru->n_units * sizeof *h);
+        memcpy(written_step(self, t) + beside, h, gru->n_units * sizeof *h);
     }
-    go_on_with_what_was_written(self);
 }
 
 /* out may begin where forward does, or before it. */
@@ -103,11 +103,7 @@ static void run_directions(run *self, const qg_bidirectional *layer, const qg_gr
     int16_t *const h = self->work->h;
     /* The backward direction has yet to read what the forward one reads: within a row, they stand side by side. */
     const uint16_t beside = reads_rows(self) ? forward->input.n_columns : 0;
-    qg_gru_reset(forward, h, self->work->residual);
-    for (uint16_t t = 0; t < self->n_steps; ++t) {
-        step_gru(self, forward, t, h);
-        memcpy(written_step(self, t) + beside, h, forward->n_units * sizeof *h);
-    }
+    write_states(self, forward, beside);
     qg_gru_reset(backward, h, self->work->residual);
     for (uint16_t t = self->n_steps; t-- != 0;) {
         int16_t *const y = written_step(self, t);
@@ -117,21 +113,24 @@ static void run_directions(run *self, const qg_bidirectional *layer, const qg_gr
     go_on_with_what_was_written(self);
 }
 
+/* The state of a layer after all steps. */
+static void run_to_end(const run *self, const qg_gru *gru, int16_t *h)
+{
+    qg_gru_reset(gru, h, self->work->residual);
+    for (uint16_t t = 0; t < self->n_steps; ++t) {
+        step_gru(self, gru, t, h);
+    }
+}
+
 /* One vector, of the states that both directions end with. */
 static void run_to_one_vector(run *self, const qg_bidirectional *layer, const qg_gru *forward)
 {
-    const qg_gru *const backward = forward + 1;
+    const uint16_t n_units = forward->n_units;
     int16_t *const h = self->work->h;
-    int16_t *const backward_h = h + forward->n_units;
-    qg_gru_reset(forward, h, self->work->residual);
-    for (uint16_t t = 0; t < self->n_steps; ++t) {
-        step_gru(self, forward, t, h);
-    }
-    qg_gru_reset(backward, backward_h, self->work->residual);
-    for (uint16_t t = self->n_steps; t-- != 0;) {
-        step_gru(self, backward, t, backward_h);
-    }
-    merge(layer, forward->n_units, h, backward_h, h);
+    run_to_end(self, forward, h);
+    reverse(self);
+    run_to_end(self, forward + 1, h + n_units);
+    merge(layer, n_units, h, h + n_units, h);
     self->x = h;
     self->n_steps = 1;
     self->embedding = NULL;
@@ -146,7 +145,8 @@ static void run_body(run *self, const qg_model *model)
     for (const uint8_t *kind = model->kinds; kind != head; ++kind) {
         switch (*kind) {
         case QG_GRU:
-            run_gru(self, gru++);
+            write_states(self, gru++, 0);
+            go_on_with_what_was_written(self);
             break;
         case QG_DENSE:
             run_dense(self, dense++);

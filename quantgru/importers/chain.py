@@ -22,6 +22,8 @@ from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Lay
 
 FloatArray = npt.NDArray[np.float64]
 
+IDENTITY_WEIGHTS_LIMIT: Final = 1 << 24  # 128 MiB; a file needs a few bytes to ask for each of these layers
+
 SUPPORTED: Final = (
     "supported is one chain of GRU layers, forwards, backwards or bidirectional, and dense layers with linear, relu, "
     "sigmoid or tanh, an embedding or a normalisation first, with the last step or all steps as the output"
@@ -64,6 +66,7 @@ class Chain:
     mask_value: float | None = None
     notes: list[str] = field(default_factory=list)
     _affine: tuple[FloatArray, FloatArray] | None = None  # scale and shift that wait for the next weights
+    _identity_weights: int = 0  # of the dense layers that were added for activations
 
     def add_recurrent(self, where: str, layers: Sequence[Gru | Bidirectional]) -> None:
         self._refuse_after_softmax(where)
@@ -188,6 +191,11 @@ class Chain:
         width = next((layer.n_outputs for layer in reversed(self.layers) if not isinstance(layer, Reverse)), None)
         if width is None:
             raise refuse(where, f"{what} on the inputs of the model", "do its work on the data, before the model")
+        self._identity_weights += width * width
+        if self._identity_weights > IDENTITY_WEIGHTS_LIMIT:
+            raise refuse(
+                where, f"{what} on {width} features without a dense layer before it, too large for one of its own"
+            )
         self.add_dense(where, Dense(f"{what}_{len(self.layers)}", np.eye(width), np.zeros(width)))
         self.notes.append(f"{what} without a dense layer before it got one of {width} x {width}")
         dense = self.layers[-1]

@@ -21,11 +21,20 @@ import numpy.typing as npt
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 STEPS_LIMIT: Final = 500_000  # reads of headers, names and texts in one file
-BYTES_LIMIT: Final = 64 << 20  # of all these reads together
+BYTES_LIMIT: Final = 32 << 20  # of all these reads together
 _UNDEFINED: Final = (1 << 64) - 1
 
 # Message types of object headers [IV.A.2].
-_DATASPACE, _DATATYPE, _EXTERNAL, _LAYOUT, _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE = 1, 3, 7, 8, 12, 16, 17
+_DATASPACE, _LINK_INFO, _DATATYPE, _EXTERNAL, _LAYOUT, _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE = (
+    1,
+    2,
+    3,
+    7,
+    8,
+    12,
+    16,
+    17,
+)
 _COMPACT, _CONTIGUOUS = 0, 1  # classes of data layouts: in the header itself, in one block [IV.A.2.i]
 _SHARED: Final = 2  # flag of a message that is in another place
 
@@ -59,6 +68,7 @@ class Hdf5File:
         self._content = memoryview(content)
         self._steps = self._bytes = 0
         self._objects: dict[int, Group | DataSet] = {}
+        self._collections: dict[int, Mapping[int, tuple[int, int]]] = {}
         if self.slice(0, 8) != SIGNATURE:
             raise Hdf5Error("not an HDF5 file")
         versions = self.slice(8, 5)
@@ -66,6 +76,9 @@ class Hdf5File:
             raise Hdf5Error(f"HDF5 superblock of version {versions[0]}, h5py writes version 0")
         if self.integers(24, "<Q") != (0,):
             raise Hdf5Error("HDF5 in the middle of another file")
+        (end,) = self.integers(40, "<Q")
+        if end > len(content):
+            raise Hdf5Error(f"cut off after {len(content)} of {end} bytes")
         self.root = self.object_at(self.integers(64, "<Q")[0])  # second field of the symbol table entry [II.A]
 
     def view(self, address: int, size: int) -> memoryview:
@@ -93,9 +106,38 @@ class Hdf5File:
             messages = list(self._messages(address))
             kinds = {message.kind for message in messages}
             if not kinds & {_SYMBOL_TABLE, _LAYOUT}:
-                raise Hdf5Error(f"the object at {address} is neither a group of version 0 nor a data set")
+                raise Hdf5Error(
+                    "a group in the newer form, which h5py writes for names that are not plain ASCII and for links"
+                    if _LINK_INFO in kinds
+                    else f"the object at {address} is neither a group nor a data set"
+                )
             self._objects[address] = (Group if _SYMBOL_TABLE in kinds else DataSet)(self, messages)
         return self._objects[address]
+
+    def text_at(self, reference: bytes) -> bytes:
+        """The bytes of a text of variable length, which are in a global heap."""
+        length, address, number = struct.unpack("<IQI", reference)
+        if length == 0:
+            return b""
+        if address not in self._collections:
+            self._collections[address] = dict(self._collection(address))
+        start, size = self._collections[address].get(number, (0, -1))
+        if length > size:
+            raise Hdf5Error("a text that is not where it should be")
+        return self.slice(start, length)
+
+    def _collection(self, address: int) -> Iterator[tuple[int, tuple[int, int]]]:
+        """Number, address and size of each object in one collection of the global heap [III.E]."""
+        if self.slice(address, 5) != b"GCOL\1":
+            raise Hdf5Error("a text that is not where it should be")
+        (size,) = self.integers(address + 8, "<Q")
+        at = address + 16
+        while at + 16 <= address + size:
+            number, _, length = self.integers(at, "<HHxxxxQ")
+            if number == 0:  # the free rest
+                break
+            yield number, (at + 16, length)
+            at += 16 + -(-length // 8) * 8
 
     def _messages(self, address: int) -> Iterator[Message]:
         """Those of an object header of version 1 [IV.A.1.a], through all its blocks."""
@@ -160,7 +202,7 @@ class _Object:
             if len(data) != size or not size:
                 raise Hdf5Error(f"attribute {attribute.name!r} has {len(attribute.data)} bytes, fewer than its shape")
             if attribute.type.kind == "variable text":
-                data = _from_global_heap(self._file, data)
+                data = self._file.text_at(data)
             elif attribute.type.kind != "text":
                 raise Hdf5Error(f"attribute {attribute.name!r} is of type {attribute.type.kind}, expected text")
             self._file.count(len(data))
@@ -237,7 +279,8 @@ class DataSet(_Object):
         if layout[1] == _COMPACT:
             data = memoryview(layout)[4 : 4 + struct.unpack("<H", layout[2:4])[0]]
         else:
-            data = self._file.view(*struct.unpack("<QQ", layout[2:18]))
+            address, size = struct.unpack("<QQ", layout[2:18])
+            data = self._file.view(address if size else 0, size)
         if len(data) != self.nbytes:
             raise Hdf5Error(f"{len(data)} bytes of data for shape {self.shape} of {self.dtype}")
         return data
@@ -300,25 +343,3 @@ def _type(message: bytes) -> Type:
         case 9 if order & 15 == 1 and size == 16:
             return Type("variable text", size)
     return Type("other", size)
-
-
-def _from_global_heap(file: Hdf5File, reference: bytes) -> bytes:
-    """The bytes of a text of variable length: in a collection [III.E] of objects with numbers."""
-    length, address, number = struct.unpack("<IQI", reference)
-    if length == 0:
-        return b""
-    if file.slice(address, 5) != b"GCOL\1":
-        raise Hdf5Error("a text that is not where it should be")
-    (size,) = file.integers(address + 8, "<Q")
-    at = address + 16
-    while at + 16 <= address + size:
-        file.count(0)
-        index, _, length_there = file.integers(at, "<HHxxxxQ")
-        if index == number:
-            if length > length_there:
-                break
-            return file.slice(at + 16, length)
-        if index == 0:
-            break
-        at += 16 + -(-length_there // 8) * 8
-    raise Hdf5Error("a text that is not where it should be")

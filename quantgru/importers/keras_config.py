@@ -16,7 +16,7 @@ from quantgru.importers.chain import refuse
 MODELS: Final = ("Sequential", "Functional", "Model")
 RECURRENT: Final = ("GRU", "CuDNNGRU", "RNN", "Bidirectional")
 OPERATIONS: Final = ("Any", "GetItem", "NotEqual")
-LAYERS_LIMIT: Final = 1000
+LAYERS_LIMIT: Final = 250
 
 # What may stand for the module of a class of Keras's own; files of Keras 2 and legacy ones of Keras 3 name none.
 _OWN_MODULE: Final = re.compile(r"(tf_)?keras(\.src)?\.(layers|models|engine)(\..*)?|(tf_)?keras")

@@ -62,10 +62,17 @@ def _data_sets(file: WeightsFile, entry: Entry) -> list[Any]:
     group = f"model_weights/{entry.path[0]}"
     names = file.texts(group, "weight_names")
     if len(entry.path) > 1:
-        depth = len(entry.path)
-        inside = [name for name in names if tuple(name.split("/")[:depth]) == entry.path]  # as Keras 3 names them
-        names = inside or [name for name in names if entry.name in name.split("/")[:-1]]
+        names = _names_of(entry.path, names)
     return [file.data_set(f"{group}/{name}") for name in names]
+
+
+def _names_of(path: tuple[str, ...], names: list[str]) -> list[str]:
+    """The names, outer/inner/gru/gru_cell/kernel and the like, that have as much of a layer's path as any has."""
+    for start in range(len(path)):
+        wanted = f"/{'/'.join(path[start:])}/"
+        if found := [name for name in names if wanted in f"/{name}"]:
+            return found
+    return []
 
 
 def _weights_only(file: WeightsFile, path: Path, options: ImportOptions) -> FloatModel:

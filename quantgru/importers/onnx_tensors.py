@@ -199,8 +199,8 @@ def _consume(left: list[int | Symbol], size: Size, from_end: bool) -> list[int |
         factor = left.pop(end)
         so_far = product(taken).number
         if isinstance(factor, int) and size.number and so_far:
-            rest = size.number // so_far
-            if 0 < rest < factor and factor % rest == 0:
+            rest, remainder = divmod(size.number, so_far)
+            if 1 < rest < factor and not remainder and factor % rest == 0:
                 left.insert(len(left) if from_end else 0, factor // rest)
                 factor = rest
         taken.append(factor)

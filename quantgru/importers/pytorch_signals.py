@@ -225,7 +225,9 @@ def _is_plain(entry: Any) -> bool:
 def _indexed_axis(signal: Signal, axis: Axis, entry: Any, steps: int) -> tuple[Signal, list[Axis]]:
     """The signal, and what is left of the axis: nothing for a number, an axis for a slice."""
     left: list[Axis] = [] if type(entry) is int else [()]
-    if axis == (FEATURES,) and signal.width is not None:
+    if axis == (FEATURES,):
+        if signal.width is None:
+            raise CannotSayError("takes a part of the inputs", "give the model these inputs alone")
         rows = _rows(entry, signal.width)
         taken = signal.take(rows)
         return taken, [] if type(entry) is int else [(FEATURES,)]

@@ -6,6 +6,7 @@ the bytes that are there before an array is made. What the nodes mean is not kno
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -21,7 +22,7 @@ from quantgru.importers.verify import first_line
 FILE_LIMIT: Final = 64 << 20  # bytes: 16 million weights. Parsed, empty nodes take sixteen times their bytes
 NODE_LIMIT: Final = 50_000
 INPUT_LIMIT: Final = 500_000  # of all nodes
-NAME_LIMIT: Final = 1000  # characters
+NAME: Final = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]{0,999}")  # of nodes and operations: node_def_util.cc
 ATTRIBUTE_LIMIT: Final = 4096  # bytes, of others than the value of a constant
 CONSTANT_LIMIT: Final = 1 << 24  # values
 
@@ -128,8 +129,9 @@ def listed(names: Iterable[str], at_most: int = 8) -> str:
 def _node(message: Any, where: str) -> Node:
     if len(message.input) > INPUT_LIMIT:
         raise ModelError(f"{where}: node {short(message.name)} has {len(message.input)} inputs; {_DAMAGED}")
-    if max(len(message.name), len(message.op)) > NAME_LIMIT:
-        raise ModelError(f"{where}: a node's name or kind of more than {NAME_LIMIT} characters; {_DAMAGED}")
+    for name in (message.name, message.op):
+        if not NAME.fullmatch(name):
+            raise ModelError(f"{where}: {short(name)} is no name of a node or an operation; {_DAMAGED}")
     entries = [parse("AttrEntry", entry, where) for entry in message.attr]
     attributes = {entry.key: entry.value for entry in entries if not entry.key.startswith("_")}  # _ is for optimizers
     for key, value in attributes.items():

@@ -25,7 +25,7 @@ from quantgru.importers.tensorflow1_functions import (
 )
 from quantgru.importers.tensorflow1_trace import Trace, Traced
 
-TRACED_COST: Final = 4  # ids are kept in tensors, as operands of vectors, and in the keys of these
+TRACED_COST: Final = 4  # ids are kept in tensors and as operands of vectors
 
 ACTIVATIONS: Final = {
     "Sigmoid": "sigmoid",

@@ -26,7 +26,7 @@ from quantgru.importers.verify import first_line
 
 CONSTANTS_LIMIT: Final = 1 << 25  # values of all constants, 256 MB in float64
 BUDGET: Final = 1 << 26  # numbers made in one run, 512 MB if all were kept in float64
-NODE_COST: Final = 256  # numbers that could be made in the time that a node takes by itself
+NODE_COST: Final = 512  # numbers that could be made in the time that a node takes by itself
 
 UNFROZEN: Final = ("Variable", "VariableV2", "VarHandleOp", "ReadVariableOp", "ResourceGather", "HashTableV2")
 CONTROL_FLOW: Final = ("Enter", "Exit", "Merge", "Switch", "NextIteration", "LoopCond", "RefSwitch", "RefMerge")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -57,11 +58,11 @@ class Vector:
 
 @dataclass
 class Trace:
-    """All vectors. The same operation on the same ids is done once."""
+    """All vectors that were made."""
 
     _vectors: list[Vector] = field(default_factory=list)
     _starts: list[int] = field(default_factory=list)
-    _known: dict[Any, Vector] = field(default_factory=dict)
+    _constants: dict[bytes, Ids] = field(default_factory=dict)
     _next: int = 0
     _n_rows: int = 0
 
@@ -71,25 +72,23 @@ class Trace:
         return bool(self._vectors)
 
     def input(self, shape: tuple[int, ...], node: str) -> Traced:
-        vector = self._kept("input", node, (), np.zeros(shape).reshape(-1))
-        return Traced(_ids(vector).reshape(shape))
+        return Traced(self._made("input", node, (), np.zeros(prod(shape))).reshape(shape))
 
     def ids(self, value: Any) -> Ids:
         """The ids of a tensor; of one that does not depend on the input they are made, the same for the same rows."""
         if isinstance(value, Traced):
             return value.ids
-        array = np.asarray(value, dtype=np.float64)
-        return self._by_rows((array,), lambda row: self._kept("constant", "", (), row))
+        return self._by_rows((np.asarray(value, dtype=np.float64),), self._constant)
 
     def elementwise(self, kind: str, node: str, *values: Any) -> Traced:
         operands = np.broadcast_arrays(*map(self.ids, values))
-        return Traced(self._by_rows(operands, lambda *rows: self._kept(kind, node, rows, None)))
+        return Traced(self._by_rows(operands, lambda *rows: self._made(kind, node, rows)))
 
     def matmul(self, node: str, value: Traced, matrix: FloatArray) -> Traced:
-        return Traced(self._by_rows((value.ids,), lambda row: self._kept("matmul", node, (row,), matrix)))
+        return Traced(self._by_rows((value.ids,), lambda row: self._made("matmul", node, (row,), matrix)))
 
     def lookup(self, node: str, table: FloatArray, tokens: Traced) -> Traced:
-        return Traced(self._by_rows((tokens.ids[..., None],), lambda row: self._kept("lookup", node, (row,), table)))
+        return Traced(self._by_rows((tokens.ids[..., None],), lambda row: self._made("lookup", node, (row,), table)))
 
     def source(self, ids: Ids) -> tuple[Vector, Ids] | None:
         """The vector that all of these ids belong to, and their columns there; None if there are several."""
@@ -100,30 +99,26 @@ class Trace:
     def owner(self, number: int) -> Vector:
         return self._vectors[bisect_right(self._starts, number) - 1]
 
-    def _by_rows(self, operands: Sequence[Any], vector_of: Callable[..., Vector]) -> Ids:
-        """The ids of the vectors that are made of each row of operands, which have one shape but for the last axis."""
+    def _by_rows(self, operands: Sequence[Any], made_of: Callable[..., Ids]) -> Ids:
+        """The ids that are made of each row of operands, which have one shape."""
         shape = operands[0].shape
         rows = [np.ascontiguousarray(operand).reshape(-1, shape[-1] if shape else 1) for operand in operands]
         self._n_rows += len(rows[0])
         if self._n_rows > ROW_LIMIT:
             raise ModelError(f"a run of the graph makes more than {ROW_LIMIT} rows of numbers; {SMALLER}")
-        made = [_ids(vector_of(*row)) for row in zip(*rows, strict=True)]
-        if not made:
-            raise ValueError(f"nothing in shape {shape}")
-        return np.stack(made).reshape(*shape[:-1], len(made[0])) if shape else made[0].reshape(())
+        made = np.stack([made_of(*row) for row in zip(*rows, strict=True)])
+        return made.reshape(*shape[:-1], made.shape[1]) if shape else made.reshape(())
 
-    def _kept(self, kind: str, node: str, operands: tuple[Ids, ...], values: FloatArray | None) -> Vector:
-        """The new vector, or the one that was made of the same before."""
-        same = values.tobytes() if kind == "constant" and values is not None else id(values)
-        key = (kind, same, *(row.tobytes() for row in operands))
-        if key not in self._known:  # values stay in the vector, so that no other array gets their id()
-            width = len(operands[0]) if values is None else values.shape[-1]
-            self._known[key] = Vector(kind, self._next, width, operands, _NOTHING if values is None else values, node)
-            self._vectors.append(self._known[key])
-            self._starts.append(self._next)
-            self._next += width
-        return self._known[key]
+    def _constant(self, row: FloatArray) -> Ids:
+        key = row.tobytes()
+        if key not in self._constants:
+            self._constants[key] = self._made("constant", "", (), row)
+        return self._constants[key]
 
-
-def _ids(vector: Vector) -> Ids:
-    return np.arange(vector.start, vector.start + vector.width, dtype=np.int64)
+    def _made(self, kind: str, node: str, operands: tuple[Ids, ...], values: FloatArray = _NOTHING) -> Ids:
+        width = values.shape[-1] if values.size else len(operands[0])
+        start = self._next
+        self._vectors.append(Vector(kind, start, width, operands, values, node))
+        self._starts.append(start)
+        self._next += width
+        return np.arange(start, start + width, dtype=np.int64)
