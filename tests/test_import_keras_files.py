@@ -353,19 +353,19 @@ def test_h5_files_that_do_not_fit(tmp_path, change, message):
 
 
 def test_weights_that_many_layers_share_do_not_add_up(tmp_path):
-    """A file of 2 MB with 900 layers, each of which has the same weights of 1 MB."""
+    """A file of 2 MB with 240 layers, each of which has the same weights of 1.5 MB."""
     size = 512
     gru = {
         **dict(units=size, use_bias=False, reset_after=True, return_sequences=True),
         **dict(activation="tanh", recurrent_activation="sigmoid"),
     }
-    layers = [{"class_name": "GRU", "config": {"name": f"gru_{i}", **gru}} for i in range(900)]
+    layers = [{"class_name": "GRU", "config": {"name": f"gru_{i}", **gru}} for i in range(240)]
     path = tmp_path / "shared.h5"
     with h5py.File(path, "w") as file:
         file.attrs["keras_version"] = "3.0.0"
         file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": {"name": "x", "layers": layers}})
         file["kernel"] = np.ones((size, 3 * size), "f2")
-        for i in range(900):
+        for i in range(240):
             group = file.create_group(f"model_weights/gru_{i}")
             group.attrs["weight_names"] = ["a", "b"]
             group["a"] = group["b"] = file["kernel"]

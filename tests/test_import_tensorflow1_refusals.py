@@ -1,4 +1,4 @@
-"""Frozen graphs of TensorFlow 1: forms of constants, graphs that are refused, and files that are damaged or made to harm.
+"""Frozen graphs of TensorFlow 1 that are refused: what is not supported, what is damaged, and what is made to harm.
 
 Graphs are changed copies of TensorFlow's; expected values of constants are by hand.
 """

@@ -15,7 +15,7 @@ from typing import Any
 from quantgru.errors import ModelError
 from quantgru.importers.arrays import from_arrays
 from quantgru.importers.options import ImportOptions, Softmax
-from quantgru.importers.sources import FILES, KERAS_OBJECT, PYTORCH_OBJECT, STATE_DICT, Source
+from quantgru.importers.sources import FILES, KERAS_OBJECT, OTHER_FILES, PYTORCH_OBJECT, STATE_DICT, Source
 from quantgru.model import FloatModel
 from quantgru.model.layers import Reset
 
@@ -72,11 +72,8 @@ def _source_of_file(path: Path) -> Source:
                 found = "a folder" if path.is_dir() else "no such file"
                 raise ModelError(f"model {path}: {found}; expected a file: {source.what}")
             return source
-    if suffix == ".qgru":
-        raise ModelError(
-            f"model {path}: is already quantized: use it with simulate, export and hil, or read it with "
-            "qg.IntModel.load(path)"
-        )
+    if suffix in OTHER_FILES:
+        raise ModelError(f"model {path}: {OTHER_FILES[suffix]}")
     known = ", ".join(suffix for source in FILES for suffix in source.suffixes)
     raise ModelError(
         f"model {path}: file type {suffix!r}; supported are {known}; `quantgru formats` says what each may hold"

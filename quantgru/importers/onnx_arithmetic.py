@@ -54,9 +54,7 @@ def mul(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     if isinstance(a, np.ndarray):
         return [_scaled(reader, b, a)]
     factor = reader.atoms.factor
-    products = [
-        reader.algebra.times(factor(node.where, u), factor(node.where, v)) for u, v in _same_cuts(reader, a, b)
-    ]
+    products = [reader.algebra.times(factor(node.where, u), factor(node.where, v)) for u, v in _same_cuts(reader, a, b)]
     return [_each(a, products)]
 
 
@@ -120,7 +118,9 @@ def _aligned(reader: Reader, node: Node, arguments: Arguments) -> tuple[Any, Any
     result: list[Any] = []
     for value in values:
         if isinstance(value, Tensor):
-            result.append(_to_axes(reader, node.where, unsqueeze(node.where, value, range(rank - len(value.axes))), axes))
+            result.append(
+                _to_axes(reader, node.where, unsqueeze(node.where, value, range(rank - len(value.axes))), axes)
+            )
         else:
             result.append(_numbers(reader, node, value, axes))
     return result[0], result[1]

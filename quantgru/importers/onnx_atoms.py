@@ -41,7 +41,9 @@ class Atoms:
         atom = self.find(where, vectors)
         if atom is None:
             names = sorted({describe(atom) for vector in vectors for atom in vector.terms})
-            raise refuse(where, f"reads {' and '.join(names[:4])} at once: the graph branches, and comes together again")
+            raise refuse(
+                where, f"reads {' and '.join(names[:4])} at once: the graph branches, and comes together again"
+            )
         return atom
 
     def find(self, where: str, vectors: Sequence[Vector]) -> Atom | None:
@@ -165,9 +167,7 @@ class Atoms:
     def _linear(self, where: str, vector: Vector) -> Atom:
         if vector.only is not None:
             return vector.only
-        found: Linear = self.algebra.known(
-            (Linear, content(vector)), lambda: Linear(vector.width, where, vector)
-        )
+        found: Linear = self.algebra.known((Linear, content(vector)), lambda: Linear(vector.width, where, vector))
         return found
 
     def factor(self, where: str, vector: Vector) -> Vector:

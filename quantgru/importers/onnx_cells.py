@@ -32,6 +32,7 @@ from quantgru.importers.onnx_algebra import (
 from quantgru.importers.onnx_sizes import Symbol
 from quantgru.model import Gru
 from quantgru.model.layers import Reset
+
 Bind = Callable[[str, Symbol, str], None]  # says, at a node, that a free axis has a role
 
 

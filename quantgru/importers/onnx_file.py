@@ -1,11 +1,11 @@
 """`.onnx` files: one chain of GRU and dense layers, however an exporter writes it. Only onnx is needed to read them.
 
-    onnx_graph       the file as plain data, checked
-    onnx_reader      follows the graph: operators are in onnx_constants, onnx_shapes, onnx_arithmetic and onnx_gru
-    onnx_tensors     which axis is what
-    onnx_algebra     what each feature is, as sums of matrices times atoms
-    onnx_atoms       which layer a sum is; onnx_cells: GRUs that are written out step by step
-    onnx_layers      from the output back to the input
+onnx_graph       the file as plain data, checked
+onnx_reader      follows the graph: operators are in onnx_constants, onnx_shapes, onnx_arithmetic and onnx_gru
+onnx_tensors     which axis is what
+onnx_algebra     what each feature is, as sums of matrices times atoms
+onnx_atoms       which layer a sum is; onnx_cells: GRUs that are written out step by step
+onnx_layers      from the output back to the input
 """
 
 from __future__ import annotations

@@ -107,7 +107,9 @@ def _onnx() -> Any:
         import onnx
         import onnx.inliner
     except ImportError:
-        raise ConfigError("reading .onnx files needs onnx, which is not installed: pip install quantgru[onnx]") from None
+        raise ConfigError(
+            "reading .onnx files needs onnx, which is not installed: pip install quantgru[onnx]"
+        ) from None
     return onnx
 
 

@@ -67,7 +67,9 @@ def gru(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
         raise refuse(node.where, f"clip={node.attributes['clip']:g}", "export it without clipping")
     directions = DIRECTIONS.get(node.attributes["direction"])
     if directions is None:
-        raise ModelError(f"{node.where}: direction {node.attributes['direction'][:40]!r}, one of {', '.join(DIRECTIONS)}")
+        raise ModelError(
+            f"{node.where}: direction {node.attributes['direction'][:40]!r}, one of {', '.join(DIRECTIONS)}"
+        )
     tensor, by_batch = tensor_at(node, arguments, 0), bool(node.attributes.get("layout", 0))
     layers = _layers(node, arguments, len(directions), _reset(reader, node))
     steps, batch = _free_axes(reader, node, tensor, by_batch, layers[0].n_inputs)
@@ -220,9 +222,7 @@ def _lengths(reader: Reader, node: Node, value: Any, steps: Symbol) -> str | Non
     return None
 
 
-def _starts(
-    reader: Reader, node: Node, value: Any, by_batch: bool, layers: Sequence[Gru]
-) -> list[Start]:
+def _starts(reader: Reader, node: Node, value: Any, by_batch: bool, layers: Sequence[Gru]) -> list[Start]:
     """Of each direction the constant initial state, and the input that gives it otherwise."""
     if value is None:
         return [(None, None)] * len(layers)
@@ -254,12 +254,15 @@ def _by_direction(reader: Reader, node: Node, tensor: Tensor, by_batch: bool, ex
     return tensor
 
 
-def _constant_starts(
-    node: Node, value: npt.NDArray[Any], by_batch: bool, layers: Sequence[Gru]
-) -> list[Start]:
+def _constant_starts(node: Node, value: npt.NDArray[Any], by_batch: bool, layers: Sequence[Gru]) -> list[Start]:
     states = value.swapaxes(0, 1) if by_batch and value.ndim == 3 else value
     expected = len(layers), layers[0].n_units
-    if states.ndim != 3 or states.dtype.kind != "f" or (states.shape[0], states.shape[2]) != expected or not states.size:
+    if (
+        states.ndim != 3
+        or states.dtype.kind != "f"
+        or (states.shape[0], states.shape[2]) != expected
+        or not states.size
+    ):
         raise ModelError(f"{node.where}: initial_h {value.shape}, expected {expected} and the batch between them")
     first = np.asarray(states[:, 0], dtype=np.float64)
     stride = states.strides[1]

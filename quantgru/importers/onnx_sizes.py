@@ -146,7 +146,9 @@ class Size:
         return not self < other
 
     def __str__(self) -> str:
-        parts = [" * ".join(map(str, (*([count] if count != 1 or not m else []), *m))) for m, count in self.terms.items()]
+        parts = [
+            " * ".join(map(str, (*([count] if count != 1 or not m else []), *m))) for m, count in self.terms.items()
+        ]
         return " + ".join(parts) or "0"
 
 

@@ -60,4 +60,15 @@ FILES: Final = (
     Source((".qgf",), "float model by FloatModel.save", ("qgf_file", "load_qgf_file"), "", ()),
 )
 
+# What people also have, and what to give instead.
+OTHER_FILES: Final = {
+    ".qgru": "is already quantized: use it with simulate, explain, export and hil, or read it with qg.IntModel.load(path)",
+    ".pbtxt": "a graph as text; write it in binary: tf.io.write_graph(graph, folder, name, as_text=False)",
+    ".tflite": "a TensorFlow Lite model; give the Keras model that it was made from",
+    ".pkl": "a pickle, which can run code when it is read; save a state dict, or arrays as .npz",
+    ".pickle": "a pickle, which can run code when it is read; save a state dict, or arrays as .npz",
+    ".npy": "a single array; save all arrays of a layer with np.savez",
+    ".json": "a configuration without weights; give the file that holds both",
+}
+
 EVERY_SOURCE: Final = (*FILES, PYTORCH_OBJECT, KERAS_OBJECT, STATE_DICT)
