@@ -24,6 +24,7 @@ from quantgru.errors import DataError
 _SUFFIX: Final = ".npy"  # of each member of the archive
 _END_BYTES: Final = 22  # of the record that ends a zip archive; at 10 in it, 16 bits: the number of members
 _CHUNK_BYTES: Final = 2**20
+_LAST_CODE_POINT: Final = 0x10FFFF  # of Unicode: numpy keeps characters as numbers, and checks none
 
 # What numpy and zipfile raise for damaged archives; RuntimeError: encrypted, MemoryError: a size that cannot be.
 _UNREADABLE: Final = (
@@ -119,6 +120,8 @@ def _read_array(name: str, stream: IO[bytes], size: int) -> npt.NDArray[Any]:
         done += len(chunk)
     if stream.read(1):  # the end of the member is where its checksum is compared
         raise ValueError(f"array {name!r} has more than its {size} bytes")
+    if dtype.kind == "U" and (values.view(np.dtype("u4").newbyteorder(dtype.byteorder)) > _LAST_CODE_POINT).any():
+        raise ValueError(f"array {name!r} holds characters that there are not")
     return values.view(dtype).reshape(shape, order="F" if fortran_order else "C")
 
 

@@ -28,6 +28,10 @@ class Mask:
     keep: npt.NDArray[np.bool_]
     lengths: npt.NDArray[np.int64]
 
+    def from_the_end(self) -> Mask:
+        """Of the steps from the last to the first."""
+        return Mask(reverse_steps(self.keep[..., None], self.lengths)[..., 0], self.lengths)
+
     def hold(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Results of the kept steps, spread over all: a masked step repeats the one before it, 0 before the first."""
         latest = np.cumsum(self.keep, axis=1) - 1  # of the kept steps
@@ -77,11 +81,15 @@ class Sequences:
         """[sequences, features]: the last step of each sequence."""
         return np.asarray(self.values[np.arange(self.n_sequences), self.lengths - 1])
 
-    def arrange(self, values: npt.NDArray[Any]) -> Any:
-        """Per-step results [sequences, steps, ...] as the user gave the input: an array, or a list without padding."""
+    def arrange(self, values: npt.NDArray[Any], from_the_end: bool = False) -> Any:
+        """Per-step results [sequences, steps, ...] as the user gave the input: an array, or a list without padding.
+
+        from_the_end  whether the results begin with that of the last step
+        """
         lengths = self.lengths
         if self.mask is not None:
-            values, lengths = self.mask.hold(values), self.mask.lengths
+            mask = self.mask.from_the_end() if from_the_end else self.mask
+            values, lengths = mask.hold(values), mask.lengths
         if self.ragged:
             return [rows[:length] for rows, length in zip(values, lengths, strict=True)]
         return values
@@ -144,8 +152,8 @@ def without_masked(
     keep = np.ones(sequences.values.shape[:2], dtype=np.bool_)
     if mask is not None:
         keep = _as_mask(mask, sequences, what)
-    if mask_value is not None:
-        keep &= (sequences.values != mask_value).any(axis=2)
+    if mask_value is not None:  # in float32, as frameworks compare: 0.1 is another number there
+        keep &= (sequences.values.astype(np.float32) != np.float32(mask_value)).any(axis=2)
     return sequences.keeping(keep, what)
 
 

@@ -65,6 +65,11 @@ def run(model, x, **arguments):
     return keras.ops.convert_to_numpy(model(x, training=False, **arguments))
 
 
+def masked(x, keep, value):
+    """x with masked steps, those where `keep` is false."""
+    return np.where(keep[..., None], x, value)
+
+
 def difference(expected, found) -> float:
     """The largest one, of the largest expected value."""
     assert found.shape == expected.shape

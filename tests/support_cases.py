@@ -67,15 +67,6 @@ class Made:
 Maker = Callable[[str, Functions, Path], Made]
 
 
-@dataclass(frozen=True)
-class Refused:
-    """What must not be loaded: `given` with `options`; `named` must be in the error."""
-
-    given: Any
-    named: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
 def seed_of(*names: str) -> int:
     return zlib.crc32("/".join(names).encode())
 
@@ -100,4 +91,3 @@ def ragged_x(generator: np.random.Generator, inputs: int = INPUTS) -> list[np.nd
 def random_tokens(generator: np.random.Generator) -> np.ndarray:
     """[sequences, steps]"""
     return generator.integers(0, TOKENS, (SEQUENCES, STEPS))
-

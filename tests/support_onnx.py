@@ -72,7 +72,9 @@ class Graph:
         """Steps and sequences exchanged, if the input has the sequences first."""
         return name if self.time_first else self.add("Transpose", name, perm=[1, 0, 2])
 
-    def gru(self, x: str, inputs: int = INPUTS, units: int = UNITS, direction: str = "forward", **more: str) -> list[str]:
+    def gru(
+        self, x: str, inputs: int = INPUTS, units: int = UNITS, direction: str = "forward", **more: str
+    ) -> list[str]:
         """Y and Y_h; `more` are lengths and h."""
         n = 2 if direction == "bidirectional" else 1
         bias = self.random(n, 6 * units) if self.functions.bias != "no" else ""

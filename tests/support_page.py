@@ -16,13 +16,19 @@ CELLS: Final = ("yes", "no", "–")
 Table = dict[str, dict[str, str]]
 
 
-def table(name: str) -> Table:
-    """The cells of a marked table, by column and row. Every cell is one of CELLS."""
+def rows(name: str) -> list[list[str]]:
+    """The cells of a marked table, its header first."""
     text = PAGE.read_text(encoding="utf-8")
     (marked,) = re.findall(rf"<!-- {name}:.*?-->\n(.*?)<!-- end of {name} -->", text, re.DOTALL)
-    (_, *columns), _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in marked.splitlines())
+    header, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in marked.splitlines())
+    return [header, *lines]
+
+
+def table(name: str) -> Table:
+    """A marked table by column and row. Every cell is one of CELLS."""
+    (_, *columns), *lines = rows(name)
     found: Table = {column: {} for column in columns}
-    for row, *cells in rows:
+    for row, *cells in lines:
         for column, cell in zip(columns, cells, strict=True):
             assert cell in CELLS, f"{row}, {column}: {cell!r}"
             assert row not in found[column], f"{row} twice"
@@ -45,20 +51,19 @@ class SupportedFunctions:
                 for reset, bias in self.resets:
                     yield Functions(gate, candidate, reset, bias)
 
-    def has(self, functions: Functions) -> bool:
-        return functions in set(self.all())
-
 
 def functions_of(cells: dict[str, str]) -> SupportedFunctions:
     """The rows "gates NAME", "candidate NAME" and "reset WHERE, NUMBER bias" that say yes."""
-    rows = [row for row, cell in cells.items() if cell == "yes"]
-    gates = [row.removeprefix("gates ") for row in rows if row.startswith("gates ")]
-    candidates = [row.removeprefix("candidate ") for row in rows if row.startswith("candidate ")]
-    resets = [re.fullmatch(r"reset (after|before), (two|one|no) bias(?:es)?", row) for row in rows]
+    said = [row for row, cell in cells.items() if cell == "yes"]
+    gates = [row.removeprefix("gates ") for row in said if row.startswith("gates ")]
+    candidates = [row.removeprefix("candidate ") for row in said if row.startswith("candidate ")]
+    resets = [re.fullmatch(r"reset (after|before), (two|one|no) bias(?:es)?", row) for row in said]
     pairs = [(match[1], match[2]) for match in resets if match]
-    assert len(gates) + len(candidates) + len(pairs) == len(rows), rows
+    assert len(gates) + len(candidates) + len(pairs) == len(said), said
     return SupportedFunctions(tuple(gates), tuple(candidates), tuple(pairs))
 
 
+# What is refused: for each text of the first column, what the error names.
+REFUSALS: Final = {what: named.strip("`") for what, named, _ in rows("refusals")[1:]}
 STRUCTURES: Final = table("structures")
 FUNCTIONS: Final = {source: functions_of(cells) for source, cells in table("functions").items()}

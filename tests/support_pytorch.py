@@ -6,7 +6,7 @@ outputs are those of `FunctionGru`, the same layer written out with functions of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,6 @@ from support_cases import (
     UNITS,
     Functions,
     Made,
-    Refused,
     generator_of,
     ragged_x,
     random_tokens,

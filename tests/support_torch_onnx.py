@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from support_cases import LENGTHS, INPUTS, SEQUENCES, UNITS, Functions, Made
+from support_cases import INPUTS, LENGTHS, SEQUENCES, UNITS, Functions, Made
 from support_pytorch import module_of, run
-from torch import nn
 
 # Inputs beside x, and outputs beside y.
 MORE: Final = {"given initial state": ("h", ()), "streaming": ("h", ("h_n",)), "lengths as an input": ("lengths", ())}

@@ -298,3 +298,19 @@ def test_embeddings_are_checked(vectors, message):
 def test_a_mask_value_is_a_number():
     with pytest.raises(ModelError, match="mask value nan, expected a finite number"):
         FloatModel((gru_of(1),), last_step=True, mask_value=math.nan)
+
+
+def test_a_mask_value_that_float32_rounds():
+    """Frameworks compare in float32: there, 0.1 is 0.100000001."""
+    model, x = FloatModel((gru_of(1),), last_step=True, mask_value=0.1), random_x(1, 4, 2)
+    for value in (0.1, float(np.float32(0.1))):
+        x[0, 1] = value
+        np.testing.assert_array_equal(model.run(x), model.run(np.delete(x, 1, axis=1)))
+
+
+def test_masks_of_reversed_outputs():
+    """The outputs begin with that of the last step, and so do the steps that are none."""
+    gru, x = gru_of(1), random_x(1, 4, 2)
+    found = FloatModel((Reverse(), gru), last_step=False).run(x, mask=np.array([[True, True, False, True]]))
+    states = states_by_formula(gru, x[0][[3, 1, 0]].tolist())
+    assert_close(found[0], [states[0], states[0], states[1], states[2]])

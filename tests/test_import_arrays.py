@@ -375,3 +375,13 @@ def test_damaged_npz(tmp_path, save):
         else:
             assert np.array_equal(found, expected)
     assert 300 < refused <= 600
+
+
+def test_text_of_characters_that_there_are_not(tmp_path):
+    """numpy keeps characters as 32-bit numbers, and Python cannot make a text of all of them."""
+    path = tmp_path / "gru.npz"
+    np.savez(
+        path, convention=np.array([0x7FFFFFFF, 97], np.uint32).view("<U2")[0:1].reshape(()), weight_ih=np.zeros((3, 1))
+    )
+    with pytest.raises(qg.ModelError, match="array 'convention' holds characters that there are not"):
+        qg.load(path)

@@ -170,10 +170,6 @@ REFUSALS = {
         lambda: tokens(layers.Embedding(5, 3), layers.Masking(), layers.GRU(3)),
         "masks what another layer computed",
     ),
-    "mask value": (
-        lambda: sequential(layers.Masking(0.1), layers.GRU(3)),
-        r"\(Masking\): mask_value=0\.1, which float32 rounds; .*use a number like -1 or 0\.5",
-    ),
     "mask values": (lambda: sequential(layers.Masking([0, 0, 1]), layers.GRU(3)), r"mask_value=\[0, 0, 1\], expected"),
     "one token": (lambda: tokens(layers.Embedding(1, 3, mask_zero=True), layers.GRU(3)), "every step is masked"),
     "embedding of features": (

@@ -324,7 +324,7 @@ def test_another_model_shows_both_digests(case, line):
     other = make_case(seed=4).model
     with pytest.raises(DeviceError) as caught:
         Session(line, PATIENCE).open(other)
-    for part in (case.model.digest.hex(), other.digest.hex(), "SPEC 1.0", "another model"):
+    for part in (case.model.digest.hex(), other.digest.hex(), "SPEC 1.1", "another model"):
         assert part in str(caught.value)
 
 
@@ -470,7 +470,7 @@ def test_a_wrong_answer_is_found_where_it_arose(case, layer, fault, gate, unit):
 
 def test_a_wrong_output_is_found(case):
     def edit(firmware, export):
-        replace_in(export / "model.c", "&arrays, outputs);", "&arrays, outputs);\n    outputs[1] ^= 1;")
+        replace_in(export / "model.c", "vectors, outputs);", "vectors, outputs);\n    outputs[1] ^= 1;")
 
     with running(build_edited(case.model, edit)) as line:
         difference = run(case, line)[1].first_difference

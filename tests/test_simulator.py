@@ -265,8 +265,8 @@ def test_saturated_states_are_counted_without_padding(candidate: int, f_h: int, 
     layer = constant_layer(candidate, sums, f_h)
     quiet = oracle.Dense(oracle.LINEAR, 0, oracle.Matrix(((0,) * 5,) * 2, (2**14,) * 2, (1,) * 2, 0), (0, 0))
     model = from_oracle(oracle.Model((0, 0), 0, (layer, quiet, constant_layer(candidate, (0,), f_h))))
-    result = run(model, [np.zeros((4, 2)), np.zeros((1, 2)), np.zeros((2, 2))])
-    assert result.saturated_states == (7 * expected, 0)
+    result = run(model, [np.zeros((4, 2)), *[np.zeros((1, 2))] * 96])  # more than one chunk
+    assert result.saturated_states == (100 * expected, 0)
 
 
 @pytest.mark.parametrize("merge", strategies.MERGE_KINDS)

@@ -6,9 +6,12 @@ it, quantized, and computed by simulator, oracle and C library.
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -17,11 +20,14 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import c_library
 import numpy as np
 import pytest
-from support_cases import Functions, Made, Refused
+from support_cases import Functions, Made
+from support_fixtures import FILES, Fixture, fixtures, functions_of, prefixes
 from support_integers import assert_integers_equal
-from support_page import FUNCTIONS, STRUCTURES
+from support_page import FUNCTIONS, PAGE, REFUSALS, STRUCTURES
 
 import quantgru as qg
+from quantgru.cli.quantize import quantize
+from quantgru.importers.sources import EVERY_SOURCE
 from quantgru.model import Bidirectional, Dense, Embedding, Gru, Reverse
 
 if c_library.NO_COMPILER:
@@ -44,9 +50,14 @@ MAKERS = {
 }
 NEEDS = {
     "support_pytorch": {"torch": "pip install quantgru[torch]"},
-    "support_keras": {"torch": "pip install quantgru[torch]", "keras": "pip install 'keras>=3.6'", "h5py": "pip install h5py"},
+    "support_keras": {
+        "torch": "pip install quantgru[torch]",
+        "keras": "pip install 'keras>=3.6'",
+        "h5py": "pip install h5py",
+    },
     "support_onnx": {"onnx": "pip install quantgru[onnx]", "onnxruntime": "pip install onnxruntime"},
     "support_torch_onnx": {"torch": "pip install quantgru[torch]", "onnxscript": "pip install onnxscript"},
+    "support_refusals": {"torch": "pip install quantgru[torch]", "keras": "pip install 'keras>=3.6'"},
     "support_arrays": {"torch": "pip install quantgru[torch]", "keras": "pip install 'keras>=3.6'"},
 }
 
@@ -118,8 +129,13 @@ def test_a_supported_structure_with_every_function(source: str, structure: str, 
 def assert_goes_all_the_way(made: Made, structure: str, functions: Functions) -> None:
     for model in made.load():
         assert SEEN_IN.get(structure, lambda _: True)(model), f"{model.layers} has no {structure}"
-        for gru in model.grus:
-            assert (gru.gate, gru.candidate, gru.reset) == functions[:3]
+        assert {(gru.gate, gru.candidate, gru.reset) for gru in model.grus} == {functions[:3]}
+    assert_equal_to_the_framework(made)
+
+
+def assert_equal_to_the_framework(made: Made) -> None:
+    """Each form: the float model, and its integers in simulator, oracle and C."""
+    for model in made.load():
         assert_close(model.run(made.x, **made.run_options), made.expected)
         integers = qg.quantize(model, made.x, initial_states=made.run_options.get("initial_states"))
         assert_integers_equal(integers, made.x, **made.run_options)
@@ -140,8 +156,89 @@ def assert_goes_on(model: qg.FloatModel, integers: qg.IntModel, x: np.ndarray) -
     """A run in two parts, states handed on, is the run in one."""
     first, second = x[:, :1], x[:, 1:]
     parts = [model.run(first), model.run(second, initial_states=model.final_states(first))]
-    assert np.array_equal(np.concatenate(parts, axis=1), model.run(x))
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), model.run(x), rtol=0, atol=1e-12)
     begun = qg.run(integers, first)
     ended = qg.run(integers, second, initial_states=begun.final_states)
     both = np.concatenate((begun.outputs_raw, ended.outputs_raw), axis=1)
     assert np.array_equal(both, qg.run(integers, x).outputs_raw)
+
+
+# ---- files of frameworks that do not run here ----------------------------------------------------------------------
+
+
+def shown_by(fixture: Fixture, model: qg.FloatModel) -> set[str]:
+    """The structures of a model and its record."""
+    found = {structure for structure, is_in in SEEN_IN.items() if is_in(model)} | set(fixture.structures)
+    return found | ({"unequal lengths", "streaming"} if looks_at_no_later_step(model) else set())
+
+
+def looks_at_no_later_step(model: qg.FloatModel) -> bool:
+    return not model.last_step and not any(isinstance(layer, (Bidirectional, Reverse)) for layer in model.layers)
+
+
+@pytest.mark.parametrize("source", FILES)
+def test_files_with_recorded_outputs(source: str) -> None:
+    """They show what the page says of their source, and go all the way."""
+    structures: set[str] = set()
+    functions: set[Functions] = set()
+    for fixture in fixtures(source):
+        made = fixture.made()
+        (model,) = made.load()
+        assert_equal_to_the_framework(made)
+        if looks_at_no_later_step(model) and not made.run_options and model.mask_value is None:
+            assert_equal_to_the_framework(replace(made, goes_on=True))
+            assert_equal_to_the_framework(prefixes(made))
+        structures |= shown_by(fixture, model)
+        functions |= set(map(functions_of, model.grus))
+    assert structures == {row for row, cell in STRUCTURES[source].items() if cell == "yes"}
+    assert functions <= set(FUNCTIONS[source].all())
+    for name, part in zip(("gates", "candidates"), zip(*functions, strict=True), strict=False):
+        assert set(part) == set(getattr(FUNCTIONS[source], name))
+    assert {found[2:] for found in functions} == set(FUNCTIONS[source].resets)
+
+
+# ---- refusals ------------------------------------------------------------------------------------------------------
+
+
+def refusal(form: object, **options: str) -> str:
+    with pytest.raises(qg.ModelError) as caught:
+        qg.load(form, **options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "structure"),
+    [(source, row) for source, cells in STRUCTURES.items() for row, cell in cells.items() if cell == "no"],
+)
+def test_a_refused_structure_is_named(source: str, structure: str, tmp_path: Path) -> None:
+    refused = helper("support_refusals").OF_CELLS[source, structure](tmp_path)
+    assert refused.named in refusal(refused.form, **refused.options)
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_a_refusal_of_the_page(what: str, tmp_path: Path) -> None:
+    text = refusal(helper("support_refusals").IN_LIST[what](tmp_path))
+    assert REFUSALS[what].lower() in text.lower()
+    assert "\n" not in text
+
+
+# ---- the page itself -----------------------------------------------------------------------------------------------
+
+
+def test_every_column_and_row_is_tested() -> None:
+    assert STRUCTURES.keys() == FUNCTIONS.keys() == MAKERS.keys() | FILES.keys()
+    refusals = helper("support_refusals")
+    refused = {(source, row) for source, cells in STRUCTURES.items() for row, cell in cells.items() if cell == "no"}
+    assert refused == refusals.OF_CELLS.keys()
+    assert REFUSALS.keys() == refusals.IN_LIST.keys()
+
+
+def test_what_the_page_shows_exists() -> None:
+    """File types, options of load and of the shell."""
+    text = PAGE.read_text(encoding="utf-8")
+    known = {suffix for source in EVERY_SOURCE for suffix in source.suffixes} | {".weights.h5", ".qgf"}
+    assert set(re.findall(r"`(\.[a-z0-9.]+)`", text)) <= known
+    loading = {option for parameter in quantize.params for option in parameter.opts}
+    assert set(re.findall(r"--[a-z]+", text)) <= loading
+    options = inspect.signature(qg.load).parameters
+    assert set(re.findall(r"qg\.load\([^)]*?, (\w+)=", text)) <= options.keys()

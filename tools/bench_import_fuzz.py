@@ -8,6 +8,7 @@ Exit code 1 if any gave something else than a model or one of our errors.
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -51,7 +52,7 @@ def main() -> None:
         print(failure)
     if failures:
         sys.exit(f"{len(failures)} files gave something else; they are in {folder}")
-    folder.rmdir()
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

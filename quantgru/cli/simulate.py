@@ -48,7 +48,9 @@ def simulate(model: str, input_path: str, output: str, trace: bool, raw: bool) -
 
 def _arrays(result: SimulationResult, raw: bool) -> dict[str, Any]:
     sequences = result.sequences
-    raw_outputs = result.outputs_raw if result.model.last_step else sequences.arrange(result.outputs_raw)
+    raw_outputs = result.outputs_raw
+    if not result.model.last_step:
+        raw_outputs = sequences.arrange(raw_outputs, result.model.from_the_end)
     arrays: dict[str, Any] = {
         "y": raw_outputs if raw else result.outputs,
         "lengths": sequences.lengths if sequences.mask is None else sequences.mask.lengths,

@@ -9,7 +9,7 @@ import numpy as np
 
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import finite
-from quantgru.importers.keras_arguments import FloatArray, Shape, arrays, flag, number, numbers, want
+from quantgru.importers.keras_arguments import FloatArray, Shape, arrays, flag, number, numbers, shown, want
 from quantgru.importers.keras_config import Entry
 
 SMALLEST_DEVIATION: Final = 1e-7  # keras.config.epsilon(), below which Normalization does not divide
@@ -67,4 +67,6 @@ def _want_features(where: str, config: Mapping[str, Any], rank: int) -> None:
     if isinstance(axis, (list, tuple)) and len(axis) == 1:
         axis = axis[0]
     if axis not in (-1, rank - 1):
-        raise refuse(where, f"axis={config['axis']!r}, of a tensor of {rank} axes", "normalise the features, axis=-1")
+        raise refuse(
+            where, f"axis={shown(config['axis'])}, of a tensor of {rank} axes", "normalise the features, axis=-1"
+        )

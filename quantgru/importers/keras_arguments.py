@@ -17,7 +17,21 @@ from quantgru.importers.gates import finite
 FloatArray = npt.NDArray[np.float64]
 Shape = tuple[int | None, ...]
 
+SHOWN: Final = 80  # characters of something foreign in a message
+
 OWN_FUNCTION: Final = "a function of your own"
+
+
+def shown(value: Any) -> str:
+    """A value out of a configuration in a message of one line."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def plain(text: object) -> str:
+    """The same without quotes, for words like the name of a class."""
+    text = str(text)
+    return text if text.isprintable() and len(text) <= SHOWN else shown(text)
 
 
 def want(where: str, config: Mapping[str, Any], allowed: Mapping[str, Any]) -> None:
@@ -25,27 +39,27 @@ def want(where: str, config: Mapping[str, Any], allowed: Mapping[str, Any]) -> N
     for key, value in allowed.items():
         found = config.get(key, value)
         if found != value:
-            raise refuse(where, f"{key}={found!r}, only {value!r} is supported", f"train it with {key}={value!r}")
+            raise refuse(where, f"{key}={shown(found)}, only {value!r} is supported", f"train it with {key}={value!r}")
 
 
 def flag(where: str, config: Mapping[str, Any], key: str, absent: bool | None = None) -> bool:
     """An argument that is true or false; `absent` is what it is if it is not there, None for an error."""
     found = config[key] if absent is None else config.get(key, absent)
     if not isinstance(found, bool):
-        raise refuse(where, f"{key}={found!r}, expected true or false")
+        raise refuse(where, f"{key}={shown(found)}, expected true or false")
     return found
 
 
 def positive(where: str, config: Mapping[str, Any], key: str) -> int:
     if not isinstance(config[key], int) or config[key] < 1:
-        raise refuse(where, f"{key}={config[key]!r}, expected a positive number")
+        raise refuse(where, f"{key}={shown(config[key])}, expected a positive number")
     return int(config[key])
 
 
 def number(where: str, config: Mapping[str, Any], key: str) -> float:
     value = config[key]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
-        raise refuse(where, f"{key}={value!r}, expected a number")
+        raise refuse(where, f"{key}={shown(value)}, expected a number")
     return float(value)
 
 
@@ -73,7 +87,7 @@ def function(where: str, config: Mapping[str, Any], key: str, allowed: Sequence[
     """The name of an activation that is one of those allowed."""
     found = function_name(config[key])
     if found not in allowed:
-        raise refuse(where, f"{key}={found!r}, supported are {', '.join(allowed)}", "train it with one of these")
+        raise refuse(where, f"{key}={shown(found)}, supported are {', '.join(allowed)}", "train it with one of these")
     return found
 
 

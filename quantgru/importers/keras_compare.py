@@ -140,7 +140,7 @@ def _arguments(inputs: Any, x: Any, states: Mapping[str, FloatArray], dtype: str
     """What the model is called with: x, and the initial states that are inputs, in the structure of the inputs."""
     if isinstance(inputs, Mapping):
         return {key: _arguments(value, x, states, dtype) for key, value in inputs.items()}
-    if isinstance(inputs, list) and inputs:
+    if isinstance(inputs, list) and len(inputs) > 1:  # Keras 3.6 writes a list for a lone input, too
         return [_arguments(value, x, states, dtype) for value in inputs]
     return _tensor(states.get(inputs, x) if isinstance(inputs, str) else x, dtype)
 

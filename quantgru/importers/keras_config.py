@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from quantgru.importers.chain import refuse
+from quantgru.importers.keras_arguments import plain, shown
 
 MODELS: Final = ("Sequential", "Functional", "Model")
 RECURRENT: Final = ("GRU", "CuDNNGRU", "RNN", "Bidirectional")
@@ -47,7 +48,7 @@ class Entry:
 
     @property
     def where(self) -> str:
-        return f"layer {'/'.join(self.path)!r} ({self.kind})"
+        return f"layer {shown('/'.join(self.path))} ({plain(self.kind)})"
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,11 @@ def read_config(class_name: str, config: Any) -> ModelConfig:
     if isinstance(config, Sequence):  # Sequential of Keras 2.2.2 and before
         config = {"name": class_name.lower(), "layers": config}
     name = str(config.get("name", class_name))
-    where = f"Keras model {name!r}"
+    where = f"Keras model {shown(name)}"
     if class_name not in MODELS or "layers" not in config:
-        raise refuse(where, f"of class {class_name}", "build it as keras.Sequential or keras.Model(inputs, outputs)")
+        raise refuse(
+            where, f"of class {plain(class_name)}", "build it as keras.Sequential or keras.Model(inputs, outputs)"
+        )
     entries = _entries(where, class_name, config, (), "")
     if len(entries) > LAYERS_LIMIT:
         raise refuse(where, f"{len(entries)} layers, allowed are {LAYERS_LIMIT}")
@@ -95,7 +98,7 @@ def refuse_foreign_class(where: str, layer: Mapping[str, Any]) -> None:
     module = layer.get("module")
     foreign = layer.get("registered_name") if module is None else not _OWN_MODULE.fullmatch(str(module))
     if foreign:
-        raise refuse(where, f"a class of module {module!r}, not one of keras.layers")
+        raise refuse(where, f"a class of module {shown(module)}, not one of keras.layers")
 
 
 def group_names(kinds: Sequence[str]) -> list[str]:
@@ -194,7 +197,7 @@ class _Walk:
             self.masks[entry.name] = keywords.pop("mask")
         for key, value in keywords.items():
             if value not in (None, False):
-                raise refuse(entry.where, f"called with {key}={_short(value)}", "call it with the input alone")
+                raise refuse(entry.where, f"called with {plain(key)}={_short(value)}", "call it with the input alone")
         return entry, before
 
     def _call(self, entry: Entry) -> tuple[Tensor, list[Any], dict[str, Any]]:
@@ -318,4 +321,4 @@ def _refuse_unused_inputs(where: str, entries: Sequence[Entry], inputs: Any) -> 
 
 
 def _short(value: Any) -> str:
-    return str(value) if isinstance(value, (bool, int, float, str)) else "a tensor"
+    return plain(value) if isinstance(value, (bool, int, float, str)) else "a tensor"

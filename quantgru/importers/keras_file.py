@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from quantgru.errors import ModelError
 from quantgru.importers.chain import Chain, identifier
+from quantgru.importers.keras_arguments import plain, shown
 from quantgru.importers.keras_config import Entry, group_names, read_config
-from quantgru.importers.keras_hdf5 import DAMAGED, WEIGHTS_LIMIT, WeightsFile, open_weights
+from quantgru.importers.keras_hdf5 import DAMAGED, WEIGHTS_LIMIT, WeightsFile, keras_version, open_weights
 from quantgru.importers.keras_layers import KerasReader
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.verify import first_line
@@ -32,16 +33,15 @@ def load_keras_file(path: Path, options: ImportOptions) -> FloatModel:
         config = read_config(content["class_name"], content["config"])
         reader = KerasReader(Chain(options.softmax), lambda entry: _data_sets(file, entry), version)
         reader.read(config.entries)
-        return reader.chain.model(identifier(config.name), f"Keras file of model {config.name}")
+        return reader.chain.model(identifier(config.name), f"Keras file of model {plain(config.name)}")
 
 
 def _data_sets(file: WeightsFile, entry: Entry) -> list[Any]:
     """The weights of a layer, not read yet."""
     owner = f"{entry.group}/vars"
     if file.has(owner, "name") and file.text(owner, "name") != entry.name:  # some versions of Keras wrote none
-        raise ModelError(
-            f"{file.where}: group {entry.group} is of layer {file.text(owner, 'name')!r}, not {entry.name!r}; {DAMAGED}"
-        )
+        found = shown(file.text(owner, "name"))
+        raise ModelError(f"{file.where}: {entry.group} is of layer {found}, not {shown(entry.name)}; {DAMAGED}")
     paths = [f"{entry.group}/{part}vars" for part in _parts(entry.kind, entry.config, entry.inner)]
     return [file.data_set(f"{path}/{i}") for path in paths for i in range(len(file.keys(path)))]
 
@@ -67,11 +67,9 @@ def _members(path: Path, where: str) -> tuple[int, Mapping[str, Any], bytes]:
     """Keras 2 or 3, the configuration and the weights file, checked for size and checksum."""
     try:
         with zipfile.ZipFile(path) as archive:
-            version = str(_json(archive, "metadata.json", where).get("keras_version"))
-            if not version.startswith(("2.", "3.")):
-                raise ModelError(f"{where}: saved by Keras {version}, supported are 2 and 3; save it again there")
+            version = keras_version(where, str(_json(archive, "metadata.json", where).get("keras_version")))
             config = _json(archive, "config.json", where)
-            return int(version[0]), config, _read(archive, "model.weights.h5", WEIGHTS_LIMIT, where)
+            return version, config, _read(archive, "model.weights.h5", WEIGHTS_LIMIT, where)
     except ModelError:
         raise
     except (

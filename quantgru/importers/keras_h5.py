@@ -11,8 +11,9 @@ from typing import Any
 
 from quantgru.errors import ConfigError, ModelError
 from quantgru.importers.chain import Chain, identifier
+from quantgru.importers.keras_arguments import plain
 from quantgru.importers.keras_config import Entry, read_config
-from quantgru.importers.keras_hdf5 import DAMAGED, WEIGHTS_LIMIT, WeightsFile, open_weights
+from quantgru.importers.keras_hdf5 import DAMAGED, WEIGHTS_LIMIT, WeightsFile, keras_version, open_weights
 from quantgru.importers.keras_layers import KerasReader
 from quantgru.importers.keras_recurrent import HARD_SIGMOID_SLOPES
 from quantgru.importers.keras_weights import parts_of_keras_2, parts_of_keras_3
@@ -47,14 +48,11 @@ def _whole_model(file: WeightsFile, options: ImportOptions) -> FloatModel:
     config = read_config(content["class_name"], content["config"])
     reader = KerasReader(Chain(options.softmax), lambda entry: _data_sets(file, entry), version)
     reader.read(config.entries)
-    return reader.chain.model(identifier(config.name), f"HDF5 file of Keras {version}, model {config.name}")
+    return reader.chain.model(identifier(config.name), f"HDF5 file of Keras {version}, model {plain(config.name)}")
 
 
 def _version(file: WeightsFile, group: str) -> int:
-    version = file.text(group, "keras_version") if file.has(group, "keras_version") else "1, or no version"
-    if not version.startswith(("2.", "3.")):
-        raise ModelError(f"{file.where}: saved by Keras {version}, supported are 2 and 3; save it again there")
-    return int(version[0])
+    return keras_version(file.where, file.text(group, "keras_version") if file.has(group, "keras_version") else "1")
 
 
 def _data_sets(file: WeightsFile, entry: Entry) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Final
 
 from quantgru.errors import ModelError
 from quantgru.importers.hdf5 import DataSet, Group, Hdf5Error, Hdf5File
+from quantgru.importers.keras_arguments import plain, shown
 from quantgru.importers.verify import first_line
 
 WEIGHTS_LIMIT: Final = 256 << 20  # bytes; a thousand times what a microcontroller holds
@@ -47,14 +48,14 @@ class WeightsFile:
         """Weights, not read yet. All together declare no more than the file has: Keras writes each once."""
         found = self._item(path)
         if not isinstance(found, DataSet):
-            raise ModelError(f"{self.where}: weights {path!r} are a group, expected numbers; {DAMAGED}")
+            raise ModelError(f"{self.where}: weights {shown(path)} are a group, expected numbers; {DAMAGED}")
         self._declared += found.nbytes
         try:
             if self._declared > self._size:
                 raise Hdf5Error(f"with the weights before it more than the {self._size} bytes of the file")
             _ = found.data
         except Hdf5Error as error:
-            raise ModelError(f"{self.where}: weights {path!r} {found.shape}: {error}; {DAMAGED}") from None
+            raise ModelError(f"{self.where}: weights {shown(path)} {found.shape}: {error}; {DAMAGED}") from None
         return found
 
     def has(self, path: str, name: str) -> bool:
@@ -79,7 +80,7 @@ class WeightsFile:
     def _group(self, path: str) -> Group:
         item = self._item(path)
         if not isinstance(item, Group):
-            raise ModelError(f"{self.where}: {path!r} are numbers, expected a group; {DAMAGED}")
+            raise ModelError(f"{self.where}: {shown(path)} are numbers, expected a group; {DAMAGED}")
         return item
 
     def _item(self, path: str) -> Group | DataSet:
@@ -88,9 +89,16 @@ class WeightsFile:
         for part in path.split("/") if path else ():
             address = item.members.get(part) if isinstance(item, Group) else None
             if not isinstance(address, int):
-                raise ModelError(f"{self.where}: weights {path!r} are missing; {DAMAGED}")
+                raise ModelError(f"{self.where}: weights {shown(path)} are missing; {DAMAGED}")
             item = self._file.object_at(address)
         return item
+
+
+def keras_version(where: str, version: str) -> int:
+    """2 or 3, which are not the same language. Raises ModelError for others."""
+    if not version.startswith(("2.", "3.")):
+        raise ModelError(f"{where}: saved by Keras {plain(version)}, supported are 2 and 3; save it again there")
+    return int(version[0])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from quantgru.activations import DENSE_ACTIVATIONS
 from quantgru.errors import QuantgruWarning
 from quantgru.importers.chain import Chain, refuse
 from quantgru.importers.keras_affine import read_affine
-from quantgru.importers.keras_arguments import Shape, arrays, flag, function_name, number, positive, want
+from quantgru.importers.keras_arguments import Shape, arrays, flag, function_name, number, plain, positive, want
 from quantgru.importers.keras_config import RECURRENT, Entry, refuse_foreign_class
 from quantgru.importers.keras_recurrent import Recurrent, read_recurrent
 from quantgru.model import Bidirectional, Dense, Embedding, Gru, Layer, Reverse
@@ -200,7 +200,9 @@ class KerasReader:
     def _time_distributed(self, entry: Entry) -> None:
         inner = entry.config["layer"]
         if inner["class_name"] not in IN_TIME_DISTRIBUTED:
-            raise refuse(entry.where, f"around a {inner['class_name']}", "only Dense and activations may be inside")
+            raise refuse(
+                entry.where, f"around a {plain(inner['class_name'])}", "only Dense and activations may be inside"
+            )
         if self.chain.last_step:
             raise refuse(entry.where, "after a GRU with return_sequences=False", "use the layer inside alone")
         refuse_foreign_class(entry.where, inner)
@@ -224,8 +226,6 @@ class KerasReader:
         where, value = entry.where, number(entry.where, entry.config, "mask_value")
         if self.chain.layers:
             raise refuse(where, "masks what another layer computed", "mask the inputs of the model: put it first")
-        if float(np.float32(value)) != value:  # float32 inputs never have it
-            raise refuse(where, f"mask_value={value}, which float32 rounds", "use a number like -1 or 0.5")
         self._add_mask(entry, value)
 
     def _add_mask(self, entry: Entry, value: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from quantgru.activations import CANDIDATES, GATES
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import KERAS_ORDER, stacked_gru, with_hard_sigmoid
-from quantgru.importers.keras_arguments import FloatArray, Shape, arrays, flag, function, positive, want
+from quantgru.importers.keras_arguments import FloatArray, Shape, arrays, flag, function, plain, positive, shown, want
 from quantgru.importers.keras_config import Entry, refuse_foreign_class
 from quantgru.model import Bidirectional, Gru
 from quantgru.model.layers import Merge, Reset
@@ -71,7 +71,7 @@ def _bidirectional(entry: Entry, weights: Sequence[Any], version: int) -> Recurr
     merge = config["merge_mode"]
     if merge not in get_args(Merge):
         raise refuse(
-            where, f"merge_mode={merge!r}, supported are {', '.join(get_args(Merge))}", "None gives two results"
+            where, f"merge_mode={shown(merge)}, supported are {', '.join(get_args(Merge))}", "None gives two results"
         )
     forward = _direction(where, config["layer"], "forward")
     if config.get("backward_layer"):
@@ -92,7 +92,7 @@ def _bidirectional(entry: Entry, weights: Sequence[Any], version: int) -> Recurr
 def _direction(where: str, layer: Mapping[str, Any], part: str) -> Sweep:
     refuse_foreign_class(where, layer)
     if layer["class_name"] not in ("GRU", "CuDNNGRU", "RNN"):
-        raise refuse(where, f"around a {layer['class_name']}", "only GRU may be inside")
+        raise refuse(where, f"around a {plain(layer['class_name'])}", "only GRU may be inside")
     sweep = _sweep(where, layer["class_name"], layer["config"], part)
     if len(sweep.cells) != 1:
         raise refuse(where, "around several cells", "give each GRU a Bidirectional of its own")
@@ -115,7 +115,7 @@ def _cells(where: str, cell: Mapping[str, Any], part: str) -> tuple[Cell, ...]:
 def _cell(where: str, cell: Mapping[str, Any], part: str) -> Cell:
     refuse_foreign_class(where, cell)
     if cell["class_name"] != "GRUCell":
-        raise refuse(where, f"with a cell of class {cell['class_name']}", "only GRUCell may be inside")
+        raise refuse(where, f"with a cell of class {plain(cell['class_name'])}", "only GRUCell may be inside")
     return Cell("GRU", cell["config"], part)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from quantgru.errors import ModelError
 from quantgru.importers.gates import finite
+from quantgru.importers.keras_arguments import plain, shown
 from quantgru.importers.keras_hdf5 import DAMAGED, WeightsFile
 from quantgru.importers.keras_recurrent import gru_of_arrays
 from quantgru.importers.weights_chain import Normalisation, Part, Recurrent, Unsupported
@@ -46,7 +47,7 @@ def parts_of_keras_2(file: WeightsFile) -> dict[str, Part]:
             cells.setdefault(name.rpartition("/")[0], []).append(file.data_set(f"{layer}/{name}"))
         if names:
             module = Module(_kind_of_names(names), tuple(map(tuple, cells.values())))
-            parts[layer] = _part(f"{file.where}: layer {layer!r}", layer, module)
+            parts[layer] = _part(f"{file.where}: layer {shown(layer)}", layer, module)
     return parts
 
 
@@ -74,7 +75,7 @@ def parts_of_keras_3(file: WeightsFile) -> dict[str, Part]:
             name = path
         module = _module(file, kind, path)
         if module.arrays:
-            parts[name] = _part(f"{file.where}: layer {name!r}", name, module)
+            parts[name] = _part(f"{file.where}: layer {shown(name)}", name, module)
     return parts
 
 
@@ -148,7 +149,7 @@ def _part(where: str, name: str, module: Module) -> Part:
         found = _recurrent(where, name, module) if len(floats) == len(shapes) else None
     elif len(module.arrays) == 1 and len(floats) >= len(shapes) - 1:  # a count is an integer
         found = _other(where, name, module.kind, floats)
-    return found or Unsupported(f"a layer ({module.kind}) with arrays {listed}")
+    return found or Unsupported(f"a layer ({plain(module.kind)}) with arrays {listed}")
 
 
 def _recurrent(where: str, name: str, module: Module) -> Part | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,9 @@ class Atom:
     """[width] features for each sequence, and for each step where it has steps. The same atom is the same object."""
 
     width: int
+
+
+A = TypeVar("A", bound=Atom)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +194,7 @@ class Algebra:
 
     n_bytes: int
     _atoms: dict[Any, Any] = field(default_factory=dict)
+    _doubles: dict[Any, tuple[npt.NDArray[Any], FloatArray]] = field(default_factory=dict)
     _numbers: int = 0
 
     def spend(self, numbers: int) -> None:
@@ -198,15 +202,22 @@ class Algebra:
         self._numbers += numbers
         if self._numbers > FREE_NUMBERS + 64 * self.n_bytes:
             raise ModelError(
-                f"a graph that computes with {self._numbers} numbers, far more than a file of {self.n_bytes} bytes holds; "
-                "the file is damaged, or its sizes are not those of a model for a microcontroller"
+                f"computes with {self._numbers} numbers, far more than a file of {self.n_bytes} bytes holds; it is damaged, "
+                "or its sizes are not those of a model for a microcontroller"
             )
 
-    def known(self, key: Any, make: Callable[[], Any]) -> Any:
-        """The atom of this key, made at the first time."""
-        if key not in self._atoms:
-            self._atoms[key] = make()
-        return self._atoms[key]
+    def the(self, key: Any, atom: A) -> A:
+        """The atom of this key: the one that was made first."""
+        found: A = self._atoms.setdefault(key, atom)
+        return found
+
+    def double(self, matrix: npt.NDArray[Any]) -> FloatArray:
+        """float64 of constant weights. The same array for the same weights, so that equal cells are known as equal."""
+        key = content_of_array(matrix)
+        if key not in self._doubles:
+            self.spend(matrix.size)
+            self._doubles[key] = matrix, np.asarray(matrix, dtype=np.float64)
+        return self._doubles[key][1]
 
     # ---- atoms ------------------------------------------------------------------------------------------------------
 
@@ -221,18 +232,15 @@ class Algebra:
             return of_atom(self.function(atom.where, atom.name, self.rows(atom.of, rows)))
         if isinstance(atom, Constant):
             return of_atom(self.constant(atom.values[rows]))
-        key = (Picked, atom, rows.tobytes())
-        return of_atom(self.known(key, lambda: Picked(len(rows), atom, rows)))
+        return of_atom(self.the((Picked, atom, rows.tobytes()), Picked(len(rows), atom, rows)))
 
     def constant(self, values: npt.NDArray[Any]) -> Constant:
         if values.dtype == object:
             return Constant(len(values), values)
-        found: Constant = self.known((Constant, values.tobytes()), lambda: Constant(len(values), values))
-        return found
+        return self.the((Constant, values.tobytes()), Constant(len(values), values))
 
     def function(self, where: str, name: str, of: Vector) -> Function:
-        found: Function = self.known((Function, name, content(of)), lambda: Function(of.width, where, name, of))
-        return found
+        return self.the((Function, name, content(of)), Function(of.width, where, name, of))
 
     def reversed(self, where: str, atom: Atom) -> Atom:
         if isinstance(atom, Reversed):
@@ -242,8 +250,7 @@ class Algebra:
         if isinstance(atom, Picked):
             (picked,) = self.picked(self.reversed(where, atom.of), atom.rows).terms
             return picked
-        found: Atom = self.known((Reversed, atom), lambda: Reversed(atom.width, where, atom))
-        return found
+        return self.the((Reversed, atom), Reversed(atom.width, where, atom))
 
     def step(self, where: str, atom: Atom, axis: Symbol, index: int) -> Atom:
         if isinstance(atom, Constant):
@@ -256,8 +263,7 @@ class Algebra:
         step = Step(atom.width, where, atom, axis, index)
         if step.is_first and isinstance(atom, Reversed) and isinstance(atom.of, Recurrent):
             return self.step(where, atom.of, axis, -1)  # a backward layer ends where the sequence begins
-        found: Atom = self.known((Step, atom, axis, index), lambda: step)
-        return found
+        return self.the((Step, atom, axis, index), step)
 
     # ---- vectors ----------------------------------------------------------------------------------------------------
 
@@ -322,8 +328,7 @@ class Algebra:
         result = self.plus(result, self.scaled(a, b.bias))
         for first, c in a.terms.items():
             for second, d in b.terms.items():
-                key = (Product, frozenset((first, second)))
-                product = self.known(key, lambda pair=(first, second): Product(a.width, pair))
+                product = self.the((Product, frozenset((first, second))), Product(a.width, (first, second)))
                 result = self.plus(result, self.scaled(of_atom(product), c * d))
         return result
 

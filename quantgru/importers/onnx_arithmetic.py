@@ -44,7 +44,7 @@ def _sum(reader: Reader, node: Node, arguments: Arguments, sign: float) -> Tenso
     if isinstance(a, np.ndarray):
         return _each(b, [algebra.shifted(algebra.scaled(v, factor), s) for v, s in _with(b, a)])
     pairs = _same_cuts(reader, a, b)
-    return _each(a, [algebra.plus(u, algebra.scaled(v, factor)) for u, v in pairs])
+    return _each(a, [reader.atoms.plus(node.where, u, algebra.scaled(v, factor)) for u, v in pairs])
 
 
 def mul(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
@@ -53,8 +53,7 @@ def mul(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
         return [_scaled(reader, a, b)]
     if isinstance(a, np.ndarray):
         return [_scaled(reader, b, a)]
-    factor = reader.atoms.factor
-    products = [reader.algebra.times(factor(node.where, u), factor(node.where, v)) for u, v in _same_cuts(reader, a, b)]
+    products = [reader.atoms.times(node.where, u, v) for u, v in _same_cuts(reader, a, b)]
     return [_each(a, products)]
 
 
@@ -191,24 +190,12 @@ def _product(reader: Reader, node: Node, tensor: Tensor, matrix: Array) -> Tenso
     reader.want_features(tensor.axes[-1], inputs)
     if tensor.axes[-1] != inputs:
         raise ModelError(f"{node.where}: weights of {inputs} inputs, but it reads {tensor}")
-    weights = _as_double(reader, matrix)
+    weights = reader.algebra.double(matrix)
     vectors = []
     for first in range(0, tensor.n_features, inputs):
         part = pick(reader.algebra, tensor.vectors, np.arange(first, first + inputs))
         vectors.append(_times_matrix(reader, node.where, part, weights))
     return Tensor((*tensor.axes[:-1], outputs), tuple(vectors))
-
-
-def _as_double(reader: Reader, matrix: Array) -> FloatArray:
-    """The same array for the same weights, so that cells of a written out layer are known to be equal."""
-
-    def convert() -> tuple[Array, FloatArray]:
-        reader.algebra.spend(matrix.size)
-        return matrix, np.asarray(matrix, dtype=np.float64)
-
-    address = matrix.__array_interface__["data"][0], matrix.shape, matrix.strides, matrix.dtype.str
-    converted: FloatArray = reader.algebra.known((np.ndarray, address), convert)[1]
-    return converted
 
 
 def _times_matrix(reader: Reader, where: str, part: Sequence[Vector], weights: FloatArray) -> Vector:

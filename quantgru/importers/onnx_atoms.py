@@ -9,6 +9,7 @@ import numpy as np
 
 from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_algebra import (
+    ONE,
     Algebra,
     Atom,
     Both,
@@ -60,9 +61,6 @@ class Atoms:
                 return vector.only
             if not vector.terms:
                 return self.algebra.constant(vector.bias)
-            one_step = read_step(vector)
-            if one_step is not None:
-                return self.unrolled.cell(where, one_step)
             merged = self._merged(where, vector)
             if merged is not None:
                 return merged
@@ -101,41 +99,36 @@ class Atoms:
                 continue
             if _opposite(first.of, backward.of) and first.width == backward.width:
                 width = first.width * (2 if merge == "concat" else 1)
-                both: Both = self.algebra.known(
-                    (Both, first, backward, merge, final),
-                    lambda f=first, b=backward, final=final: Both(width, f, b, merge, final),
-                )
-                return both
+                both = Both(width, first, backward, merge, final)
+                return self.algebra.the((Both, first, backward, merge, final), both)
         return None
 
     def _merged(self, where: str, vector: Vector) -> Atom | None:
-        """A bidirectional layer whose results are added or multiplied, feature by feature."""
-        if vector.bias.any() or any(coefficient.ndim for coefficient in vector.terms.values()):
+        """What is computed of the sum or the mean of a bidirectional layer's two results, feature by feature."""
+        if len(vector.terms) != 2 or not vector.is_elementwise:
             return None
-        factors = [float(coefficient) for coefficient in vector.terms.values()]
-        atoms = list(vector.terms)
-        merge: Merge
-        if len(atoms) == 1 and isinstance(atoms[0], Product) and factors == [1]:
-            atoms, merge = list(atoms[0].factors), "mul"
-        elif factors in ([1, 1], [0.5, 0.5]):
-            merge = "sum" if factors[0] == 1 else "ave"
-        else:
+        first, second = vector.terms.values()
+        if first.shape != second.shape or (first != second).any():
             return None
-        if any(isinstance(atom, Picked) for atom in atoms):
+        merge: Merge = "ave" if first.ndim == 0 and first == 0.5 else "sum"
+        both = self._together(where, list(vector.terms), merge)
+        if both is None:
             return None
-        pair = self._pair(atoms, merge)
-        if pair is not None or len(atoms) != 2:
-            return pair
+        return self._linear(where, Vector(vector.width, {both: ONE if merge == "ave" else first}, vector.bias))
+
+    def _together(self, where: str, atoms: Sequence[Atom], merge: Merge) -> Atom | None:
+        """A bidirectional layer of two results, at every step or at the same one."""
+        pair: Atom | None = self._pair(atoms, merge)
         first, second = atoms
-        if not (isinstance(first, Step) and isinstance(second, Step)):
-            return None
-        pair = self._pair((first.of, second.of), merge) if _place(first) == _place(second) else None
-        return None if pair is None else self.algebra.step(where, pair, first.axis, first.index)
+        if pair is None and isinstance(first, Step) and isinstance(second, Step) and _place(first) == _place(second):
+            pair = self._pair((first.of, second.of), merge)
+            return None if pair is None else self.algebra.step(where, pair, first.axis, first.index)
+        return pair
 
     def _over(self, where: str, vectors: Sequence[Vector], base: Atom, bases: Sequence[Atom]) -> Atom | None:
         """The linear layer on `base`, or base itself. `bases`: base alone, or the two layers that it joins."""
         shift: dict[Atom, int] = {bases[0]: 0}
-        if isinstance(base, Both):
+        if isinstance(base, Both) and len(bases) == 2:
             shift = {atom: 0 if _layer(atom) is base.forward else base.forward.width for atom in bases}
         if all(len(vector.terms) == 1 and vector.is_elementwise for vector in vectors):
             rows, factors = [], []
@@ -167,11 +160,26 @@ class Atoms:
     def _linear(self, where: str, vector: Vector) -> Atom:
         if vector.only is not None:
             return vector.only
-        found: Linear = self.algebra.known((Linear, content(vector)), lambda: Linear(vector.width, where, vector))
-        return found
+        return self.algebra.the((Linear, content(vector)), Linear(vector.width, where, vector))
 
-    def factor(self, where: str, vector: Vector) -> Vector:
-        """The same features as a vector that can be multiplied with another, feature by feature."""
+    def plus(self, where: str, a: Vector, b: Vector) -> Vector:
+        """The sum; that which is one step of a GRU becomes its state."""
+        total = self.algebra.plus(a, b)
+        one_step = read_step(total)
+        cell = None if one_step is None else self.unrolled.cell(where, one_step)
+        return total if cell is None else of_atom(cell)
+
+    def times(self, where: str, a: Vector, b: Vector) -> Vector:
+        """Feature by feature."""
+        product = self.algebra.times(self._factor(where, a), self._factor(where, b))
+        return self.algebra.mapped(product, lambda atom: self._product(where, atom))
+
+    def _product(self, where: str, atom: Atom) -> Atom:
+        both = self._together(where, atom.factors, "mul") if isinstance(atom, Product) else None
+        return atom if both is None else both
+
+    def _factor(self, where: str, vector: Vector) -> Vector:
+        """The same features as a vector that can be multiplied with another."""
         if len(vector.terms) == 1 and vector.is_elementwise:
             return vector
         atom = self.find(where, [vector]) if vector.terms else None

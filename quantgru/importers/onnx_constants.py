@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from quantgru.errors import ModelError
 from quantgru.importers.onnx_algebra import Algebra
-from quantgru.importers.onnx_graph import FLOATS, Node
+from quantgru.importers.onnx_graph import FLOATS, WHOLE, Node
 from quantgru.importers.onnx_sizes import Size
 
 Array = npt.NDArray[Any]
@@ -109,6 +109,8 @@ def _cast(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
     if array.dtype == object:
         return np.asarray(array)
     algebra.spend(array.size)
+    if kind not in (*FLOATS, *WHOLE, 9):
+        raise ModelError(f"{node.where}: to elements of type {kind}")
     if kind in FLOATS:
         return np.asarray(array.astype(np.float64))
     return np.asarray(array.astype(np.bool_ if kind == 9 else np.int64))
@@ -180,11 +182,11 @@ def split_sizes(node: Node, arguments: Sequence[Any], total: int) -> list[int]:
 
 
 def _concat(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
-    arrays = [required(node, arguments, i) for i in range(len(arguments))]
+    arrays: list[Array] = [required(node, arguments, i) for i in range(len(arguments))]
     algebra.spend(sum(array.size for array in arrays))
     if any(array.dtype == object for array in arrays):
         arrays = [array.astype(object) for array in arrays]
-    return np.concatenate(arrays, axis=node.attributes["axis"])
+    return np.asarray(np.concatenate(arrays, axis=node.attributes["axis"]))
 
 
 def _unsqueeze(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
@@ -224,11 +226,10 @@ def _shape(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
 
 
 def _range(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
-    start, limit, delta = (_whole(node, required(node, arguments, i)).reshape(()) for i in range(3))
-    if not delta:
-        raise ModelError(f"{node.where}: a step of zero")
-    algebra.spend(max(0, -(-(int(limit) - int(start)) // int(delta))))
-    return np.arange(start, limit, delta)
+    start, limit, delta = (int(_whole(node, required(node, arguments, i)).reshape(())) for i in range(3))
+    numbers = range(start, limit, delta)
+    algebra.spend(len(numbers))
+    return np.array(numbers, dtype=np.int64)
 
 
 def _reduce_prod(algebra: Algebra, node: Node, arguments: Arrays) -> Array:

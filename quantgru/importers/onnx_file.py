@@ -1,7 +1,7 @@
 """`.onnx` files: one chain of GRU and dense layers, however an exporter writes it. Only onnx is needed to read them.
 
 onnx_graph       the file as plain data, checked
-onnx_reader      follows the graph: operators are in onnx_constants, onnx_shapes, onnx_arithmetic and onnx_gru
+onnx_reader      follows the graph: operators are in onnx_constants, _shapes, _entries, _arithmetic and _gru
 onnx_tensors     which axis is what
 onnx_algebra     what each feature is, as sums of matrices times atoms
 onnx_atoms       which layer a sum is; onnx_cells: GRUs that are written out step by step
@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from quantgru.errors import ConfigError, ModelError, QuantgruError, QuantgruWarning
-from quantgru.importers import onnx_arithmetic, onnx_gru, onnx_shapes
+from quantgru.importers import onnx_arithmetic, onnx_entries, onnx_gru, onnx_shapes
 from quantgru.importers.chain import Chain, identifier, refuse
 from quantgru.importers.onnx_graph import Graph, read_graph
 from quantgru.importers.onnx_layers import add_layers
@@ -29,7 +29,12 @@ from quantgru.importers.options import ImportOptions
 from quantgru.importers.verify import first_line
 from quantgru.model import FloatModel
 
-OPERATORS: Final = {**onnx_shapes.OPERATORS, **onnx_arithmetic.OPERATORS, **onnx_gru.OPERATORS}
+OPERATORS: Final = {
+    **onnx_shapes.OPERATORS,
+    **onnx_entries.OPERATORS,
+    **onnx_arithmetic.OPERATORS,
+    **onnx_gru.OPERATORS,
+}
 
 
 def load_onnx_file(path: Path, options: ImportOptions) -> FloatModel:

@@ -6,7 +6,6 @@ before an array is made of it, paths in it are not followed, and only the nodes 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -43,6 +42,7 @@ _ELEMENTS: Final[dict[int, tuple[int, str]]] = {
     16: (2, "int32_data"),  # bfloat16
 }
 FLOATS: Final = frozenset((1, 10, 11, 16))
+WHOLE: Final = frozenset((2, 3, 4, 5, 6, 7, 12, 13))
 _TENSOR, _GRAPHS, _SPARSE = 4, (5, 10), (11, 12)  # numbers of attribute types
 
 _DAMAGED: Final = "the file is damaged, or was never checked; export it again, and try onnx.checker.check_model"
@@ -219,7 +219,7 @@ class _Reader:
                 raise refuse(
                     described.where,
                     "has a graph of its own",
-                    "export without loops and conditions: Keras on TensorFlow writes them, load its .keras file instead",
+                    "export without loops and conditions; of Keras on TensorFlow, which writes loops, give the .keras file",
                 )
             expected = schema.attributes.get(attribute.name)
             if expected is None or int(expected.type.value) != attribute.type or attribute.ref_attr_name:
@@ -240,8 +240,8 @@ class _Reader:
         fits = schema.min_input <= len(node.inputs) <= schema.max_input
         if schema.deprecated or not fits or not schema.min_output <= len(node.outputs) <= schema.max_output:
             raise ModelError(
-                f"{node.where}: {len(node.inputs)} inputs and {len(node.outputs)} outputs, which the operator has not in "
-                f"opset {self.opset}; {_DAMAGED}"
+                f"{node.where}: {len(node.inputs)} inputs and {len(node.outputs)} outputs, which is not its form in opset "
+                f"{self.opset}; {_DAMAGED}"
             )
         return schema
 
@@ -262,7 +262,11 @@ class _Reader:
         """A read-only array. Raises ModelError where the data are not as many as the shape says, or are elsewhere."""
         where = f"tensor {_short(tensor.name)}"
         if tensor.data_location or tensor.external_data:
-            raise refuse(where, "its data are in another file", "save a single file: onnx.save(onnx.load(path), new)")
+            raise refuse(
+                where,
+                "its data are in another file, which is not opened",
+                "export with external_data=False, or join them: onnx.save(onnx.load(path), new_path)",
+            )
         if tensor.data_type not in _ELEMENTS:
             raise refuse(where, f"elements of type {tensor.data_type}", "export floating point weights")
         n_bytes, field = _ELEMENTS[tensor.data_type]
@@ -292,6 +296,3 @@ def _results(nodes: Iterable[Node]) -> list[str]:
 
 def _short(name: str) -> str:
     return repr(name if len(name) <= 60 else name[:57] + "...")
-
-
-__all__ = ["FLOATS", "Graph", "GraphInput", "Node", "read_graph"]

@@ -61,6 +61,8 @@ class Reader:
                 raise ModelError(
                     f"{node.where}: its input {missing[0][:60]!r} is computed nowhere before it; the file is damaged"
                 )
+            if node.kind in ("Gemm", "MatMul"):
+                values |= self._state(node.inputs[0], values[node.inputs[0]])
             results = self._evaluate(node, [values[name] if name else None for name in node.inputs], operators)
             values |= {name: value for name, value in zip(node.outputs, results, strict=False) if name}
         missing = [name for name in self.graph.outputs if name not in values]
@@ -89,6 +91,15 @@ class Reader:
             axes[axis.axis] = width
         self.algebra.spend(width)
         return Tensor(tuple(axes), (of_atom(Input(width, entry.name)),), entry.integer)
+
+    def _state(self, name: str, value: Value) -> dict[str, Value]:
+        """A constant that is multiplied with weights is the initial state of a written out GRU: rows of a batch."""
+        if isinstance(value, Tensor) or value.ndim != 2 or value.dtype.kind != "f" or not value.size:
+            return {}
+        if (value != value[:1]).any():
+            return {}
+        atom = self.algebra.constant(np.asarray(value[0], dtype=np.float64))
+        return {name: Tensor((1, atom.width), (of_atom(atom),))}
 
     # ---- axes -------------------------------------------------------------------------------------------------------
 

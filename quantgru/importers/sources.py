@@ -62,7 +62,7 @@ FILES: Final = (
 
 # What people also have, and what to give instead.
 OTHER_FILES: Final = {
-    ".qgru": "is already quantized: use it with simulate, explain, export and hil, or read it with qg.IntModel.load(path)",
+    ".qgru": "is already quantized: use it with simulate, explain, export, hil, or qg.IntModel.load(path)",
     ".pbtxt": "a graph as text; write it in binary: tf.io.write_graph(graph, folder, name, as_text=False)",
     ".tflite": "a TensorFlow Lite model; give the Keras model that it was made from",
     ".pkl": "a pickle, which can run code when it is read; save a state dict, or arrays as .npz",

@@ -170,9 +170,14 @@ class IntModel:
         return True
 
     @property
+    def from_the_end(self) -> bool:
+        """Whether outputs of every step begin with that of the last step of the input."""
+        return sum(isinstance(layer, IntReverse) for layer in self.layers) % 2 == 1
+
+    @property
     def reversed_input(self) -> bool:
         """Whether a streaming model is given its sequence from the last step to the first."""
-        return self.streaming and sum(isinstance(layer, IntReverse) for layer in self.layers) % 2 == 1
+        return self.streaming and self.from_the_end
 
     @property
     def n_inputs(self) -> int:

@@ -93,6 +93,11 @@ class FloatModel:
         return self.layers[: len(self.layers) - len(self.head)]
 
     @property
+    def from_the_end(self) -> bool:
+        """Whether outputs of every step begin with that of the last step of the input."""
+        return sum(isinstance(layer, Reverse) for layer in self.layers) % 2 == 1
+
+    @property
     def n_inputs(self) -> int:
         return next(layer.n_inputs for layer in self.layers if not isinstance(layer, Reverse))
 

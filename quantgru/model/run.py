@@ -170,4 +170,4 @@ def outputs(model: FloatModel, sequences: Sequences, body_output: Sequences) -> 
     y = body_output.last_steps() if model.last_step else body_output.values
     for layer in model.head:
         y = dense_output(layer, y)
-    return y if model.last_step else sequences.arrange(np.where(sequences.valid[..., None], y, 0.0))
+    return y if model.last_step else sequences.arrange(np.where(sequences.valid[..., None], y, 0.0), model.from_the_end)

@@ -70,7 +70,7 @@ class SimulationResult:
         An output of every step repeats at a masked step the one before it, and is 0 before the first.
         """
         real = to_real(self.outputs_raw, self.model.output_fraction_bits)
-        return real if self.model.last_step else self.sequences.arrange(real)
+        return real if self.model.last_step else self.sequences.arrange(real, self.model.from_the_end)
 
 
 def simulate(

@@ -1,0 +1,238 @@
+"""Operators that take entries along an axis, or join tensors along one: features, steps, rows of an embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from quantgru.errors import ModelError
+from quantgru.importers.chain import refuse
+from quantgru.importers.onnx_algebra import Embedded, Step, of_atom
+from quantgru.importers.onnx_constants import plain, required, slices, split_sizes
+from quantgru.importers.onnx_graph import Node
+from quantgru.importers.onnx_reader import Operator, Reader, Value, is_whole, same_constant
+from quantgru.importers.onnx_shapes import Arguments, tensor_at, whole_numbers
+from quantgru.importers.onnx_sizes import Size, Symbol
+from quantgru.importers.onnx_tensors import (
+    Axis,
+    Tensor,
+    explode,
+    numbered,
+    pick,
+    position,
+    reverse,
+    single,
+    step_of,
+    take,
+)
+
+FAR: Final = (1 << 31) - 1  # in slices, exporters write "to the end" as 2**31 - 1, 2**63 - 1 and the like
+
+
+def op_slice(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    tensor = tensor_at(node, arguments, 0)
+    for axis, (start, end, step) in slices(node, arguments, len(tensor.axes)).items():
+        size = tensor.axes[axis]
+        if not isinstance(size, int):
+            tensor = _slice_free(reader, node.where, tensor, axis, (start, end, step))
+            continue
+        if not isinstance(start, int) or not isinstance(end, int):
+            raise refuse(node.where, "cuts features by a free size")
+        numbers = range(size)[slice(start, None if step < 0 and end < -size else end, step)]
+        if not len(numbers):
+            raise refuse(node.where, f"takes nothing of {tensor}")
+        tensor = take(reader.algebra, tensor, axis, np.asarray(numbers, dtype=np.int64), keep=True)
+    return [tensor]
+
+
+def _slice_free(reader: Reader, where: str, tensor: Tensor, axis: int, cut: tuple[Any, Any, int]) -> Tensor:
+    """All steps, all steps from the end, or single ones."""
+    symbol = single(where, tensor, axis)
+    start, end = (_from_either_end(where, bound, symbol) for bound in cut[:2])
+    step = cut[2]
+    if symbol.size is not None:
+        numbers = range(symbol.size)[slice(start, None if step < 0 and end < -symbol.size else end, step)]
+        return _numbers_of(reader, where, tensor, axis, numbers)
+    if (start, step) == (0, 1) and end >= FAR:
+        return tensor
+    if step == -1 and (start == -1 or start >= FAR - 1) and end <= -FAR:
+        return _turned(reader, where, tensor, symbol)
+    if step == 1 and ((start, end) == (0, 1) or (start == -1 and end >= FAR)):
+        return _exploded(reader, where, tensor, axis, [start])
+    raise refuse(where, f"takes a part of {symbol}, {start}:{end}:{step}")
+
+
+def _from_either_end(where: str, bound: Any, symbol: Symbol) -> int:
+    """A bound that is computed from the size of the axis, counted from its end; `FAR` is the end itself."""
+    if isinstance(bound, int):
+        return bound
+    difference = (bound - Size.of(symbol)).number
+    if difference is None or difference > 0:
+        raise refuse(where, f"cuts {symbol} at {bound}")
+    return FAR if difference == 0 else difference
+
+
+def _numbers_of(reader: Reader, where: str, tensor: Tensor, axis: int, numbers: Sequence[int]) -> Tensor:
+    """Some steps of an axis of known size: all, all from the end, or a few that become features."""
+    symbol = single(where, tensor, axis)
+    assert symbol.size is not None
+    every = list(range(symbol.size))
+    if list(numbers) == every:
+        return tensor
+    if list(numbers) == every[::-1]:
+        return _turned(reader, where, tensor, symbol)
+    if not numbers:
+        raise refuse(where, f"takes nothing of {symbol}")
+    return _exploded(reader, where, tensor, axis, numbers)
+
+
+def _exploded(reader: Reader, where: str, tensor: Tensor, axis: int, numbers: Sequence[int]) -> Tensor:
+    reader.cuts.append((where, single(where, tensor, axis)))
+    return explode(reader.algebra, where, tensor, axis, numbers)
+
+
+def _turned(reader: Reader, where: str, tensor: Tensor, symbol: Symbol) -> Tensor:
+    reader.cuts.append((where, symbol))
+    reader.bind(where, symbol, "steps")
+    return reverse(reader.algebra, where, tensor)
+
+
+def reverse_sequence(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    """Of sequences that are all as long as they can be; with lengths, as far as a GRU with the same lengths goes."""
+    tensor = tensor_at(node, arguments, 0)
+    rank = len(tensor.axes)
+    symbol = single(node.where, tensor, position(node.where, node.attributes["time_axis"], rank))
+    lengths = required(node, arguments, 1)
+    values = lengths if isinstance(lengths, np.ndarray) else same_constant(node.where, lengths)
+    if values is None or not is_whole(values, symbol):
+        raise refuse(node.where, "reverses each sequence within a length of its own", "export without lengths")
+    return [_turned(reader, node.where, tensor, symbol)]
+
+
+def gather(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    data, index = required(node, arguments, 0), required(node, arguments, 1)
+    if isinstance(index, Tensor):
+        return [_embedded(reader, node, data, index)]
+    tensor = tensor_at(node, arguments, 0)
+    axis = position(node.where, node.attributes["axis"], len(tensor.axes))
+    if index.ndim > 1 or index.dtype.kind not in "iuO":
+        raise refuse(node.where, f"takes entries by an index of {index.ndim} axes")
+    numbers = [plain(entry) for entry in index.reshape(-1).tolist()]
+    size = tensor.axes[axis]
+    if isinstance(size, int):
+        if any(not isinstance(number, int) or not -size <= number < size for number in numbers):
+            raise ModelError(f"{node.where}: entry {numbers[:4]} along axis {axis} of {tensor}")
+        chosen = np.array(numbers, dtype=np.int64) % size
+        return [take(reader.algebra, tensor, axis, chosen, keep=index.ndim == 1)]
+    symbol = single(node.where, tensor, axis)
+    counted = [_from_either_end(node.where, number, symbol) for number in numbers]
+    if symbol.size is not None and any(not -symbol.size <= number < symbol.size for number in counted):
+        raise ModelError(f"{node.where}: entry {numbers[:4]} along axis {axis} of {tensor}")
+    if index.ndim == 0:
+        reader.cuts.append((node.where, symbol))
+        return [step_of(reader.algebra, node.where, tensor, symbol, counted[0])]
+    if symbol.size is None:
+        return [_exploded(reader, node.where, tensor, axis, counted)]
+    size = symbol.size
+    return [_numbers_of(reader, node.where, tensor, axis, [number % size for number in counted])]
+
+
+def _embedded(reader: Reader, node: Node, table: Value, index: Tensor) -> Tensor:
+    if not isinstance(table, np.ndarray) or table.ndim != 2 or node.attributes["axis"] != 0:
+        raise refuse(node.where, "takes entries by a computed index", "only an embedding does, of a constant table")
+    source = whole_numbers(node.where, index, "an embedding of what was computed, or of several tokens at once")
+    if index.n_features != 1 or not index.integer:
+        raise refuse(node.where, "an embedding of several tokens at once", "give it one token for each step")
+    reader.tokens.add(source.name)
+    atom = index.vectors[0].only
+    assert atom is not None
+    vectors = reader.algebra.double(table)
+    embedded = Embedded(vectors.shape[1], node.where, vectors, atom)
+    embedded = reader.algebra.the((Embedded, atom, node.inputs[0]), embedded)
+    return Tensor((*index.axes, embedded.width), (of_atom(embedded),))
+
+
+def split(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    tensor = tensor_at(node, arguments, 0)
+    axis = position(node.where, node.attributes["axis"], len(tensor.axes))
+    size = tensor.axes[axis]
+    free = not isinstance(size, int)
+    total = single(node.where, tensor, axis).size if free else size
+    if not isinstance(total, int):
+        raise refuse(node.where, f"cuts axis {axis} of {tensor}, which is free")
+    ends = np.cumsum(split_sizes(node, arguments, total))
+    parts: list[Value] = []
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        numbers = np.arange(start, end)
+        if free:
+            parts.append(_numbers_of(reader, node.where, tensor, axis, numbers.tolist()))
+        else:
+            parts.append(take(reader.algebra, tensor, axis, numbers, keep=True))
+    return parts
+
+
+def concat(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    tensors = [tensor_at(node, arguments, i) for i in range(len(arguments))]
+    first = tensors[0]
+    axis = position(node.where, node.attributes["axis"], len(first.axes))
+    for other in tensors[1:]:
+        _want_same(reader, node.where, first, other, axis)
+    if not all(isinstance(tensor.axes[axis], int) for tensor in tensors):
+        if len(tensors) == 1:
+            return [first]
+        raise refuse(node.where, f"joins along axis {axis} of {first}, which is free")
+    steps = _written_out(reader, node.where, tensors, axis)
+    if steps is not None:
+        return [steps]
+    numbers, n = [], 0
+    for tensor in tensors:
+        numbers.append(numbered(tensor) + n)
+        n += tensor.n_features
+    rows = np.concatenate(numbers, axis=axis)
+    axes = (*first.axes[:axis], rows.shape[axis], *first.axes[axis + 1 :])
+    together = [vector for tensor in tensors for vector in tensor.vectors]
+    return [Tensor(axes, pick(reader.algebra, together, rows.reshape(-1)), first.integer)]
+
+
+def _want_same(reader: Reader, where: str, first: Tensor, other: Tensor, but: int) -> None:
+    """Raises ModelError where axes differ, except one."""
+    fits = len(first.axes) == len(other.axes) and first.integer == other.integer
+    for i, (a, b) in enumerate(zip(first.axes, other.axes, strict=False)):
+        if i == but or a == b:
+            continue
+        if not fits or isinstance(a, int) or isinstance(b, int) or len(a) != 1 or len(b) != 1:
+            raise refuse(where, f"joins {first} and {other}")
+        reader.join(where, a[0], b[0])
+    if not fits:
+        raise refuse(where, f"joins {first} and {other}")
+
+
+def _written_out(reader: Reader, where: str, tensors: Sequence[Tensor], axis: int) -> Tensor | None:
+    """The states of a layer that was written out, step after step, if the tensors are those."""
+    if any(tensor.axes[axis] != 1 or len(tensor.vectors) != 1 for tensor in tensors):
+        return None
+    atoms = [reader.atoms.find(where, tensor.vectors) for tensor in tensors]
+    for backwards in (False, True):
+        last = atoms[0] if backwards else atoms[-1]
+        if not isinstance(last, Step) or not last.is_last:
+            continue
+        cells = reader.atoms.unrolled.layers.get(last.of)  # type: ignore[call-overload]  # None for other atoms
+        if cells is None or tuple(atoms) != (cells[::-1] if backwards else cells):
+            continue
+        states = reader.algebra.reversed(where, last.of) if backwards else last.of
+        reader.bind(where, last.axis, "steps")
+        axes: list[Axis] = list(tensors[0].axes)
+        axes[axis] = (last.axis,)
+        return Tensor(tuple(axes), (of_atom(states),))
+    return None
+
+
+OPERATORS: Final[dict[str, Operator]] = {
+    "Concat": concat,
+    "Gather": gather,
+    "ReverseSequence": reverse_sequence,
+    "Slice": op_slice,
+    "Split": split,
+}
