@@ -239,25 +239,44 @@ class Algebra:
             return Constant(len(values), values)
         return self.the((Constant, values.tobytes()), Constant(len(values), values))
 
-    def function(self, where: str, name: str, of: Vector) -> Function:
+    def function(self, where: str, name: str, of: Vector) -> Atom:
+        """Of one step: one step of the function."""
+        step = next(iter(of.terms)) if len(of.terms) == 1 else None
+        if isinstance(step, Step):
+            inner = self.function(where, name, self.mapped(of, lambda _: step.of))
+            return self.step(step.where, inner, step.axis, step.index)
         return self.the((Function, name, content(of)), Function(of.width, where, name, of))
 
+    def linear(self, where: str, of: Vector) -> Linear:
+        return self.the((Linear, content(of)), Linear(of.width, where, of))
+
     def reversed(self, where: str, atom: Atom) -> Atom:
-        if isinstance(atom, Reversed):
-            return atom.of
-        if isinstance(atom, Constant):
-            return atom
-        if isinstance(atom, Picked):
-            (picked,) = self.picked(self.reversed(where, atom.of), atom.rows).terms
-            return picked
+        """The sequence from its end. What works on each step alone changes places with it."""
+        match atom:
+            case Reversed():
+                return atom.of
+            case Constant():
+                return atom
+            case Picked():
+                return self._picked_again(atom, self.reversed(where, atom.of))
+            case Function():
+                return self.function(atom.where, atom.name, self.turned(where, atom.of))
+            case Linear():
+                return self.linear(atom.where, self.turned(where, atom.of))
         return self.the((Reversed, atom), Reversed(atom.width, where, atom))
+
+    def turned(self, where: str, vector: Vector) -> Vector:
+        return self.mapped(vector, lambda atom: self.reversed(where, atom))
+
+    def _picked_again(self, atom: Picked, of: Atom) -> Atom:
+        (picked,) = self.picked(of, atom.rows).terms
+        return picked
 
     def step(self, where: str, atom: Atom, axis: Symbol, index: int) -> Atom:
         if isinstance(atom, Constant):
             return atom
         if isinstance(atom, Picked):
-            (picked,) = self.picked(self.step(where, atom.of, axis, index), atom.rows).terms
-            return picked
+            return self._picked_again(atom, self.step(where, atom.of, axis, index))
         if axis.size is not None:
             index %= axis.size
         step = Step(atom.width, where, atom, axis, index)

@@ -13,7 +13,6 @@ from quantgru.importers.onnx_algebra import (
     Algebra,
     Atom,
     Both,
-    Linear,
     Picked,
     Product,
     Recurrent,
@@ -67,23 +66,20 @@ class Atoms:
         bases = list(dict.fromkeys(_base(atom) for vector in vectors for atom in vector.terms))
         if not bases:
             return None
-        base = bases[0] if len(bases) == 1 else self._pair(bases, "concat")
-        if base is not None:
-            return self._over(where, vectors, base, bases)
-        return self._outside(where, vectors, bases)
+        base = bases[0] if len(bases) == 1 else self._pair(where, bases, "concat")
+        if base is None or isinstance(base, Step):
+            return self._outside(where, vectors, bases)
+        return self._over(where, vectors, base, bases)
 
     def _outside(self, where: str, vectors: Sequence[Vector], bases: Sequence[Atom]) -> Atom | None:
-        """Of vectors that are all reversed, or all at the same step: the atom inside, reversed, or at that step."""
-        if all(isinstance(base, Reversed) for base in bases):
-            inner = self.find(where, [self.algebra.mapped(vector, self._inside) for vector in vectors])
-            return None if inner is None else self.algebra.reversed(where, inner)
+        """Of vectors that are all at the same step: the atom of the whole sequence, at that step."""
         steps = [base for base in bases if isinstance(base, Step)]
-        if len(steps) == len(bases) and len(set(map(_place, steps))) == 1:
-            inner = self.find(where, [self.algebra.mapped(vector, self._inside) for vector in vectors])
-            return None if inner is None else self.algebra.step(where, inner, steps[0].axis, steps[0].index)
-        return None
+        if len(steps) < len(bases) or len(set(map(_place, steps))) > 1:
+            return None
+        inner = self.find(where, [self.algebra.mapped(vector, self._inside) for vector in vectors])
+        return None if inner is None else self.algebra.step(where, inner, steps[0].axis, steps[0].index)
 
-    def _pair(self, atoms: Sequence[Atom], merge: Merge) -> Both | None:
+    def _pair(self, where: str, atoms: Sequence[Atom], merge: Merge) -> Both | None:
         """The bidirectional layer whose two results the atoms are, in any order."""
         if len(atoms) != 2:
             return None
@@ -97,7 +93,7 @@ class Atoms:
                 continue
             if not (isinstance(first, Recurrent) and isinstance(backward, Recurrent)):
                 continue
-            if _opposite(first.of, backward.of) and first.width == backward.width:
+            if first.of is self.algebra.reversed(where, backward.of) and first.width == backward.width:
                 width = first.width * (2 if merge == "concat" else 1)
                 both = Both(width, first, backward, merge, final)
                 return self.algebra.the((Both, first, backward, merge, final), both)
@@ -118,10 +114,10 @@ class Atoms:
 
     def _together(self, where: str, atoms: Sequence[Atom], merge: Merge) -> Atom | None:
         """A bidirectional layer of two results, at every step or at the same one."""
-        pair: Atom | None = self._pair(atoms, merge)
+        pair: Atom | None = self._pair(where, atoms, merge)
         first, second = atoms
         if pair is None and isinstance(first, Step) and isinstance(second, Step) and _place(first) == _place(second):
-            pair = self._pair((first.of, second.of), merge)
+            pair = self._pair(where, (first.of, second.of), merge)
             return None if pair is None else self.algebra.step(where, pair, first.axis, first.index)
         return pair
 
@@ -160,7 +156,7 @@ class Atoms:
     def _linear(self, where: str, vector: Vector) -> Atom:
         if vector.only is not None:
             return vector.only
-        return self.algebra.the((Linear, content(vector)), Linear(vector.width, where, vector))
+        return self.algebra.linear(where, vector)
 
     def plus(self, where: str, a: Vector, b: Vector) -> Vector:
         """The sum; that which is one step of a GRU becomes its state."""
@@ -188,11 +184,11 @@ class Atoms:
         return vector if vector.is_elementwise else of_atom(self.algebra.function(where, "linear", vector))
 
     def _inside(self, atom: Atom) -> Atom:
-        """What is reversed, or is at a step. Of some features of such a thing: the same features of what is inside."""
+        """The whole sequence that a step is of; of some features of a step, the same features."""
         if isinstance(atom, Picked):
             (picked,) = self.algebra.picked(self._inside(atom.of), atom.rows).terms
             return picked
-        assert isinstance(atom, (Reversed, Step))
+        assert isinstance(atom, Step)
         return atom.of
 
 
@@ -207,10 +203,6 @@ def _rows(atom: Atom) -> Any:
 def _place(step: Step) -> Any:
     return step.axis, step.index
 
-
-def _opposite(a: Atom, b: Atom) -> bool:
-    """Whether one is the other from its end."""
-    return (isinstance(a, Reversed) and a.of is b) or (isinstance(b, Reversed) and b.of is a)
 
 
 def _layer(atom: Atom) -> Atom:

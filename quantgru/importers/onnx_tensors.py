@@ -152,8 +152,7 @@ def step_of(algebra: Algebra, where: str, tensor: Tensor, symbol: Symbol, number
 
 
 def reverse(algebra: Algebra, where: str, tensor: Tensor) -> Tensor:
-    vectors = tuple(algebra.mapped(vector, lambda atom: algebra.reversed(where, atom)) for vector in tensor.vectors)
-    return replace(tensor, vectors=vectors)
+    return replace(tensor, vectors=tuple(algebra.turned(where, vector) for vector in tensor.vectors))
 
 
 # ---- reshape --------------------------------------------------------------------------------------------------------
