@@ -81,7 +81,9 @@ def load(path: str | Path) -> IntModel:
 
 
 def _model(header: dict[str, Any], arrays: container.Arrays) -> IntModel:
-    header = {"mask_value": None} | header if header["format"] == 1 else header
+    if header["format"] == 1:
+        known(header, _HEADER - {"mask_value"}, "header")
+        header = header | {"mask_value": None}
     known(header, _HEADER, "header")
     layers = tuple(read_layer(entry, f"layers.{i}", arrays) for i, entry in enumerate(header["layers"]))
     selftest = SelfTest(arrays.pop("selftest"), header["selftest_check"])

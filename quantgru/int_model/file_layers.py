@@ -108,6 +108,7 @@ def read_layer(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> 
 
 def _read_gru(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> IntGru:
     recurrent = _read_matrix(entry["recurrent"], f"{prefix}.recurrent", arrays)
+    initial_state = arrays.pop(f"{prefix}.initial_state", np.zeros(recurrent.n_columns, np.int16))
     return IntGru(
         entry["name"],
         entry["reset"],
@@ -118,7 +119,7 @@ def _read_gru(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> I
         entry["gate"],
         entry["candidate"],
         _fraction_bits(entry),
-        arrays.pop(f"{prefix}.initial_state", np.zeros(recurrent.n_columns, np.int16)),
+        initial_state,
     )
 
 
