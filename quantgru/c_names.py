@@ -43,7 +43,7 @@ _CMAKE_TARGETS: Final = frozenset("all clean help install package package_source
 
 def c_name(name: str) -> str:
     """Returns `name` if it can start C identifiers and file names. Raises ConfigError."""
-    if not _is_c_name(name):
+    if not (isinstance(name, str) and _is_c_name(name)):
         raise ConfigError(
             f"model name {name!r}: cannot be used in C; allowed are up to 31 letters, digits and _, starting with a "
             "letter, no keyword, no system header, no target of CMake, not 'qg', not beginning with 'qg_' or "

@@ -21,7 +21,7 @@ from quantgru.hil.session import Patience, Session
 from quantgru.hil.timer import StepCost, Timer, board_timer, step_cost
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
-from quantgru.sequences import Sequences, SequencesLike, as_sequences, reverse_steps, without_masked
+from quantgru.sequences import Sequences, SequencesLike, as_sequences, reverse_steps, with_token_axis, without_masked
 from quantgru.simulator import Trace, check_values, run
 
 _CHUNK = 64  # sequences that are traced at a time
@@ -90,7 +90,8 @@ def run_on_board(
     """
     _check_arguments(model, board, port)
     patience = _patience(timeout_s)
-    sequences = without_masked(as_sequences(x, n_features=model.n_inputs), mask_value=model.mask_value)
+    given = x if model.embedding is None else with_token_axis(x)
+    sequences = without_masked(as_sequences(given, n_features=model.n_inputs), mask_value=model.mask_value)
     place = _running(model, board) if board is not None else _connected(os.fspath(port or ""))
     with place as (url, image, timer), SerialTransport(url) as transport:
         session = Session(transport, patience)

@@ -142,6 +142,18 @@ def as_sequences(x: SequencesLike | Sequences, what: str = "input", n_features: 
     return sequences
 
 
+def with_token_axis(x: Any) -> Any:
+    """Token numbers as frameworks take them, [sequences, steps] or a list of [steps], with an axis of one feature."""
+    if isinstance(x, Sequences):
+        return x
+    if isinstance(x, (list, tuple)) and not _is_uniform(x):
+        return [row[:, None] if row.ndim == 1 else row for row in map(np.asarray, x)]
+    tokens = np.asarray(x)
+    if tokens.ndim != 2:
+        return x
+    return [row[:, None] for row in tokens] if isinstance(x, (list, tuple)) else tokens[..., None]
+
+
 def without_masked(
     sequences: Sequences, mask: Any = None, mask_value: float | None = None, what: str = "input"
 ) -> Sequences:
@@ -191,7 +203,7 @@ def as_states(
 
 
 def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDArray[np.int64] | None]:
-    """Reads `x` [sequences, steps, features] from an .npz file.
+    """Reads `x` [sequences, steps, features], or token numbers [sequences, steps], from an .npz file.
 
     Optional are `lengths` and `labels` [sequences], and `mask` bool [sequences, steps]. Returns the sequences and the
     labels, or None. Raises DataError; pickled objects are refused.
@@ -200,6 +212,8 @@ def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDAr
     if "x" not in arrays:
         raise DataError(f"{what} {path}: no array 'x', found {found}; save it with np.savez({str(path)!r}, x=x)")
     x = _numeric(arrays["x"], f"{what} {path}, array 'x'")
+    if x.ndim == 2 and x.shape[1] > 1 and arrays["x"].dtype.kind in "iu":
+        x = x[..., None]  # token numbers
     if x.ndim != 3:
         raise DataError(f"{what} {path}, array 'x': shape {x.shape}, expected [sequences, steps, features]")
     lengths = np.full(x.shape[0], x.shape[1], dtype=np.int64)

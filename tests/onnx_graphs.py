@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="ONNX is not installed: pip install quantgru[onnx]")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 Arrays = Mapping[str, np.ndarray]
 

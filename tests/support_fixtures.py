@@ -6,7 +6,7 @@ an import no longer shows is said here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +21,8 @@ MODELS: Final = Path(__file__).resolve().parent / "models"
 FILES: Final[dict[str, tuple[str, ...]]] = {
     "Keras 2": ("keras2/*.h5", "structures/keras2_*.h5"),
     ".pb": ("tensorflow1/[!r]*.pb", "structures/[!r]*.pb"),
-    "Keras ONNX": ("onnx/keras_torch_reset_*.onnx",),
 }
+KERAS_TO_ONNX: Final = ("onnx/keras_torch_reset_*.onnx",)  # without GRU nodes; not in the tables
 FOLDED: Final[dict[str, str]] = {  # into weights
     "keras2_around.h5": "normalisation",
     "static_normalisation.pb": "normalisation",
@@ -63,8 +63,8 @@ class Fixture:
         return Made((self.path,), x, y, run_options=states, goes_on="y_next" in self.record)
 
 
-def fixtures(source: str) -> list[Fixture]:
-    paths = [path for pattern in FILES[source] for path in sorted(MODELS.glob(pattern))]
+def fixtures(patterns: Sequence[str]) -> list[Fixture]:
+    paths = [path for pattern in patterns for path in sorted(MODELS.glob(pattern))]
     with_record = [(path, path.parent / f"{path.name.split('.')[0]}.npz") for path in paths]
     return [Fixture(path, dict(np.load(record))) for path, record in with_record if path not in _refused()]
 
@@ -74,11 +74,9 @@ def _refused() -> set[Path]:
 
 
 def functions_of(gru: Gru) -> Functions:
-    """What an imported layer computes; without a bias inside the reset product, two cannot be told from one."""
-    if not gru.bias.any() and not gru.recurrent_bias.any():
-        bias = "no"
-    else:
-        bias = "two" if gru.reset == "after" else "one"
+    """What an imported layer computes. Two biases show with reset "after" alone, where they are not added up."""
+    biased = gru.bias.any() or gru.recurrent_bias.any()
+    bias = {"after": "two", "before": "one"}[gru.reset] if biased else "no"
     return Functions(gru.gate, gru.candidate, gru.reset, bias)
 
 

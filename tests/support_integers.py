@@ -30,7 +30,7 @@ def assert_integers_equal(model: IntModel, x: Any, **options: Any) -> None:
 
 def _assert_equal(model: IntModel, result: SimulationResult, states: Sequence[np.ndarray] | None) -> None:
     spec, library = to_oracle(model), load_library("undefined")
-    assert oracle.proved(spec)
+    assert oracle.proved(spec), "the model proves P1 ... P3"
     c_model = CModel(library, model) if model.streaming else CSequenceModel(library, model, result.inputs_raw.shape[1])
     for i, length in enumerate(result.sequences.lengths.tolist()):
         inputs = result.inputs_raw[i, :length].tolist()
@@ -38,12 +38,12 @@ def _assert_equal(model: IntModel, result: SimulationResult, states: Sequence[np
         expected = oracle.run_sequence(spec, inputs, start)
         _assert_simulated(result, i, _in_reading_order(spec, expected))
         if isinstance(c_model, CSequenceModel):  # runs from the reset [R24]
-            assert states is not None or c_model.run(inputs) == (0, expected.outputs)
+            assert states is not None or c_model.run(inputs) == (0, expected.outputs), "C, a whole run"
         else:
             _assert_stepped(c_model, spec, inputs[::-1] if model.reversed_input else inputs, start, expected)
     selftest = model.selftest
-    assert c_model.selftest(selftest.inputs.tolist(), selftest.check) == 0
-    assert model.digest.hex() == oracle.digest(spec)
+    assert c_model.selftest(selftest.inputs.tolist(), selftest.check) == 0, "C, self-test"
+    assert model.digest.hex() == oracle.digest(spec), "digest"
 
 
 def _start(model: IntModel, spec: oracle.Model, given: Sequence[np.ndarray] | None, sequence: int) -> oracle.State:
@@ -69,15 +69,16 @@ def _in_reading_order(spec: oracle.Model, run: oracle.Run) -> oracle.Run:
 def _assert_simulated(result: SimulationResult, i: int, expected: oracle.Run) -> None:
     length = int(result.sequences.lengths[i])
     outputs = result.outputs_raw[i][None] if result.model.last_step else result.outputs_raw[i, :length]
-    assert _tuples(outputs) == expected.outputs
-    assert run_check(result, i) == expected.check
-    assert tuple(tuple(state.h[i].tolist()) for state in result.final_states) == expected.state.h
-    assert tuple(tuple(state.residual[i].tolist()) for state in result.final_states) == expected.state.e
+    assert _tuples(outputs) == expected.outputs, "simulator, outputs"
+    assert run_check(result, i) == expected.check, "simulator, check value"
+    for name, states in (("h", expected.state.h), ("residual", expected.state.e)):
+        found = tuple(tuple(getattr(state, name)[i].tolist()) for state in result.final_states)
+        assert found == states, f"simulator, final {name}"
     assert result.trace is not None
     for layer, steps in zip(result.trace.layers, expected.traces, strict=True):
         for name in ("h", "residual", "u", "r", "n"):
             expected_rows = tuple(getattr(step, "e" if name == "residual" else name) for step in steps)
-            assert _tuples(getattr(layer, name)[i, :length]) == expected_rows, name
+            assert _tuples(getattr(layer, name)[i, :length]) == expected_rows, f"simulator, {name}"
 
 
 def _assert_stepped(
@@ -86,12 +87,12 @@ def _assert_stepped(
     """Step by step, which must be the same as layer by layer."""
     steps = oracle.run(spec, inputs, start)
     outputs = tuple(step.outputs for step in steps)
-    assert (outputs[-1:] if spec.last_step else outputs) == expected.outputs
+    assert (outputs[-1:] if spec.last_step else outputs) == expected.outputs, "oracle, step by step"
     c_model.reset()
     c_model.h[:] = [v for layer in start.h for v in layer]
     check = 0
-    for x, step in zip(inputs, steps, strict=True):
-        assert c_model.step(x, check) == step
+    for t, (x, step) in enumerate(zip(inputs, steps, strict=True)):
+        assert c_model.step(x, check) == step, f"C, step {t}"
         check = step.check
 
 

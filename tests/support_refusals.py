@@ -96,6 +96,7 @@ IN_LIST: Final[dict[str, Callable[[Path], Any]]] = {
     "several outputs": lambda folder: _net(_outputs_of_two_layers, fc=nn.Linear(UNITS, 2)),
     "clipping": lambda folder: MODELS / "onnx" / "hand_refused_clip.onnx",
     "lengths of one batch, as constants": lambda folder: MODELS / "onnx" / "hand_lengths.onnx",
+    "a loop in ONNX": lambda folder: MODELS / "onnx" / "keras_tensorflow_every_step.onnx",
     "an export of Keras on PyTorch with a free number of steps": lambda folder: (
         MODELS / "onnx" / "keras_torch_open_steps.onnx"
     ),

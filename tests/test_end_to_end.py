@@ -68,4 +68,4 @@ def test_that_is_close(reset: str, gate: str, candidate: str) -> None:
     x = np.random.default_rng(2).normal(size=(1, 5, 2))
     model = qg.quantize(qg.FloatModel((layer,), last_step=False), x)
     bounded = bounded_outputs(model, x[0], None)
-    assert bounded.errors.max() < 0.01 * np.abs(bounded.values).max()
+    assert bounded.errors.max() < 0.02 * np.abs(bounded.values).max()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_float_model import TOLERANCE, dot, random_gru, sigmoid
 
+import quantgru as qg
 from quantgru.errors import DataError, ModelError
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
 from quantgru.sequences import Sequences
@@ -314,3 +315,27 @@ def test_masks_of_reversed_outputs():
     found = FloatModel((Reverse(), gru), last_step=False).run(x, mask=np.array([[True, True, False, True]]))
     states = states_by_formula(gru, x[0][[3, 1, 0]].tolist())
     assert_close(found[0], [states[0], states[0], states[1], states[2]])
+
+
+@pytest.mark.parametrize("of", [np.array, list, lambda rows: [np.array(row) for row in rows]])
+def test_tokens_as_frameworks_take_them(of):
+    """[sequences, steps], without an axis of features."""
+    model = FloatModel((Embedding("words", random_x(6, 2)), gru_of(1)), last_step=True)
+    tokens = [[3, 0, 5, 5], [1, 1, 2, 4]]
+    expected = model.run(np.array(tokens)[..., None])
+    np.testing.assert_array_equal(model.run(of(tokens)), expected)
+    int_model = qg.quantize(model, of(tokens))
+    np.testing.assert_array_equal(
+        qg.simulate(int_model, of(tokens)), qg.simulate(int_model, np.array(tokens)[..., None])
+    )
+    unequal = [[3, 0, 5], [1, 4]]
+    expected = model.run([np.array(row)[:, None] for row in unequal])
+    np.testing.assert_array_equal(model.run(unequal), expected)
+
+
+def test_parameters_of_a_framework_are_taken_as_they_are():
+    """What a refusal says to do by hand: qg.Dense('fc', module.weight, module.bias)."""
+    torch = pytest.importorskip("torch")
+    fc = torch.nn.Linear(3, 2)
+    dense = Dense("fc", fc.weight, fc.bias)
+    np.testing.assert_array_equal(dense.weights, fc.weight.detach().numpy())

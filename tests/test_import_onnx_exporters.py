@@ -20,7 +20,7 @@ onnx = pytest.importorskip("onnx", reason="ONNX is not installed: pip install qu
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install onnxscript")
 
-from torch import nn
+from torch import nn  # noqa: E402
 
 TOLERANCE = 1e-6
 SEQUENCES, STEPS, INPUTS = 3, 5, 3
@@ -62,6 +62,30 @@ def normalised(net: Net, x: torch.Tensor) -> torch.Tensor:
     return net.gru((x - net.mean) / net.scale)[0]
 
 
+def states_by_layer(net: Net, x: torch.Tensor) -> torch.Tensor:
+    states = net.gru(x)[1].view(2, 2, x.size(0), 4)[-1]
+    return net.head(torch.cat((states[0], states[1]), dim=1))
+
+
+def states_by_sequence(net: Net, x: torch.Tensor) -> torch.Tensor:
+    return net.head(net.gru(x)[1].permute(1, 0, 2).flatten(1))
+
+
+def ends_of_directions(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """Both final states, from the ends of the sequence."""
+    forward, backward = net.gru(x)[0].chunk(2, dim=-1)
+    return torch.clamp(net.head(forward[:, -1] + backward[:, 0]), min=0)
+
+
+def steps_and_batch_as_one(net: Net, x: torch.Tensor) -> torch.Tensor:
+    h0 = torch.zeros(2, x.size(0), 4).to(x)
+    return net.head(net.gru(x, h0)[0].reshape(-1, 4)).view(x.size(0), x.size(1), -1)
+
+
+def learned_start(net: Net, x: torch.Tensor) -> torch.Tensor:
+    return net.gru(torch.flip(x, [1]), net.start.expand(1, x.size(0), 4).contiguous())[0]
+
+
 def log_softmax_head(net: Net, x: torch.Tensor) -> torch.Tensor:
     return torch.log_softmax(net.head(net.gru(x)[0][:, -1]), dim=-1)
 
@@ -94,6 +118,11 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
         mean=nn.Parameter(torch.tensor([0.5, -1.0, 2.0])),
         scale=nn.Parameter(torch.tensor([2.0, 0.5, -1.5])),
     ),
+    "states_by_layer": lambda: Net(states_by_layer, gru=gru(num_layers=2, bidirectional=True), head=nn.Linear(8, 2)),
+    "states_by_sequence": lambda: Net(states_by_sequence, gru=gru(bidirectional=True), head=nn.Linear(8, 2)),
+    "ends_of_directions": lambda: Net(ends_of_directions, gru=gru(bidirectional=True), head=nn.Linear(4, 2)),
+    "steps_and_batch_as_one": lambda: Net(steps_and_batch_as_one, gru=gru(num_layers=2), head=nn.Linear(4, 2)),
+    "learned_start": lambda: Net(learned_start, gru=gru(), start=nn.Parameter(torch.zeros(1, 1, 4))),
     "sequential_head": lambda: Net(
         lambda net, x: net.head(net.gru(x)[0][:, -1]),
         gru=gru(),
@@ -269,5 +298,5 @@ def test_keras_with_a_free_number_of_steps_is_refused(reset_after, keras, tmp_pa
     """Its exporter then writes out as many steps as it tried the model with: one. No error, other numbers."""
     layers = [keras.layers.GRU(4, reset_after=reset_after, return_sequences=True)]
     exported(keras, layers, tmp_path / "keras.onnx", inputs().numpy(), steps=None)
-    with pytest.raises(qg.ModelError, match="which is free|the number of steps is free"):
+    with pytest.raises(qg.ModelError, match=r"which is free|the number of steps is free"):
         qg.load(tmp_path / "keras.onnx")

@@ -11,14 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx_graphs import GraphBuilder, TensorProto, computed, samples, written
 
 import quantgru as qg
-
-pytest.importorskip("onnx", reason="ONNX is not installed: pip install quantgru[onnx]")
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
-
-from onnx import TensorProto
-from onnx_graphs import GraphBuilder, computed, samples, written
 
 TOLERANCE = 1e-6  # of the largest value, or of 1: onnxruntime computes in float32
 SEQUENCES, STEPS, INPUTS = 3, 5, 3

@@ -216,3 +216,9 @@ def test_real_states_come_back_in_their_format():
     int_model = qg.quantize(model, x)
     result = run(int_model, x)
     np.testing.assert_array_equal(result.outputs, to_real(result.states_raw[0], int_model.grus[0].state_fraction_bits))
+
+
+def test_more_tokens_than_an_input_tells_apart():
+    model = FloatModel((Embedding("words", np.zeros((2**15 + 1, 2)) + 0.1), gru_of(1)), last_step=True)
+    with pytest.raises(ModelError, match=r"^embedding 'words': 32769 tokens, a 16-bit input tells 32768 apart"):
+        qg.quantize(model, np.ones((1, 3, 1)))

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from quantgru.c_names import c_name
 from quantgru.errors import ModelError
 from quantgru.importers.arrays import from_arrays
 from quantgru.importers.options import ImportOptions, Softmax
@@ -53,7 +54,7 @@ def load(
         model = _read(_source_of_file(path), f"model {path}", path, options)
     else:
         model = _read(_source_of_object(source), f"model of type {_type_name(source)}", source, options)
-    return model if name is None else replace(model, name=name)
+    return model if name is None else replace(model, name=c_name(name))
 
 
 def _read(source: Source, where: str, given: Any, options: ImportOptions) -> FloatModel:
@@ -68,8 +69,8 @@ def _source_of_file(path: Path) -> Source:
     suffix = path.suffix.lower()
     for source in FILES:
         if suffix in source.suffixes:
-            if not path.is_file():
-                found = "a folder" if path.is_dir() else "no such file"
+            if not os.path.isfile(path):  # unlike Path.is_file, it also takes names that are too long
+                found = "a folder" if os.path.isdir(path) else "no such file"
                 raise ModelError(f"model {path}: {found}; expected a file: {source.what}")
             return source
     if suffix in OTHER_FILES:

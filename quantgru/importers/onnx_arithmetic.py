@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
-from quantgru.importers.onnx_algebra import FloatArray, Vector, of_atom
+from quantgru.importers.onnx_atoms import FloatArray, Vector, of_atom
 from quantgru.importers.onnx_constants import given, required
 from quantgru.importers.onnx_graph import Node
 from quantgru.importers.onnx_reader import Operator, Reader, Value
@@ -44,7 +44,7 @@ def _sum(reader: Reader, node: Node, arguments: Arguments, sign: float) -> Tenso
     if isinstance(a, np.ndarray):
         return _each(b, [algebra.shifted(algebra.scaled(v, factor), s) for v, s in _with(b, a)])
     pairs = _same_cuts(reader, a, b)
-    return _each(a, [reader.atoms.plus(node.where, u, algebra.scaled(v, factor)) for u, v in pairs])
+    return _each(a, [reader.finder.plus(node.where, u, algebra.scaled(v, factor)) for u, v in pairs])
 
 
 def mul(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
@@ -53,7 +53,7 @@ def mul(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
         return [_scaled(reader, a, b)]
     if isinstance(a, np.ndarray):
         return [_scaled(reader, b, a)]
-    products = [reader.atoms.times(node.where, u, v) for u, v in _same_cuts(reader, a, b)]
+    products = [reader.finder.times(node.where, u, v) for u, v in _same_cuts(reader, a, b)]
     return [_each(a, products)]
 
 
@@ -98,42 +98,36 @@ def _ends(tensor: Tensor) -> list[int]:
 def _aligned(reader: Reader, node: Node, arguments: Arguments) -> tuple[Any, Any]:
     """Both inputs over the same axes; a constant as one number, or as one for each feature."""
     values = [required(node, arguments, i) for i in (0, 1)]
-    rank = max(len(v.axes) if isinstance(v, Tensor) else v.ndim for v in values)
-    tensors = [
-        unsqueeze(node.where, value, range(rank - len(value.axes))) for value in values if isinstance(value, Tensor)
-    ]
-    axes = list(tensors[0].axes)
-    for other in tensors[1:]:
-        axes = [_common(reader, node.where, a, b) for a, b in zip(axes, other.axes, strict=True)]
-    arrays = [value for value in values if isinstance(value, np.ndarray)]
-    shapes = [(1,) * (rank - array.ndim) + array.shape for array in arrays]
-    for shape in shapes:
-        for i, (axis, size) in enumerate(zip(axes, shape, strict=True)):
-            if size != 1 and not isinstance(axis, int) and len(axis) == 1 and reader.role(axis[0]) is None:
-                reader.want_features(axis, size)
-            axes[i] = size if axis == 1 else axis
-            if size not in (1, axes[i]):
-                raise refuse(node.where, f"a constant of shape {list(shape)} with {tensors[0]}")
-    result: list[Any] = []
-    for value in values:
+    rank = max(len(value.axes) if isinstance(value, Tensor) else value.ndim for value in values)
+    axes: list[Axis] = [1] * rank
+    for i, value in enumerate(values):
         if isinstance(value, Tensor):
-            result.append(
-                _to_axes(reader, node.where, unsqueeze(node.where, value, range(rank - len(value.axes))), axes)
-            )
+            values[i] = unsqueeze(node.where, value, range(rank - len(value.axes)))
         else:
-            result.append(_numbers(reader, node, value, axes))
-    return result[0], result[1]
+            values[i] = value.reshape((1,) * (rank - value.ndim) + value.shape)
+        own = values[i].axes if isinstance(value, Tensor) else values[i].shape
+        axes = [_common(reader, node.where, a, b) for a, b in zip(axes, own, strict=True)]
+    a, b = (
+        _to_axes(reader, node.where, value, axes) if isinstance(value, Tensor) else _numbers(reader, node, value, axes)
+        for value in values
+    )
+    return a, b
 
 
 def _common(reader: Reader, where: str, a: Axis, b: Axis) -> Axis:
+    """The axis of a result. Raises ModelError, FeaturesNeeded where a free axis turns out to have features."""
     if a == b or b == 1:
         return a
     if a == 1:
         return b
-    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) == 1:
-        reader.join(where, a[0], b[0])
-        return a
-    raise refuse(where, f"computes with axes of {size_of(a)} and {size_of(b)} together")
+    free, other = (a, b) if isinstance(a, tuple) else (b, a)
+    if isinstance(free, tuple) and len(free) == 1:
+        if isinstance(other, int) and reader.role(free[0]) is None:
+            reader.want_features(free, other)
+        if isinstance(other, tuple) and len(other) == 1:
+            reader.join(where, free[0], other[0])
+            return free
+    raise refuse(where, f"computes with axes of sizes {size_of(a)} and {size_of(b)} together")
 
 
 def _to_axes(reader: Reader, where: str, tensor: Tensor, axes: Sequence[Axis]) -> Tensor:
@@ -159,27 +153,29 @@ def _numbers(reader: Reader, node: Node, array: Array, axes: Sequence[Axis]) -> 
 
 
 def matmul(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
-    weights = given(node, arguments, 1)
-    if not isinstance(weights, np.ndarray) or weights.ndim != 2 or weights.dtype.kind != "f":
-        raise refuse(node.where, "a product with something else than a constant matrix", "weights must be constants")
-    return [_product(reader, node, tensor_at(node, arguments, 0), weights.T)]
+    return [_product(reader, node, tensor_at(node, arguments, 0), _matrix(node, arguments).T)]
 
 
 def gemm(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
-    tensor, weights, shift = tensor_at(node, arguments, 0), given(node, arguments, 1), given(node, arguments, 2)
-    if not isinstance(weights, np.ndarray) or weights.ndim != 2 or weights.dtype.kind != "f":
-        raise refuse(node.where, "a product with something else than a constant matrix", "weights must be constants")
+    tensor, matrix, shift = tensor_at(node, arguments, 0), _matrix(node, arguments), given(node, arguments, 2)
     if len(tensor.axes) != 2:
         raise ModelError(f"{node.where}: its first input is {tensor}, expected two axes")
     if node.attributes["transA"]:
         tensor = transpose(reader.algebra, node.where, tensor, (1, 0))
-    matrix = weights if node.attributes["transB"] else weights.T
-    result = _scaled(reader, _product(reader, node, tensor, matrix), np.asarray(float(node.attributes["alpha"])))
+    product = _product(reader, node, tensor, matrix if node.attributes["transB"] else matrix.T)
+    result = _scaled(reader, product, np.asarray(float(node.attributes["alpha"])))
     if shift is None:
         return [result]
     if not isinstance(shift, np.ndarray):
         raise refuse(node.where, "adds something else than a constant", "biases must be constants")
     return add(reader, node, [result, shift.astype(np.float64) * node.attributes["beta"]])
+
+
+def _matrix(node: Node, arguments: Arguments) -> Array:
+    weights = given(node, arguments, 1)
+    if not isinstance(weights, np.ndarray) or weights.ndim != 2 or weights.dtype.kind != "f":
+        raise refuse(node.where, "a product with something else than a constant matrix", "weights must be constants")
+    return weights
 
 
 def _product(reader: Reader, node: Node, tensor: Tensor, matrix: Array) -> Tensor:
@@ -262,6 +258,15 @@ def clip(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     raise refuse(node.where, f"limits to {low:g} ... {high:g}", "supported are -1 ... 1 and 0 without an upper limit")
 
 
+def maximum(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    """With zero, as PyTorch writes clamp(min=0)."""
+    constants = [value for value in arguments if isinstance(value, np.ndarray)]
+    tensors = [value for value in arguments if isinstance(value, Tensor)]
+    if len(tensors) != 1 or any(constant.size != 1 or constant.any() for constant in constants):
+        raise refuse(node.where, "a maximum of something else than data and zero")
+    return [_function(reader, node, "relu", tensors[0])]
+
+
 def _limit(node: Node, arguments: Arguments, i: int, name: str) -> float:
     value = given(node, arguments, i)
     if value is None:
@@ -291,6 +296,7 @@ OPERATORS: Final[dict[str, Operator]] = {
     "HardSigmoid": hard_sigmoid,
     "LogSoftmax": softmax("log_softmax"),
     "MatMul": matmul,
+    "Max": maximum,
     "Mul": mul,
     "Neg": neg,
     "Relu": function("relu"),

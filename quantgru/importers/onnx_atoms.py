@@ -1,210 +1,217 @@
-"""From vectors to the layer that they are: one atom for what a graph writes as slices, sums and products."""
+"""What a graph computes: vectors of features, which are sums of matrices times atoms, plus a bias.
+
+An atom is what no matrix can say: an input, a function of a vector, the states of a GRU layer, one step of a sequence.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from quantgru.importers.chain import refuse
-from quantgru.importers.onnx_algebra import (
-    ONE,
-    Algebra,
-    Atom,
-    Both,
-    Picked,
-    Product,
-    Recurrent,
-    Reversed,
-    Step,
-    Vector,
-    content,
-    describe,
-    of_atom,
-    widths,
-)
-from quantgru.importers.onnx_cells import Bind, Unrolled, read_step
+from quantgru.importers.onnx_sizes import Symbol
+from quantgru.model import Gru
 from quantgru.model.layers import Merge
 
+FloatArray = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
 
-class Atoms:
-    """Finds the atom that vectors are. `unrolled`: the layers that were written out step by step."""
 
-    def __init__(self, algebra: Algebra, bind: Bind) -> None:
-        self.algebra = algebra
-        self.unrolled = Unrolled(algebra, bind)
-        self._found: dict[Any, tuple[tuple[Vector, ...], Atom | None]] = {}
+@dataclass(frozen=True, eq=False)
+class Atom:
+    """[width] features for each sequence, and for each step where it has steps. The same atom is the same object."""
 
-    def settle(self, where: str, vectors: Sequence[Vector]) -> Atom:
-        """The one atom of these features. Raises ModelError where they come from several layers."""
-        atom = self.find(where, vectors)
-        if atom is None:
-            names = sorted({describe(atom) for vector in vectors for atom in vector.terms})
-            raise refuse(
-                where, f"reads {' and '.join(names[:4])} at once: the graph branches, and comes together again"
-            )
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Input(Atom):
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Atom):
+    """The same in every sequence: an initial state, as exporters spread it over the batch."""
+
+    values: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded(Atom):
+    where: str
+    table: FloatArray
+    of: Atom
+
+
+@dataclass(frozen=True, eq=False)
+class Function(Atom):
+    """A function of each feature, named as in `activations`, or "softmax" or "log_softmax" of all."""
+
+    where: str
+    name: str
+    of: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Atom):
+    """A vector over one atom, of which something else than a sum is made."""
+
+    where: str
+    of: Vector
+
+    @property
+    def atom(self) -> Atom:
+        (atom,) = self.of.terms
         return atom
 
-    def find(self, where: str, vectors: Sequence[Vector]) -> Atom | None:
-        """The same, or None."""
-        key = tuple(content(vector) for vector in vectors)
-        if key not in self._found:  # with the vectors, since keys know matrices by where they are in memory
-            self._found[key] = tuple(vectors), self._find(where, vectors)
-        return self._found[key][1]
 
-    def _find(self, where: str, vectors: Sequence[Vector]) -> Atom | None:
-        if len(vectors) == 1:
-            vector = vectors[0]
-            if vector.only is not None and not isinstance(vector.only, Picked):
-                return vector.only
-            if not vector.terms:
-                return self.algebra.constant(vector.bias)
-            merged = self._merged(where, vector)
-            if merged is not None:
-                return merged
-        bases = list(dict.fromkeys(_base(atom) for vector in vectors for atom in vector.terms))
-        if not bases:
+@dataclass(frozen=True, eq=False)
+class Product(Atom):
+    """Feature by feature."""
+
+    factors: tuple[Atom, Atom]
+
+
+@dataclass(frozen=True, eq=False)
+class Picked(Atom):
+    """Some features of another atom, in an order."""
+
+    of: Atom
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Given:
+    """An input of the graph, or one entry of its first axis, which is an initial state."""
+
+    name: str
+    entry: int | None = None
+
+    def __str__(self) -> str:
+        return self.name[:60] + ("" if self.entry is None else f"[{self.entry}]")
+
+
+@dataclass(frozen=True, eq=False)
+class Recurrent(Atom):
+    """The states of a GRU layer after each step; given: the input that its initial state is, if it is one."""
+
+    where: str
+    gru: Gru
+    of: Atom
+    given: Given | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Both(Atom):
+    """Two layers on one sequence, the second from its end, merged; if final, their states after all steps."""
+
+    forward: Recurrent
+    backward: Recurrent
+    merge: Merge
+    final: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Reversed(Atom):
+    where: str
+    of: Atom
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Atom):
+    """One step of a sequence. Counted from 0 where the number of steps is known, else from either end."""
+
+    where: str
+    of: Atom
+    axis: Symbol
+    index: int
+
+    @property
+    def is_last(self) -> bool:
+        return self.index == (-1 if self.axis.size is None else self.axis.size - 1)
+
+    @property
+    def is_first(self) -> bool:
+        return self.index == 0 and not self.is_last
+
+
+@dataclass(frozen=True, eq=False)
+class Cell(Atom):
+    """The state after one step of a GRU that is written out step by step, from the cell before it or from a start."""
+
+    where: str
+    step: Step
+    before: Atom
+    form: Any  # what it computes, as `onnx_cells` reads it
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """bias [width] + the sum over atoms of coefficient * atom.
+
+    A coefficient is one number, one for each feature, or a matrix [width, width of the atom].
+    """
+
+    width: int
+    terms: Mapping[Atom, FloatArray]
+    bias: FloatArray
+
+    @property
+    def only(self) -> Atom | None:
+        """The atom that it is, unchanged."""
+        if len(self.terms) != 1 or self.bias.any():
             return None
-        base = bases[0] if len(bases) == 1 else self._pair(where, bases, "concat")
-        if base is None or isinstance(base, Step):
-            return self._outside(where, vectors, bases)
-        return self._over(where, vectors, base, bases)
+        ((atom, coefficient),) = self.terms.items()
+        return atom if coefficient.ndim == 0 and coefficient == 1 else None
 
-    def _outside(self, where: str, vectors: Sequence[Vector], bases: Sequence[Atom]) -> Atom | None:
-        """Of vectors that are all at the same step: the atom of the whole sequence, at that step."""
-        steps = [base for base in bases if isinstance(base, Step)]
-        if len(steps) < len(bases) or len(set(map(_place, steps))) > 1:
-            return None
-        inner = self.find(where, [self.algebra.mapped(vector, self._inside) for vector in vectors])
-        return None if inner is None else self.algebra.step(where, inner, steps[0].axis, steps[0].index)
-
-    def _pair(self, where: str, atoms: Sequence[Atom], merge: Merge) -> Both | None:
-        """The bidirectional layer whose two results the atoms are, in any order."""
-        if len(atoms) != 2:
-            return None
-        for first, second in (atoms, atoms[::-1]):
-            final = False
-            if isinstance(first, Step) and isinstance(second, Step) and first.is_last and second.is_last:
-                first, backward, final = first.of, second.of, True
-            elif isinstance(second, Reversed):
-                backward = second.of
-            else:
-                continue
-            if not (isinstance(first, Recurrent) and isinstance(backward, Recurrent)):
-                continue
-            if first.of is self.algebra.reversed(where, backward.of) and first.width == backward.width:
-                width = first.width * (2 if merge == "concat" else 1)
-                both = Both(width, first, backward, merge, final)
-                return self.algebra.the((Both, first, backward, merge, final), both)
-        return None
-
-    def _merged(self, where: str, vector: Vector) -> Atom | None:
-        """What is computed of the sum or the mean of a bidirectional layer's two results, feature by feature."""
-        if len(vector.terms) != 2 or not vector.is_elementwise:
-            return None
-        first, second = vector.terms.values()
-        if first.shape != second.shape or (first != second).any():
-            return None
-        merge: Merge = "ave" if first.ndim == 0 and first == 0.5 else "sum"
-        both = self._together(where, list(vector.terms), merge)
-        if both is None:
-            return None
-        return self._linear(where, Vector(vector.width, {both: ONE if merge == "ave" else first}, vector.bias))
-
-    def _together(self, where: str, atoms: Sequence[Atom], merge: Merge) -> Atom | None:
-        """A bidirectional layer of two results, at every step or at the same one."""
-        pair: Atom | None = self._pair(where, atoms, merge)
-        first, second = atoms
-        if pair is None and isinstance(first, Step) and isinstance(second, Step) and _place(first) == _place(second):
-            pair = self._pair(where, (first.of, second.of), merge)
-            return None if pair is None else self.algebra.step(where, pair, first.axis, first.index)
-        return pair
-
-    def _over(self, where: str, vectors: Sequence[Vector], base: Atom, bases: Sequence[Atom]) -> Atom | None:
-        """The linear layer on `base`, or base itself. `bases`: base alone, or the two layers that it joins."""
-        shift: dict[Atom, int] = {bases[0]: 0}
-        if isinstance(base, Both) and len(bases) == 2:
-            shift = {atom: 0 if _layer(atom) is base.forward else base.forward.width for atom in bases}
-        if all(len(vector.terms) == 1 and vector.is_elementwise for vector in vectors):
-            rows, factors = [], []
-            for vector in vectors:
-                ((atom, coefficient),) = vector.terms.items()
-                rows.append(_rows(atom) + shift[_base(atom)])
-                factors.append(np.broadcast_to(coefficient, vector.width))
-            if np.array_equal(np.concatenate(rows), np.arange(base.width)):
-                bias = np.concatenate([vector.bias for vector in vectors])
-                factor = np.concatenate(factors)
-                terms = {base: factor if (factor != factor[0]).any() else np.asarray(factor[0])}
-                return self._linear(where, Vector(base.width, terms, bias))
-        return self._linear(where, self._with_matrix(vectors, base, shift))
-
-    def _with_matrix(self, vectors: Sequence[Vector], base: Atom, shift: dict[Atom, int]) -> Vector:
-        if len(vectors) == 1 and list(vectors[0].terms) == [base]:
-            return vectors[0]
-        height = widths(vectors)
-        self.algebra.spend(height * base.width)
-        matrix, top = np.zeros((height, base.width)), 0
-        for vector in vectors:
-            block = matrix[top : top + vector.width]
-            for atom, coefficient in vector.terms.items():
-                columns = _rows(atom) + shift[_base(atom)]
-                block[:, columns] += self.algebra.matrix(coefficient, atom)
-            top += vector.width
-        return Vector(height, {base: matrix}, np.concatenate([vector.bias for vector in vectors]))
-
-    def _linear(self, where: str, vector: Vector) -> Atom:
-        if vector.only is not None:
-            return vector.only
-        return self.algebra.linear(where, vector)
-
-    def plus(self, where: str, a: Vector, b: Vector) -> Vector:
-        """The sum; that which is one step of a GRU becomes its state."""
-        total = self.algebra.plus(a, b)
-        one_step = read_step(total)
-        cell = None if one_step is None else self.unrolled.cell(where, one_step)
-        return total if cell is None else of_atom(cell)
-
-    def times(self, where: str, a: Vector, b: Vector) -> Vector:
-        """Feature by feature."""
-        product = self.algebra.times(self._factor(where, a), self._factor(where, b))
-        return self.algebra.mapped(product, lambda atom: self._product(where, atom))
-
-    def _product(self, where: str, atom: Atom) -> Atom:
-        both = self._together(where, atom.factors, "mul") if isinstance(atom, Product) else None
-        return atom if both is None else both
-
-    def _factor(self, where: str, vector: Vector) -> Vector:
-        """The same features as a vector that can be multiplied with another."""
-        if len(vector.terms) == 1 and vector.is_elementwise:
-            return vector
-        atom = self.find(where, [vector]) if vector.terms else None
-        if atom is not None:
-            return of_atom(atom)
-        return vector if vector.is_elementwise else of_atom(self.algebra.function(where, "linear", vector))
-
-    def _inside(self, atom: Atom) -> Atom:
-        """The whole sequence that a step is of; of some features of a step, the same features."""
-        if isinstance(atom, Picked):
-            (picked,) = self.algebra.picked(self._inside(atom.of), atom.rows).terms
-            return picked
-        assert isinstance(atom, Step)
-        return atom.of
+    @property
+    def is_elementwise(self) -> bool:
+        return all(coefficient.ndim < 2 for coefficient in self.terms.values())
 
 
-def _base(atom: Atom) -> Atom:
-    return atom.of if isinstance(atom, Picked) else atom
+ONE: Final = np.ones(())
 
 
-def _rows(atom: Atom) -> Any:
-    return atom.rows if isinstance(atom, Picked) else np.arange(atom.width)
+def of_atom(atom: Atom) -> Vector:
+    return Vector(atom.width, {atom: ONE}, np.zeros(atom.width))
 
 
-def _place(step: Step) -> Any:
-    return step.axis, step.index
+def same(a: FloatArray, b: FloatArray) -> bool:
+    return content_of_array(a) == content_of_array(b) or np.array_equal(a, b)
 
 
+def content_of_array(array: npt.NDArray[Any]) -> Any:
+    """A key by which equal small arrays, and views of the same matrix, are known as equal."""
+    if array.ndim == 2:
+        return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
+    return array.shape, array.tobytes()
 
-def _layer(atom: Atom) -> Atom:
-    """The GRU layer whose states, in any order, the atom is."""
-    return atom.of if isinstance(atom, (Reversed, Step)) else atom
+
+def content(vector: Vector) -> Any:
+    """A key by which vectors are known to be equal. Atoms and matrices must live as long as it is used."""
+    terms = frozenset((atom, content_of_array(coefficient)) for atom, coefficient in vector.terms.items())
+    return vector.width, terms, content_of_array(vector.bias) if vector.bias.any() else None
+
+
+def describe(atom: Atom) -> str:
+    """What a user can find in the graph."""
+    match atom:
+        case Input():
+            return f"input {atom.name[:60]!r}"
+        case Product():
+            return f"the product of {describe(atom.factors[0])} and {describe(atom.factors[1])}"[:300]
+        case Both():
+            return f"{atom.forward.where} and {atom.backward.where}"
+        case Constant():
+            return "a constant"
+        case Picked():
+            return f"{atom.width} features of {describe(atom.of)}"[:300]
+    return str(getattr(atom, "where", type(atom).__name__))
+
+
+def widths(vectors: Iterable[Vector]) -> int:
+    return sum(vector.width for vector in vectors)

@@ -12,8 +12,8 @@ import numpy as np
 
 from quantgru.activations import CANDIDATES, GATES
 from quantgru.importers.chain import refuse
-from quantgru.importers.onnx_algebra import (
-    Algebra,
+from quantgru.importers.onnx_algebra import Algebra
+from quantgru.importers.onnx_atoms import (
     Atom,
     Cell,
     Constant,

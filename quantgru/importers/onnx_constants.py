@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 from quantgru.errors import ModelError
 from quantgru.importers.onnx_algebra import Algebra
-from quantgru.importers.onnx_graph import FLOATS, WHOLE, Node
+from quantgru.importers.onnx_graph import FLOATS, Node
 from quantgru.importers.onnx_sizes import Size
 
 Array = npt.NDArray[Any]
 Arrays = Sequence[Array | None]
+
+ENTRIES_LIMIT: Final = 1 << 16  # of a shape, an index and the like
 
 _ELEMENTWISE: Final[dict[str, Callable[..., Any]]] = {
     "Add": np.add,
@@ -36,6 +38,21 @@ _ELEMENTWISE: Final[dict[str, Callable[..., Any]]] = {
     "Or": np.logical_or,
     "Not": np.logical_not,
     "Where": np.where,
+}
+# ONNX's numbers of element types; bfloat16, which numpy has not, is none that exporters cast constants to.
+_TYPES: Final[dict[int, type[Any]]] = {
+    1: np.float32,
+    2: np.uint8,
+    3: np.int8,
+    4: np.uint16,
+    5: np.int16,
+    6: np.int32,
+    7: np.int64,
+    9: np.bool_,
+    10: np.float16,
+    11: np.float64,
+    12: np.uint32,
+    13: np.uint64,
 }
 _LOGICAL: Final = frozenset(("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"))
 
@@ -60,9 +77,19 @@ def integers(node: Node, arguments: Sequence[Any], i: int, attribute: str) -> li
     value = given(node, arguments, i)
     if value is None:
         return None
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuO":
+    if not isinstance(value, np.ndarray):
         raise ModelError(f"{node.where}: {attribute} is computed from data, supported are constants")
-    return [plain(entry) for entry in value.reshape(-1).tolist()]
+    return [plain(entry) for entry in whole(node, value)]
+
+
+def whole(node: Node, array: Array) -> list[Any]:
+    """The elements of a constant of whole numbers, as int or Size."""
+    if array.dtype.kind not in "iuO" or array.size > ENTRIES_LIMIT:
+        raise ModelError(f"{node.where}: expected whole numbers, not {array.dtype} {array.shape}")
+    entries: list[Any] = array.reshape(-1).tolist()
+    if not all(isinstance(entry, (int, Size)) for entry in entries):
+        raise ModelError(f"{node.where}: expected whole numbers, not {entries[:4]}")
+    return entries
 
 
 def plain(value: Any) -> Any:
@@ -81,9 +108,9 @@ def fold(algebra: Algebra, node: Node, arguments: Arrays) -> list[Any] | None:
 
 
 def _elementwise(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
-    arrays = [_double(required(node, arguments, i)) for i in range(len(arguments))]
+    arrays = [required(node, arguments, i) for i in range(len(arguments))]
     algebra.spend(prod(np.broadcast_shapes(*(array.shape for array in arrays))))
-    result = np.asarray(_ELEMENTWISE[node.kind](*arrays))
+    result = np.asarray(_ELEMENTWISE[node.kind](*map(_double, arrays)))
     return result.astype(np.bool_) if node.kind in _LOGICAL else result
 
 
@@ -92,8 +119,9 @@ def _double(array: Array) -> Array:
 
 
 def _div(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
-    a, b = (_double(required(node, arguments, i)) for i in (0, 1))
+    a, b = (required(node, arguments, i) for i in (0, 1))
     algebra.spend(prod(np.broadcast_shapes(a.shape, b.shape)))
+    a, b = _double(a), _double(b)
     if a.dtype.kind == "f":
         return np.asarray(a / b)
     if b.dtype != object and not b.all():
@@ -108,28 +136,29 @@ def _cast(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
     kind = node.attributes["to"]
     if array.dtype == object:
         return np.asarray(array)
-    algebra.spend(array.size)
-    if kind not in (*FLOATS, *WHOLE, 9):
+    if kind not in _TYPES:
         raise ModelError(f"{node.where}: to elements of type {kind}")
-    if kind in FLOATS:
-        return np.asarray(array.astype(np.float64))
-    return np.asarray(array.astype(np.bool_ if kind == 9 else np.int64))
+    algebra.spend(2 * array.size)
+    converted = array.astype(_TYPES[kind])
+    return np.asarray(converted if kind == 9 else converted.astype(np.float64 if kind in FLOATS else np.int64))
 
 
 def _gather(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
     data, index = (required(node, arguments, i) for i in (0, 1))
     axis = node.attributes["axis"]
-    numbers = _whole(node, index)
+    numbers = _numbers(node, index)
     algebra.spend(numbers.size * (data.size // max(1, data.shape[axis])))
     return np.asarray(np.take(data, numbers, axis=axis))
 
 
-def _whole(node: Node, array: Array) -> npt.NDArray[np.int64]:
-    if array.dtype == object:
-        array = np.array([plain(entry) for entry in array.reshape(-1)]).reshape(array.shape)
-    if array.dtype.kind not in "iu":
-        raise ModelError(f"{node.where}: an index that depends on a free size, or is none")
-    return array.astype(np.int64)
+def _numbers(node: Node, array: Array) -> npt.NDArray[np.int64]:
+    """Whole numbers that depend on no free size."""
+    if array.dtype.kind in "iu":
+        return array.astype(np.int64)
+    entries = [plain(entry) for entry in whole(node, array)]
+    if not all(isinstance(entry, int) for entry in entries):
+        raise ModelError(f"{node.where}: an index that depends on a free size")
+    return np.array(entries, dtype=np.int64).reshape(array.shape)
 
 
 def slices(node: Node, arguments: Sequence[Any], rank: int) -> dict[int, tuple[Any, Any, int]]:
@@ -186,7 +215,8 @@ def _concat(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
     algebra.spend(sum(array.size for array in arrays))
     if any(array.dtype == object for array in arrays):
         arrays = [array.astype(object) for array in arrays]
-    return np.asarray(np.concatenate(arrays, axis=node.attributes["axis"]))
+    joined: Array = np.concatenate(arrays, axis=node.attributes["axis"])
+    return joined
 
 
 def _unsqueeze(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
@@ -196,7 +226,7 @@ def _unsqueeze(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
 
 def _squeeze(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
     axes = integers(node, arguments, 1, "axes")
-    return np.squeeze(required(node, arguments, 0), None if axes is None else tuple(axes))
+    return np.asarray(np.squeeze(required(node, arguments, 0), None if axes is None else tuple(axes)))
 
 
 def _reshape(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
@@ -226,7 +256,7 @@ def _shape(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
 
 
 def _range(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
-    start, limit, delta = (int(_whole(node, required(node, arguments, i)).reshape(())) for i in range(3))
+    start, limit, delta = (int(_numbers(node, required(node, arguments, i)).reshape(())) for i in range(3))
     numbers = range(start, limit, delta)
     algebra.spend(len(numbers))
     return np.array(numbers, dtype=np.int64)

@@ -9,8 +9,8 @@ import numpy as np
 
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
-from quantgru.importers.onnx_algebra import Embedded, Step, of_atom
-from quantgru.importers.onnx_constants import plain, required, slices, split_sizes
+from quantgru.importers.onnx_atoms import Embedded, Step, of_atom
+from quantgru.importers.onnx_constants import plain, required, slices, split_sizes, whole
 from quantgru.importers.onnx_graph import Node
 from quantgru.importers.onnx_reader import Operator, Reader, Value, is_whole, same_constant
 from quantgru.importers.onnx_shapes import Arguments, tensor_at, whole_numbers
@@ -117,9 +117,9 @@ def gather(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
         return [_embedded(reader, node, data, index)]
     tensor = tensor_at(node, arguments, 0)
     axis = position(node.where, node.attributes["axis"], len(tensor.axes))
-    if index.ndim > 1 or index.dtype.kind not in "iuO":
+    if index.ndim > 1:
         raise refuse(node.where, f"takes entries by an index of {index.ndim} axes")
-    numbers = [plain(entry) for entry in index.reshape(-1).tolist()]
+    numbers = [plain(entry) for entry in whole(node, index)]
     size = tensor.axes[axis]
     if isinstance(size, int):
         if any(not isinstance(number, int) or not -size <= number < size for number in numbers):
@@ -150,7 +150,7 @@ def _embedded(reader: Reader, node: Node, table: Value, index: Tensor) -> Tensor
     assert atom is not None
     vectors = reader.algebra.double(table)
     embedded = Embedded(vectors.shape[1], node.where, vectors, atom)
-    embedded = reader.algebra.the((Embedded, atom, node.inputs[0]), embedded)
+    embedded = reader.algebra.unique((Embedded, atom, node.inputs[0]), embedded)
     return Tensor((*index.axes, embedded.width), (of_atom(embedded),))
 
 
@@ -213,12 +213,12 @@ def _written_out(reader: Reader, where: str, tensors: Sequence[Tensor], axis: in
     """The states of a layer that was written out, step after step, if the tensors are those."""
     if any(tensor.axes[axis] != 1 or len(tensor.vectors) != 1 for tensor in tensors):
         return None
-    atoms = [reader.atoms.find(where, tensor.vectors) for tensor in tensors]
+    atoms = [reader.finder.find(where, tensor.vectors) for tensor in tensors]
     for backwards in (False, True):
         last = atoms[0] if backwards else atoms[-1]
         if not isinstance(last, Step) or not last.is_last:
             continue
-        cells = reader.atoms.unrolled.layers.get(last.of)  # type: ignore[call-overload]  # None for other atoms
+        cells = reader.finder.unrolled.layers.get(last.of)  # type: ignore[call-overload]  # None for other atoms
         if cells is None or tuple(atoms) != (cells[::-1] if backwards else cells):
             continue
         states = reader.algebra.reversed(where, last.of) if backwards else last.of

@@ -42,7 +42,6 @@ _ELEMENTS: Final[dict[int, tuple[int, str]]] = {
     16: (2, "int32_data"),  # bfloat16
 }
 FLOATS: Final = frozenset((1, 10, 11, 16))
-WHOLE: Final = frozenset((2, 3, 4, 5, 6, 7, 12, 13))
 _TENSOR, _GRAPHS, _SPARSE = 4, (5, 10), (11, 12)  # numbers of attribute types
 
 _DAMAGED: Final = "the file is damaged, or was never checked; export it again, and try onnx.checker.check_model"
@@ -91,7 +90,7 @@ def read_graph(path: Path) -> Graph:
     if size > FILE_LIMIT:
         raise ModelError(f"{size} bytes, allowed are {FILE_LIMIT}")
     with open(path, "rb") as file:
-        content = file.read(FILE_LIMIT + 1)
+        content = file.read(size)  # and no more, should it grow
     try:
         model = onnx.ModelProto.FromString(content)
     except Exception as error:  # google.protobuf.message.DecodeError, which may be in another place in another version
@@ -180,7 +179,8 @@ class _Reader:
             self._input(entry) for entry in graph.input if entry.name in used and entry.name not in constants
         )
         nodes = tuple(self._node(node) for node in needed)
-        self._refuse_second_names([*constants, *(entry.name for entry in inputs), *_results(nodes)])
+        initializers = [entry.name for entry in graph.initializer if entry.name in used]
+        self._refuse_second_names([*initializers, *(entry.name for entry in inputs), *_results(nodes)])
         return Graph(self.model.producer_name, self.opset, inputs, outputs, constants, nodes, n_bytes)
 
     def _refuse_second_names(self, names: Iterable[str]) -> None:
@@ -219,7 +219,7 @@ class _Reader:
                 raise refuse(
                     described.where,
                     "has a graph of its own",
-                    "export without loops and conditions; of Keras on TensorFlow, which writes loops, give the .keras file",
+                    "export it without loops and conditions; Keras on TensorFlow writes loops: give its .keras file",
                 )
             expected = schema.attributes.get(attribute.name)
             if expected is None or int(expected.type.value) != attribute.type or attribute.ref_attr_name:
@@ -240,7 +240,7 @@ class _Reader:
         fits = schema.min_input <= len(node.inputs) <= schema.max_input
         if schema.deprecated or not fits or not schema.min_output <= len(node.outputs) <= schema.max_output:
             raise ModelError(
-                f"{node.where}: {len(node.inputs)} inputs and {len(node.outputs)} outputs, which is not its form in opset "
+                f"{node.where}: {len(node.inputs)} inputs and {len(node.outputs)} outputs, another form than in opset "
                 f"{self.opset}; {_DAMAGED}"
             )
         return schema
@@ -274,7 +274,7 @@ class _Reader:
         raw = tensor.HasField("raw_data")
         found = len(tensor.raw_data) if raw else len(getattr(tensor, field))
         if tensor.HasField("segment") or min(tensor.dims, default=0) < 0 or found != count * (n_bytes if raw else 1):
-            shape = _short(str(list(tensor.dims)))
+            shape = str(list(tensor.dims[:8]))
             raise ModelError(f"{where}: shape {shape} with {found} {'bytes' if raw else 'elements'}; {_DAMAGED}")
         array = np.asarray(self.onnx.numpy_helper.to_array(tensor))
         return array.astype(np.float32) if tensor.data_type == 16 else array

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import KERAS_ORDER, stacked_gru, with_hard_sigmoid, with_scaled_candidate
-from quantgru.importers.onnx_algebra import Given, Recurrent, Vector, of_atom
+from quantgru.importers.onnx_atoms import Given, Recurrent, Vector, of_atom
 from quantgru.importers.onnx_cells import start_of
 from quantgru.importers.onnx_constants import given, required
 from quantgru.importers.onnx_graph import Node
@@ -216,7 +216,7 @@ def _lengths(reader: Reader, node: Node, value: Any, steps: Symbol) -> str | Non
     if not is_whole(constant, steps):
         raise refuse(
             node.where,
-            f"sequence_lens {[str(entry) for entry in constant.reshape(-1).tolist()[:8]]}, the lengths of one batch",
+            f"sequence_lens {[str(entry) for entry in constant.reshape(-1)[:8].tolist()]}, the lengths of one batch",
             "export it with the lengths as an input: the model then takes those of the data",
         )
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from quantgru.importers.chain import Chain, refuse
-from quantgru.importers.onnx_algebra import (
+from quantgru.importers.onnx_atoms import (
     Atom,
     Both,
     Cell,
@@ -30,6 +30,8 @@ def add_layers(reader: Reader, outputs: Mapping[str, Value], chain: Chain) -> No
     path = _path(reader, where, reader.settle(where, output.vectors))
     for part in path[1:]:
         _add(reader, chain, part)
+    if not any(_recurrent(part) for part in path):
+        return  # what has no GRU layer is refused as every such model is
     roles = [reader.role(symbol) or "batch" for symbol in output.symbols]
     if roles.count("batch") > 1 or roles.count("steps") > 1:
         raise refuse(where, f"of shape {output}, which has more free axes than steps and batch")

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
-from quantgru.importers.onnx_algebra import Algebra, Atom, Constant, Input, Recurrent, Vector, of_atom
-from quantgru.importers.onnx_atoms import Atoms
+from quantgru.importers.onnx_algebra import Algebra
+from quantgru.importers.onnx_atoms import Atom, Constant, Input, Recurrent, Vector, of_atom
 from quantgru.importers.onnx_constants import fold
+from quantgru.importers.onnx_finder import Finder
 from quantgru.importers.onnx_graph import Graph, GraphInput, Node
 from quantgru.importers.onnx_sizes import Size, Symbol, agree
 from quantgru.importers.onnx_tensors import Axis, FeaturesNeeded, Tensor
@@ -28,10 +29,8 @@ class Reader:
     """Evaluates nodes in order.
 
     features    of each input, the axis that holds its features; the others are free
-    roles       of free axes: "steps", "batch"
     tokens      inputs that can only be token numbers, 0 or more
-    lengths     the input that gives the lengths of sequences, if one does,
-                of each GRU layer
+    lengths     of each GRU layer, the input that gives the lengths of its sequences, if one does
     cuts        nodes that take or turn entries along an axis
     warnings    what the user should know at once
     has_nodes   whether the operator GRU occurs
@@ -42,7 +41,7 @@ class Reader:
         self.options = options
         self.features = features
         self.algebra = Algebra(graph.n_bytes)
-        self.atoms = Atoms(self.algebra, self.bind)
+        self.finder = Finder(self.algebra, self.bind)
         self.tokens: set[str] = set()
         self.lengths: dict[Recurrent, str | None] = {}
         self.cuts: list[tuple[str, Symbol]] = []
@@ -62,7 +61,7 @@ class Reader:
                     f"{node.where}: its input {missing[0][:60]!r} is computed nowhere before it; the file is damaged"
                 )
             if node.kind in ("Gemm", "MatMul"):
-                values |= self._state(node.inputs[0], values[node.inputs[0]])
+                self._find_state(node, values)
             results = self._evaluate(node, [values[name] if name else None for name in node.inputs], operators)
             values |= {name: value for name, value in zip(node.outputs, results, strict=False) if name}
         missing = [name for name in self.graph.outputs if name not in values]
@@ -92,14 +91,15 @@ class Reader:
         self.algebra.spend(width)
         return Tensor(tuple(axes), (of_atom(Input(width, entry.name)),), entry.integer)
 
-    def _state(self, name: str, value: Value) -> dict[str, Value]:
+    def _find_state(self, node: Node, values: dict[str, Value]) -> None:
         """A constant that is multiplied with weights is the initial state of a written out GRU: rows of a batch."""
-        if isinstance(value, Tensor) or value.ndim != 2 or value.dtype.kind != "f" or not value.size:
-            return {}
-        if (value != value[:1]).any():
-            return {}
-        atom = self.algebra.constant(np.asarray(value[0], dtype=np.float64))
-        return {name: Tensor((1, atom.width), (of_atom(atom),))}
+        value, weights = (values.get(name) for name in node.inputs[:2])
+        if isinstance(value, Tensor) or isinstance(weights, Tensor) or value is None or value.ndim != 2:
+            return
+        self.algebra.spend(value.size)
+        if value.size and value.dtype.kind == "f" and (value == value[:1]).all():
+            atom = self.algebra.constant(np.asarray(value[0], dtype=np.float64))
+            values[node.inputs[0]] = Tensor((1, atom.width), (of_atom(atom),))
 
     # ---- axes -------------------------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class Reader:
     # ---- what tensors hold ------------------------------------------------------------------------------------------
 
     def settle(self, where: str, vectors: Sequence[Vector]) -> Atom:
-        return self.atoms.settle(where, vectors)
+        return self.finder.settle(where, vectors)
 
     def want_features(self, axis: Axis, width: int) -> None:
         """Makes sure that an axis holds features. Raises FeaturesNeeded where it is free so far."""
@@ -165,12 +165,11 @@ def same_constant(where: str, tensor: Tensor) -> npt.NDArray[Any] | None:
 
 def is_whole(lengths: npt.NDArray[Any], steps: Symbol) -> bool:
     """Whether all of these lengths are the number of steps."""
-    return lengths.size > 0 and all(_is_size(entry, steps) for entry in lengths.reshape(-1).tolist())
+    entries = lengths.reshape(-1) if lengths.dtype == object else np.unique(lengths)
+    return entries.size > 0 and all(_is_size(entry, steps) for entry in entries.tolist())
 
 
 def _is_size(entry: Any, steps: Symbol) -> bool:
-    if isinstance(entry, float):
-        if not entry.is_integer():
-            return False
+    if isinstance(entry, float) and entry.is_integer():
         entry = int(entry)
     return isinstance(entry, (int, Size)) and agree(entry, steps)

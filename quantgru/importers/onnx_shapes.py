@@ -10,8 +10,8 @@ import numpy as np
 
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
-from quantgru.importers.onnx_algebra import Input, Reversed, Step, of_atom
-from quantgru.importers.onnx_constants import given, integers, plain, required
+from quantgru.importers.onnx_atoms import Input, Reversed, Step, of_atom
+from quantgru.importers.onnx_constants import given, integers, plain, required, whole
 from quantgru.importers.onnx_graph import FLOATS, Node
 from quantgru.importers.onnx_reader import Operator, Reader, Value
 from quantgru.importers.onnx_sizes import Size, agree
@@ -82,10 +82,11 @@ def where(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     if not isinstance(condition, np.ndarray) or not (condition.all() or not condition.any()):
         raise refuse(node.where, "chooses by data", "export without masks and conditions")
     chosen, other = (yes, no) if condition.all() else (no, yes)
-    rank = len(chosen.axes) if isinstance(chosen, Tensor) else -1
-    ranks = (condition.ndim, len(other.axes) if isinstance(other, Tensor) else other.ndim)
-    if max(ranks) > rank:
-        raise refuse(node.where, "spreads what it chooses over more axes")
+    axes = chosen.axes if isinstance(chosen, Tensor) else chosen.shape
+    for part in (condition.shape, other.axes if isinstance(other, Tensor) else other.shape):
+        own = axes[len(axes) - len(part) :]
+        if len(part) > len(axes) or any(a not in (1, b) for a, b in zip(part, own, strict=True)):
+            raise refuse(node.where, "spreads what it chooses over other axes")
     return [chosen]
 
 
@@ -112,12 +113,9 @@ def op_reshape(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
 def sizes_at(node: Node, arguments: Arguments, i: int) -> list[Size | int]:
     """A shape that the graph computes. Free sizes stay symbols, even of a known number."""
     value = required(node, arguments, i)
-    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "iuO":
+    if not isinstance(value, np.ndarray) or value.ndim != 1:
         raise refuse(node.where, "a shape that is computed from data")
-    entries: list[Size | int] = value.tolist()
-    if not all(isinstance(entry, (int, Size)) for entry in entries):
-        raise ModelError(f"{node.where}: a shape of {entries[:4]}")
-    return entries
+    return whole(node, value)
 
 
 def flatten(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
@@ -189,14 +187,13 @@ def spread(reader: Reader, where: str, value: Value, target: Sequence[Size | int
 def _spread(reader: Reader, where: str, value: Value, axes: Sequence[Axis]) -> Value:
     """To these axes; free ones stay free."""
     shape = [axis if isinstance(axis, int) else 1 for axis in axes]
+    reader.algebra.spend(prod(shape))
     if isinstance(value, Tensor):
-        reader.algebra.spend(prod(shape))
         old = numbered(value).reshape([1] * (len(axes) - len(value.axes)) + list(numbered(value).shape))
         rows = np.broadcast_to(old, shape).reshape(-1)
         return Tensor(tuple(axes), pick(reader.algebra, value.vectors, rows), value.integer)
     if all(isinstance(axis, int) for axis in axes):
         return np.broadcast_to(value, shape)
-    reader.algebra.spend(prod(shape))
     flat = np.broadcast_to(value, shape).reshape(-1)
     integer = flat.dtype.kind not in "f"
     atom = reader.algebra.constant(flat if flat.dtype == object else flat.astype(np.float64))

@@ -15,7 +15,8 @@ import numpy as np
 
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
-from quantgru.importers.onnx_algebra import Algebra, Rows, Vector, widths
+from quantgru.importers.onnx_algebra import Algebra
+from quantgru.importers.onnx_atoms import Rows, Vector, widths
 from quantgru.importers.onnx_sizes import Size, Symbol, agree, product
 
 Free = tuple[Symbol, ...]  # axes of inputs that were reshaped into one, mostly a single one

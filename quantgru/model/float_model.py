@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from quantgru.errors import ModelError
 from quantgru.model.layers import Bidirectional, Dense, Embedding, Gru, Layer, Reverse
-from quantgru.sequences import Sequences, SequencesLike, StatesLike, as_sequences, without_masked
+from quantgru.sequences import Sequences, SequencesLike, StatesLike, as_sequences, with_token_axis, without_masked
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -132,6 +132,8 @@ class FloatModel:
 
     def sequences(self, x: SequencesLike | Sequences, mask: Any = None, what: str = "input") -> Sequences:
         """x as checked sequences of this model's inputs, without masked steps. Raises DataError."""
+        if isinstance(self.layers[0], Embedding):
+            x = with_token_axis(x)
         checked = as_sequences(x, what, self.n_inputs)
         return without_masked(checked, mask, self.mask_value, what)
 

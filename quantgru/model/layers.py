@@ -191,8 +191,11 @@ def _one_of(where: str, what: str, found: object, allowed: Any) -> None:
 
 
 def _real(layer: object, field_name: str, where: str) -> npt.NDArray[Any]:
+    values = getattr(layer, field_name)
+    if hasattr(values, "detach"):  # a parameter of PyTorch, which otherwise records what becomes of it
+        values = values.detach()
     try:
-        array = np.asarray(getattr(layer, field_name))
+        array = np.asarray(values)
     except ValueError:
         raise ModelError(f"{where}: {field_name} has rows of unequal lengths") from None
     if array.dtype.kind not in "fiu":

@@ -20,6 +20,7 @@ from quantgru.int_model import (
     Matrix,
     output_bits,
 )
+from quantgru.int_model.contract import MAX_TOKENS
 from quantgru.int_model.layers import HARD_BITS
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gate, Gru, Reverse
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics
@@ -168,5 +169,10 @@ def _embedding_scale(layer: Embedding) -> FloatArray:
 
 
 def _embedding(layer: Embedding) -> IntEmbedding:
+    if layer.n_tokens > MAX_TOKENS:
+        raise ModelError(
+            f"embedding {layer.name!r}: {layer.n_tokens} tokens, a 16-bit input tells {MAX_TOKENS} apart; train with a "
+            "smaller vocabulary"
+        )
     codes = np.clip(np.floor(layer.vectors / _embedding_scale(layer) + 0.5), -128, 127)
     return IntEmbedding(layer.name, codes.astype(np.int8))

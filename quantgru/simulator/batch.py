@@ -15,7 +15,7 @@ import numpy.typing as npt
 from quantgru.errors import ConfigError
 from quantgru.fixed import to_real
 from quantgru.int_model import IntModel
-from quantgru.sequences import Sequences, SequencesLike, as_sequences, without_masked
+from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_token_axis, without_masked
 from quantgru.simulator.inputs import as_raw, to_raw
 from quantgru.simulator.program import GruTrace, Program, Record, Signal, require_int_model
 from quantgru.simulator.states import GruState, InitialStates, Int16Array, start_states
@@ -117,7 +117,7 @@ def run(
     require_int_model(model, "simulate")
     if threads is not None and threads < 1:
         raise ConfigError(f"simulate: threads={threads}, expected at least 1, or None for all cores")
-    sequences = as_sequences(x, n_features=model.n_inputs)
+    sequences = as_sequences(x if model.embedding is None else with_token_axis(x), n_features=model.n_inputs)
     sequences = without_masked(sequences, mask, None if raw_input else model.mask_value)
     raw, clipped = (as_raw if raw_input else to_raw)(model, sequences)
     states = start_states(model, initial_states, sequences.n_sequences)
