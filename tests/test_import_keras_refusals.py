@@ -74,9 +74,9 @@ def masked_into_a_model():
         return functional(lambda x: inner(layers.Masking()(x)))
 
 
-def patched():
+def patched(dtype=None):
     """Computes something else than its class says."""
-    model = sequential(layers.GRU(4, name="odd"), layers.Dense(2))
+    model = sequential(layers.GRU(4, name="odd", dtype=dtype), layers.Dense(2))
     original = model.layers[0].call
     model.layers[0].call = lambda *args, **kwargs: original(*args, **kwargs) * 1.1
     return model
@@ -256,13 +256,17 @@ REFUSALS = {
         r"\(Any\): this layer is not supported",
     ),
     "subclassed": (subclassed, r"Keras model '\w+': of class Net; .*build it as keras.Sequential"),
-    "half": (
-        lambda: sequential(layers.GRU(3, dtype="mixed_float16", name="half")),
-        r"layer 'half' \(GRU\): computes in float16, supported are float32 and float64",
+    "masked twice": (
+        lambda: sequential(layers.Masking(-1.0), layers.Masking(-1.0, name="again"), layers.GRU(3)),
+        r"layer 'again' \(Masking\): masks -1.0, and a layer before it masks -1.0; .*leave one of them out",
     ),
-    "half normalisation": (
-        lambda: sequential(layers.BatchNormalization(dtype="mixed_float16", name="half"), layers.GRU(3)),
-        r"layer 'half' \(BatchNormalization\): computes in float16",
+    "masked twice with zeros": (
+        lambda: sequential(layers.Masking(), layers.Dropout(0.1), layers.Masking(), layers.GRU(3)),
+        r"\(Masking\): masks 0.0, and a layer before it masks 0.0",
+    ),
+    "half, of another meaning": (
+        lambda: patched("mixed_float16"),
+        r"layer 'odd' \(GRU\): its import differs by 9.*allowed 1e-02.*or float16 is too coarse.*policy 'float32'",
     ),
     "wrong meaning": (patched, r"layer 'odd' \(GRU\): its import differs by 9.1e-02 of the largest output"),
     "wrong input": (

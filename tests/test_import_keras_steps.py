@@ -95,18 +95,34 @@ MASKED_OUTPUTS = {
     "bidirectional": lambda: [layers.Bidirectional(layers.GRU(4, return_sequences=True))],
     "zeros": lambda: [layers.GRU(4, return_sequences=True, zero_output_for_mask=True)],
     "dense": lambda: [layers.GRU(4, return_sequences=True), layers.Dense(2)],
+    "batch normalisation": lambda: [layers.GRU(4, return_sequences=True), layers.BatchNormalization()],
+    "rescaled": lambda: [layers.GRU(4, return_sequences=True), layers.Rescaling(2.0, 1.0), layers.Dropout(0.1)],
     "dense after zeros": lambda: [layers.Bidirectional(layers.GRU(4, return_sequences=True)), layers.Dense(2)],
 }
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, once more after `warns`
 @pytest.mark.parametrize("kind", MASKED_OUTPUTS)
 def test_outputs_at_masked_steps_that_are_not_those_of_keras_are_told(kind):
     source = sequential(layers.Masking(), *MASKED_OUTPUTS[kind]())
-    with pytest.warns(QuantgruWarning, match="outputs at masked steps are not those of Keras"):
+    with pytest.warns(QuantgruWarning, match="outputs at masked steps are not those of Keras") as caught:
         model = qg.load(source)
+    assert [warning.filename for warning in caught] == [__file__]  # no others, and where it was loaded
     x = masked(np.random.default_rng(3).standard_normal((6, 9, 3)), KEEP, 0.0)
     assert difference(run(source, x)[KEEP], model.run(x)[KEEP]) <= TOLERANCE
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Keras
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_files_with_masks(tmp_path, suffix):
+    """Files are not compared with Keras, so what is refused and told must follow from the configuration alone."""
+    path = tmp_path / f"model{suffix}"
+    sequential(layers.Masking(-1.0), layers.Masking(-1.0), layers.GRU(3)).save(path)
+    with pytest.raises(qg.ModelError, match=r"masks -1.0, and a layer before it masks -1.0; .*leave one of them out"):
+        qg.load(path)
+    sequential(layers.Masking(-1.0), layers.GRU(3, return_sequences=True), layers.BatchNormalization()).save(path)
+    with pytest.warns(QuantgruWarning, match="outputs at masked steps are not those of Keras") as caught:
+        qg.load(path)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_a_mask_value_of_one_feature_is_no_mask():

@@ -25,7 +25,7 @@ REFUSED = {
     "hand_lengths_bidirectional": "sequence_lens",
     "hand_lengths_final_state": "sequence_lens",
     "hand_refused_clip": r"clip=0\.5; .*without clipping",
-    "hand_refused_softsign": "activations sigmoid, softsign",
+    "hand_refused_softsign": "activations 'sigmoid' and 'softsign'",
     "keras_tensorflow_every_step": r"\(Loop\): has a graph of its own; .*\.keras file",
     "keras_tensorflow_reset_after": r"\(Loop\)",
     "keras_tensorflow_reset_before": r"\(Loop\)",

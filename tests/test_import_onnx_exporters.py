@@ -218,12 +218,55 @@ def test_a_loop_over_gru_cells(bias, tmp_path):
     assert np.abs(model.run(inputs().numpy()) - in_float64(module)).max() <= TOLERANCE
 
 
-def test_external_weights_are_not_opened(tmp_path):
+def test_weights_beside_the_file(tmp_path):
     """The default of the newer exporter, for all but small tensors."""
     module = random_weights(nn.GRU(INPUTS, 32, batch_first=True))
-    export(module, tmp_path / "apart.onnx", dynamo=True, fixed=True, external_data=True)
-    with pytest.raises(qg.ModelError, match=r"in another file, which is not opened; .*external_data=False"):
-        qg.load(tmp_path / "apart.onnx")
+    path = tmp_path / "apart.onnx"
+    export(module, path, dynamo=True, fixed=True, external_data=True)
+    expected = module.double()(inputs().double())[0].detach().numpy()
+    assert np.abs(qg.load(path).run(inputs().numpy()) - expected).max() <= TOLERANCE
+    data = tmp_path / "apart.onnx.data"
+    content = data.read_bytes()
+    for wrong, message in (
+        (content[:-1], r"bytes \d+ \.\.\. \d+ of 'apart.onnx.data', which has \d+"),
+        (b"", r"bytes 0 \.\.\. \d+ of 'apart.onnx.data', which has 0"),
+    ):
+        data.write_bytes(wrong)
+        with pytest.raises(qg.ModelError, match=message):
+            qg.load(path)
+    (tmp_path / "elsewhere").write_bytes(content)
+    data.unlink()
+    data.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(qg.ModelError, match=r"there is no such file beside the model; .*external_data=False"):
+        qg.load(path)
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("outputs", ["head and steps", "steps and head", "two heads", "scaled states", "another layer"])
+def test_several_results_are_refused(outputs, dynamo, tmp_path):
+    """Only final states as they are, of layers on the way, may stand beside the result."""
+    results = {
+        "head and steps": lambda net, y, h: (net.head(h[-1]), y),
+        "steps and head": lambda net, y, h: (y, net.head(h[-1])),
+        "two heads": lambda net, y, h: (net.head(y), net.head(h[-1])),
+        "scaled states": lambda net, y, h: (net.head(y[:, -1]), 2 * h),
+        "another layer": lambda net, y, h: (net.head(y), net.second(y)[1]),
+    }
+
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(INPUTS, 4, batch_first=True)
+            self.second = nn.GRU(4, 4, batch_first=True)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return results[outputs](self, *self.gru(x))
+
+    path = tmp_path / "several.onnx"
+    export(random_weights(Several()), path, dynamo=dynamo, fixed=True)
+    with pytest.raises(qg.ModelError, match=r"several results; .*export the model with one of them"):
+        qg.load(path)
 
 
 # ---- Keras ----------------------------------------------------------------------------------------------------------

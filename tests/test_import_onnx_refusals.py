@@ -235,10 +235,10 @@ def gru_that_reads_batch_features(g):
 
 
 GRAPHS = [
-    (recurrent("LSTM", 4), r"\(LSTM\): the operator LSTM is not supported here"),
-    (recurrent("RNN", 1), r"\(RNN\): the operator RNN is not supported here"),
-    (after("Erf"), r"the operator Erf is not supported here"),
-    (after("ReduceMean", [1]), r"the operator ReduceMean is not supported here"),
+    (recurrent("LSTM", 4), r"\(LSTM\): this operator is not supported here"),
+    (recurrent("RNN", 1), r"\(RNN\): this operator is not supported here"),
+    (after("Erf"), r"\(Erf\): this operator is not supported here"),
+    (after("ReduceMean", [1]), r"\(ReduceMean\): this operator is not supported here"),
     (after("Clip", 0.0, 0.5), r"limits to 0 \.\.\. 0\.5"),
     (residual, "the graph branches, and comes together again"),
     (skipped_layer, "the graph branches"),
@@ -294,8 +294,8 @@ def test_two_outputs(tmp_path):
     ("attributes", "message"),
     [
         (dict(clip=3.0), "clip=3"),
-        (dict(activations=["Sigmoid", "Elu"]), "activations sigmoid, elu"),
-        (dict(activations=["Tanh", "Tanh"]), "activations tanh, tanh"),
+        (dict(activations=["Sigmoid", "Elu"]), "activations 'sigmoid' and 'elu'"),
+        (dict(activations=["Tanh", "Tanh"]), "activations 'tanh' and 'tanh'"),
         (dict(activations=["Sigmoid"]), "1 activations, expected 2"),
         (dict(activations=["Sigmoid", "Affine"]), "affine without activation_alpha and activation_beta"),
         (dict(activations=["Sigmoid", "Tanh"], activation_alpha=[1.0]), "more values of activation_alpha"),
@@ -410,6 +410,11 @@ def no_operator(model):
     model.graph.node[-1].op_type = "GEMM"
 
 
+def names_of_several_lines(model):
+    model.graph.node[-1].op_type = "Ge\nmm"
+    model.graph.node[-1].name = "\n" * 5000
+
+
 def too_many_inputs(model):
     model.graph.node[-1].input.extend(["x", "x", "x"])
 
@@ -457,8 +462,11 @@ CHANGES = [
     (set_dims(1, 15, 4), "shape [1, 15, 4] with 180 bytes"),
     (set_dims(1 << 40, 1 << 40, 3), "with 180 bytes"),
     (set_dims(-1, -15, 3), "shape [-1, -15, 3]"),
-    (outside("../../../etc/passwd"), "in another file, which is not opened"),
-    (outside("/dev/zero"), "in another file, which is not opened"),
+    (outside("../../../etc/passwd"), "in '../../../etc/passwd', which is no file beside the model"),
+    (outside("/dev/zero"), "in '/dev/zero', which is no file beside the model"),
+    (outside(".."), "in '..', which is no file beside the model"),
+    (outside("weights.data"), "and there is no such file beside the model"),
+    (outside("w" * 5000), "and there is no such file beside the model"),
     (set_opset(6), "opset 6, supported are opsets 7 ..."),
     (set_opset(1 << 40), "opset 1099511627776, supported"),
     (set_opset(0), "no version of ONNX's operators"),
@@ -469,6 +477,7 @@ CHANGES = [
     (shuffled, "is computed nowhere before it"),
     (other_domain, "an operator of domain 'com.microsoft'"),
     (no_operator, "(GEMM): no operator of opset 20"),
+    (names_of_several_lines, "('Ge\\nmm'): no operator of opset 20"),
     (too_many_inputs, "6 inputs and 1 outputs"),
     (condition, "(If): has a graph of its own"),
     (string_input, "of type 8"),
@@ -487,6 +496,21 @@ def test_changed_file(change, message, tmp_path):
     path = written(tmp_path, changed(change))
     with bounded_memory():
         assert message in refusal(path)
+
+
+def test_names_that_are_no_text(tmp_path):
+    """Such a name comes as bytes."""
+    content = (MODELS / "every_step.torchscript.onnx").read_bytes()
+    path = tmp_path / "model.onnx"
+    for name in (b"/gru/GRU\x1a", b"Transpose", b"sequences", b"/gru/Squeeze_output_0", b"pytorch", b"direction"):
+        if name in content:
+            path.write_bytes(content.replace(name, name[:-1] + b"\xff"))
+            try:
+                qg.load(path)
+            except qg.ModelError as error:
+                assert "\n" not in str(error)  # noqa: PT017
+    path.write_bytes(content.replace(b"Transpose", b"Transpos\xff"))
+    assert "a name that is no text" in refusal(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"text\n" * 99, bytes(500), b"PK\x03\x04" + bytes(500), b"\x80\x05."])
@@ -571,6 +595,22 @@ def test_constants_of_absurd_sizes(shape, tmp_path):
     y, _ = forward(g)
     zeros = g.add("ConstantOfShape", g.constant(shape))
     path = written(tmp_path, g.model(g.add("Add", y, g.add("Sqrt", zeros))))
+    with bounded_memory():
+        refusal(path)
+
+
+@pytest.mark.parametrize("kind", ["Slice", "Split", "Gather"])
+def test_steps_of_an_absurd_number(kind, tmp_path):
+    """An axis of 2**40 steps: what is cut from it is known without a list of them."""
+    g = GraphBuilder()
+    y, _ = forward(g, ("batch", 1 << 40, 3))
+    if kind == "Slice":
+        y = g.add("Slice", y, *(g.constant([i]) for i in (1, 1 << 39, 1)))
+    elif kind == "Split":
+        y = g.add("Split", y, g.constant([1 << 39, 1 << 39]), n_outputs=2, axis=1)[0]
+    else:
+        y = g.add("Gather", y, g.constant([0, 1, 2]), axis=1)
+    path = written(tmp_path, g.model(y))
     with bounded_memory():
         refusal(path)
 

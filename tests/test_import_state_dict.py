@@ -270,7 +270,7 @@ def test_wrong_chains_name_the_modules_and_an_example(case):
     text = str(caught.value)
     assert re.match(f"state dict: .*{message}", text), text
     assert "it holds 'gru' (GRU 2 → 3), 'fc1' (dense 3 → 4), 'fc2' (matrix 5 x 4); say with chain" in text
-    assert text.endswith("for example chain='gru last fc1 relu fc2'")
+    assert text.endswith("an example to adapt, in the order of the file: chain='gru last fc1 fc2'")
     assert "\n" not in text
 
 
@@ -328,19 +328,76 @@ def test_checkpoints(key):
     state = arrays_of(np.random.default_rng(10))
     checkpoint = {"epoch": 3, key: state, "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 0.1}]}}
     assert qg.load(checkpoint).layers[0].name == "gru"
-    with pytest.raises(qg.ModelError, match="state dicts under 'state_dict' and 'model_state_dict'; give one of them"):
-        qg.load({"state_dict": state, "model_state_dict": state})
 
 
 def test_other_names_of_checkpoints():
     state = arrays_of(np.random.default_rng(10))
-    with pytest.raises(
-        qg.ModelError, match="'net' is a mapping, not a tensor; state dicts may be under 'state_dict', "
-    ):
-        qg.load({"epoch": 3, "net": state})
+    assert np.array_equal(
+        qg.load({"epoch": 3, "net": state}).layers[0].input_weights, qg.load(state).layers[0].input_weights
+    )
+    with pytest.raises(qg.ModelError, match="'optimizer' is a mapping, not a tensor; state dicts may be under"):
+        qg.load({"epoch": 3, "optimizer": {"state": {}}})
+    with pytest.raises(qg.ModelError, match="'net' is a mapping, not a tensor"):
+        qg.load({"net": {}})
     for name in (3, "x" * 201, "a\nb", "\ud800"):
         with pytest.raises(qg.ModelError, match="holds keys that are no names, expected a state dict"):
             qg.load(state | {name: np.ones(3)})
+
+
+@pytest.mark.parametrize(
+    ("keys", "taken", "others"),
+    [
+        (("ema", "model"), "model", "'ema'"),
+        (("net", "net_ema"), "net", "'net_ema'"),
+        (("model_state_dict", "state_dict", "a"), "state_dict", "'model_state_dict', 'a'"),
+    ],
+)
+def test_several_state_dicts(keys, taken, others):
+    states = {key: arrays_of(np.random.default_rng(i)) for i, key in enumerate(keys)}
+    message = f"several state dicts: that under '{taken}' is taken, not {others}"
+    with pytest.warns(QuantgruWarning, match=f"^state dict: {message}; give one alone for another$"):
+        model = qg.load({"epoch": 3, **states, "optimizer": {"state": {}}})
+    assert model.notes[-1] == message
+    expected = qg.load(states[taken])
+    assert np.array_equal(model.layers[0].input_weights, expected.layers[0].input_weights)
+
+
+def test_a_chain_in_a_list():
+    state = arrays_of(np.random.default_rng(2)) | {"fc.weight": np.ones((2, 3)), "fc.bias": np.ones(2)}
+    expected = qg.load(state, chain="gru last fc relu")
+    for chain in (["gru", "last", "fc", "relu"], ("gru last", "fc relu")):
+        model = qg.load(state, chain=chain)
+        assert [layer.name for layer in model.layers] == ["gru", "fc"]
+        assert (model.last_step, model.layers[1].activation) == (True, expected.layers[1].activation)
+    assert ImportOptions(chain=["gru", "last"]) == ImportOptions(chain="gru last")
+    for wrong in (3, ["gru", 3], {"gru": 1}, b"gru", True):
+        with pytest.raises(qg.ConfigError, match=r"load: chain=.*, expected one text of words, or a list of them"):
+            qg.load(state, chain=wrong)
+    with pytest.raises(qg.ModelError, match="the chain is empty"):
+        qg.load(state, chain=[])
+    with pytest.raises(qg.ConfigError, match="option chain='gru last' has no meaning here"):
+        qg.load(expected, chain=["gru", "last"])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "example"),
+    [
+        ({"words.weight": (7, 2), "gru": 2, "out.weight": (4, 3)}, "words(embedding) gru last out"),
+        ({"before.weight": (2, 5), "gru": 2}, "before(dense) gru"),
+        ({"fc.weight": (4, 3), "fc.bias": (4,), "gru": 2}, "fc gru"),  # as safetensors sorts them
+        ({"a": 2, "conv.weight": (2, 2, 2), "b": 3, "fc.weight": (4, 3), "fc.bias": (4,)}, "a b last fc"),
+    ],
+)
+def test_examples_are_in_the_order_of_the_file(shapes, example):
+    state = {}
+    for name, shape in shapes.items():
+        if isinstance(shape, int):
+            state |= arrays_of(np.random.default_rng(2), shape, prefix=f"{name}.")
+        else:
+            state[name] = np.ones(shape)
+    with pytest.raises(qg.ModelError) as caught:
+        qg.load(state)
+    assert str(caught.value).endswith(f"; an example to adapt, in the order of the file: chain={example!r}")
 
 
 def test_names_without_a_module():
@@ -383,6 +440,7 @@ REFUSED = {
         "a recurrent layer 4 without those before it",
     ),
     "nothing": ({}, "no GRU layer in it; it holds no module"),
+    "layer norm": ({"ln.weight": (6,), "ln.bias": (6,)}, "'ln' .a LayerNorm or the like of 6 features"),
     "convolution": ({"conv.weight": (3, 2, 5), "conv.bias": (3,)}, r"'conv' \(bias \(3,\), weight \(3, 2, 5\)\)"),
 }
 
@@ -521,12 +579,74 @@ def test_tensors_on_no_device_and_other_objects():
         qg.load(state | {"weight_ih_l0": np.array([["a", None]] * 9, dtype=object)})
 
 
-def test_parametrized_weights_are_named():
+REPARAMETRISED = {
+    "parametrized": (
+        lambda net: nn.utils.parametrizations.weight_norm(net["gru"], "weight_hh_l0"),
+        r"'gru' \(weight_hh_l0 is parametrized; save it after .*remove_parametrizations\(module, 'weight_hh_l0'",
+    ),
+    "parametrized dense": (
+        lambda net: nn.utils.parametrizations.spectral_norm(net["fc"]),
+        r"'fc' \(weight is parametrized; save it after parametrize.remove_parametrizations\(module, 'weight'\)",
+    ),
+    "weight_norm": (
+        lambda net: nn.utils.weight_norm(net["gru"], "weight_ih_l0"),
+        r"'gru' \(weight_ih_l0 is stored as weight_ih_l0_g and weight_ih_l0_v by weight_norm; .*remove_weight_norm",
+    ),
+    "weight_norm of a dense layer": (
+        lambda net: nn.utils.weight_norm(net["fc"]),
+        r"'fc' \(weight is stored as weight_g and weight_v by weight_norm; save it after remove_weight_norm",
+    ),
+    "spectral_norm": (
+        lambda net: nn.utils.spectral_norm(net["fc"]),
+        r"'fc' \(weight is stored as weight_orig and weight_u by spectral_norm; save it after remove_spectral_norm",
+    ),
+    "pruned": (
+        lambda net: nn.utils.prune.l1_unstructured(net["gru"], "weight_hh_l0", 0.5),
+        r"'gru' \(weight_hh_l0 is stored as weight_hh_l0_orig and weight_hh_l0_mask by pruning; .*prune.remove",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("case", REPARAMETRISED)
+def test_weights_that_are_computed_are_named(case):
+    change, message = REPARAMETRISED[case]
+    net = nn.ModuleDict({"gru": nn.GRU(2, 3), "fc": nn.Linear(3, 2)})
+    change(net)
+    with pytest.raises(qg.ModelError, match=message):
+        qg.load(net.state_dict())
+    with pytest.raises(qg.ModelError, match=r"module '(gru|fc)': weight.*; save it after"):
+        qg.load(net.state_dict(), chain="gru fc")
+
+
+def test_parametrized_weights_of_a_gru_alone():
     gru = nn.utils.parametrizations.weight_norm(nn.GRU(2, 3), "weight_hh_l0")
-    with pytest.raises(
-        qg.ModelError, match=r"without weight_hh_l0.*a parametrization: give the live module, or remove"
-    ):
+    with pytest.raises(qg.ModelError, match=r"'gru' \(weight_hh_l0 is parametrized"):
         qg.load(gru.state_dict())
+
+
+def test_a_layer_norm_in_a_chain():
+    net = nn.ModuleDict({"gru": nn.GRU(2, 3), "norm": nn.LayerNorm(3)})
+    with pytest.raises(qg.ModelError, match="module 'norm': a LayerNorm or the like of 3 features; supported is"):
+        qg.load(net.state_dict(), chain="gru norm")
+
+
+@pytest.mark.parametrize("name", ["net.ckpt", "pytorch_model.bin", "net.pth.tar", "net.PTH"])
+def test_other_names_of_files(name, tmp_path):
+    """What a file holds decides, not its name."""
+    gru = nn.GRU(2, 3)
+    checkpoint = {"epoch": 2, "net": gru.state_dict(), "optimizer": torch.optim.Adam(gru.parameters()).state_dict()}
+    torch.save(checkpoint, tmp_path / name)
+    model = qg.load(tmp_path / name)
+    assert model.name == name.partition(".")[0]
+    assert np.array_equal(model.layers[0].input_weights, qg.load(gru).layers[0].input_weights)
+    torch.save({"net": gru.state_dict(), "ema": nn.GRU(2, 3).state_dict()}, tmp_path / name)
+    with pytest.warns(QuantgruWarning, match="several state dicts: that under 'net' is taken, not 'ema'"):
+        model = qg.load(tmp_path / name)
+    assert np.array_equal(model.layers[0].input_weights, qg.load(gru).layers[0].input_weights)
+    (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(qg.ModelError, match=f"PyTorch file .*{name}: "):
+        qg.load(tmp_path / name)
 
 
 def test_the_state_dict_of_a_module_is_the_module():

@@ -239,6 +239,11 @@ def test_every_column_and_row_is_tested() -> None:
     assert REFUSALS.keys() == refusals.IN_LIST.keys()
 
 
+def test_the_count_of_the_page() -> None:
+    n_models = sum(len(list(FUNCTIONS[source].all())) for source, _ in cells("yes"))
+    assert f"These are {n_models:,} models" in PAGE.read_text(encoding="utf-8")
+
+
 def test_what_the_page_shows_exists() -> None:
     """File types, options of load and of the shell."""
     text = PAGE.read_text(encoding="utf-8")

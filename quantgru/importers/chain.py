@@ -5,7 +5,9 @@ Frameworks say the same model in many ways; here is what may follow what, and th
 
 from __future__ import annotations
 
+import inspect
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -15,7 +17,7 @@ import numpy.typing as npt
 
 from quantgru.activations import DENSE_ACTIVATIONS
 from quantgru.c_names import nearest_c_name
-from quantgru.errors import ModelError
+from quantgru.errors import ModelError, QuantgruWarning
 from quantgru.importers.gates import finite
 from quantgru.importers.options import Softmax
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Layer, Reverse
@@ -38,6 +40,14 @@ BY_HAND: Final = (
 def refuse(where: str, found: str, next_step: str = BY_HAND) -> ModelError:
     """The error for something that the canonical layers cannot say: where, what, what is supported, what to do."""
     return ModelError(f"{where}: {found}; {SUPPORTED}; {next_step}")
+
+
+def warn(message: str) -> None:
+    """A QuantgruWarning at the line that called quantgru, however deep in it the reason was found."""
+    level, frame = 1, inspect.currentframe()
+    while frame and str(frame.f_globals.get("__name__")).partition(".")[0] == "quantgru":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, QuantgruWarning, stacklevel=level)
 
 
 def identifier(name: str) -> str:
@@ -131,9 +141,18 @@ class Chain:
         only_tokens = len(self.layers) == 1 and isinstance(self.layers[0], Embedding)
         if (self.layers and not only_tokens) or self._affine:
             raise refuse(where, "masks what another layer computed", "mask the inputs of the model: put it first")
-        if self.mask_value not in (None, value):
-            raise refuse(where, f"masks {value}, and a layer before it {self.mask_value}", "use a single mask value")
+        if self.mask_value is not None:  # a mask in Keras puts 0 at its steps, and the next one masks anew
+            raise refuse(
+                where,
+                f"masks {value}, and a layer before it masks {self.mask_value}; only the last mask would count",
+                "leave one of them out, and write its value at all steps to be left out",
+            )
         self.mask_value = float(value)
+
+    @property
+    def ends_in_states(self) -> bool:
+        """Whether the outputs so far are those of a recurrent layer, as it gives them."""
+        return bool(self.layers) and isinstance(self.layers[-1], (Gru, Bidirectional)) and not self._affine
 
     def add_softmax(self, where: str, kind: str, axis: str | None) -> None:
         """Leaves a softmax out, which keeps the largest output the largest. `axis` names another axis than the last."""

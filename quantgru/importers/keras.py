@@ -11,6 +11,7 @@ from quantgru.importers.chain import Chain, identifier, refuse
 from quantgru.importers.keras_compare import compare_layer, compare_model, state_variables
 from quantgru.importers.keras_config import RECURRENT, ModelConfig, read_config
 from quantgru.importers.keras_layers import KerasReader
+from quantgru.importers.keras_precision import TOLERANCES
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.verify import first_line, random_states_kept
 from quantgru.model import FloatModel
@@ -30,9 +31,13 @@ def load_keras(model: Any, options: ImportOptions) -> FloatModel:
     if not model.built:
         raise ModelError(f"{where}: has no weights yet; start it with keras.Input((None, features)), or call it once")
     config = _config(where, model)
-    with random_states_kept():
+    with random_states_kept(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # NumPy, of Keras on torch
         reader = KerasReader(Chain(options.softmax), lambda entry: layer_at(model, entry.path).get_weights())
         reader.read(config.entries)
+        if reader.precisions:
+            allowed = max(TOLERANCES[precision] for precision in reader.precisions)
+            reader.chain.notes.append(f"compared with Keras: the same within {allowed:.0e} of the largest output")
         converted = reader.chain.model(identifier(model.name), f"Keras model {model.name}")
         layers = [layer_at(model, source.entry.path) for source in reader.sources]
         for layer, source in zip(layers, reader.sources, strict=True):

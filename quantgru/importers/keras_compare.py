@@ -16,7 +16,8 @@ import numpy.typing as npt
 from quantgru.errors import ModelError
 from quantgru.importers.keras_config import ModelConfig
 from quantgru.importers.keras_layers import AFFINE, KerasReader, KerasSource
-from quantgru.importers.verify import LEFT_OUT, N_SEQUENCES, compare, first_line, probe
+from quantgru.importers.keras_precision import TOLERANCES, half_precisions
+from quantgru.importers.verify import LEFT_OUT, N_SEQUENCES, TOLERANCE, compare, first_line, probe
 from quantgru.model import Dense, Embedding, FloatModel, Reverse
 from quantgru.model.run import dense_output
 
@@ -26,9 +27,9 @@ FloatArray = npt.NDArray[np.float64]
 def compare_layer(layer: Any, source: KerasSource) -> None:
     """Raises ModelError where a layer does not compute what its import does."""
     where, first = source.entry.where, source.layers[0]
-    if layer.compute_dtype not in ("float32", "float64"):
+    if layer.compute_dtype not in TOLERANCES:
         raise ModelError(
-            f"{where}: computes in {layer.compute_dtype}, supported are float32 and float64; "
+            f"{where}: computes in {layer.compute_dtype}, supported are {', '.join(TOLERANCES)}; "
             "set the dtype policy to 'float32'"
         )
     states = state_variables(layer)
@@ -42,7 +43,7 @@ def compare_layer(layer: Any, source: KerasSource) -> None:
         found = FloatModel(source.layers, source.last_step).run(x)
     with _from_zero(states):
         expected = _run(where, layer, _tensor(x, layer.compute_dtype))
-    compare(where, expected[source.entry.result], found)
+    _compare(where, expected[source.entry.result], found, half_precisions((source.entry,)))
 
 
 def compare_model(
@@ -67,10 +68,23 @@ def compare_model(
             expected = _run(where, model.call, arguments)[0]
         steps = inputs[..., None] if inputs.ndim == 2 else inputs
         found = LEFT_OUT[reader.chain.left_out](converted.run(steps, initial_states=initial))
-        if converted.last_step:
-            compare(where, expected, found)
-        else:
-            compare(where, expected[keep], found[keep])
+        if not converted.last_step:
+            expected, found = expected[keep], found[keep]
+        _compare(where, expected, found, reader.precisions)
+
+
+def _compare(where: str, expected: Any, found: FloatArray, precisions: Sequence[str]) -> None:
+    """Allows for the rounding of the coarsest of the half precisions in which Keras computes."""
+    tolerance = max((TOLERANCES[precision] for precision in precisions), default=TOLERANCE)
+    try:
+        compare(where, expected, found, tolerance)
+    except ModelError as error:
+        if not precisions:
+            raise
+        raise ModelError(
+            f"{error}; or {' and '.join(precisions)} is too coarse for it: build it with the dtype policy 'float32', "
+            "with the same weights, or give it as a .keras file, which is not compared"
+        ) from None
 
 
 def state_variables(layer: Any) -> list[Any]:
@@ -118,7 +132,8 @@ def _input_of(layer: Any, source: KerasSource, n_inputs: int, states: Sequence[A
         scale = np.diag(first.weights)
         usable = np.abs(scale) > 1e-6
         x = np.where(usable, (x - first.bias) / np.where(usable, scale, 1.0), x)
-    return x.astype(layer.compute_dtype).astype(np.float64)
+    rounded = _tensor(x, layer.compute_dtype)
+    return np.asarray(importlib.import_module("keras").ops.convert_to_numpy(rounded), dtype=np.float64)
 
 
 def _masked_and_not(x: Any, mask_value: float | None) -> Iterator[tuple[Any, npt.NDArray[np.bool_]]]:

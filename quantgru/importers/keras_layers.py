@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -10,11 +9,21 @@ from typing import Any, Final
 import numpy as np
 
 from quantgru.activations import DENSE_ACTIVATIONS
-from quantgru.errors import QuantgruWarning
-from quantgru.importers.chain import Chain, refuse
+from quantgru.importers.chain import Chain, refuse, warn
 from quantgru.importers.keras_affine import read_affine
-from quantgru.importers.keras_arguments import Shape, arrays, flag, function_name, number, plain, positive, want
+from quantgru.importers.keras_arguments import (
+    FloatArray,
+    Shape,
+    arrays,
+    flag,
+    function_name,
+    number,
+    plain,
+    positive,
+    want,
+)
 from quantgru.importers.keras_config import RECURRENT, Entry, refuse_foreign_class
+from quantgru.importers.keras_precision import half_precisions, refuse_quantized
 from quantgru.importers.keras_recurrent import Recurrent, read_recurrent
 from quantgru.model import Bidirectional, Dense, Embedding, Gru, Layer, Reverse
 
@@ -71,6 +80,7 @@ class KerasReader:
     zero_masked  whether the last GRU layer gives 0 at masked steps, and not what it gave before
     masked_in    the models inside which the mask is made
     n_inputs     of the model, 1 if its configuration does not say it
+    precisions   in which Keras computes layers of the model, of those with 16 bits
     """
 
     chain: Chain
@@ -81,6 +91,7 @@ class KerasReader:
     zero_masked: bool = False
     masked_in: tuple[str, ...] = ()
     n_inputs: int = 1
+    precisions: tuple[str, ...] = ()
 
     def read(self, entries: Sequence[Entry]) -> None:
         """Raises ModelError at the first layer that is not supported."""
@@ -88,7 +99,12 @@ class KerasReader:
         for entry in entries:
             if entry.result and entry.kind not in RECURRENT:
                 raise refuse(entry.where, f"its result {entry.result} goes on, it has one")
+            refuse_quantized(entry.where, entry.config)
             self._read_entry(entry)
+        self.precisions = half_precisions(entries)
+        if self.precisions:
+            names = " and ".join(self.precisions)
+            self.chain.notes.append(f"Keras computes in {names}, the import in full precision: outputs differ by that")
         self._warn_of_masked_outputs()
 
     def _read_entry(self, entry: Entry) -> None:
@@ -161,12 +177,12 @@ class KerasReader:
         """No later layer reads masked steps, but as outputs of the model they are seen."""
         if self.chain.mask_value is None or self.chain.last_step:
             return
-        if self.zero_masked or not isinstance(self.chain.layers[-1], (Gru, Bidirectional)):
+        if self.zero_masked or not self.chain.ends_in_states:
             message = (
                 "outputs at masked steps are not those of Keras, 0 or what later layers make of 0: skip these steps"
             )
             self.chain.notes.append(message)
-            warnings.warn(message, QuantgruWarning, stacklevel=2)
+            warn(message)
 
     def _note_states(self, entry: Entry, found: Recurrent) -> None:
         n_grus = sum(2 if isinstance(layer, Bidirectional) else 1 for layer in found.layers)
@@ -187,7 +203,7 @@ class KerasReader:
         shapes: dict[str, Shape] = {"kernel": (None, units)}
         if flag(where, config, "use_bias"):
             shapes["bias"] = (units,)
-        found = arrays(where, self.weights_of(entry), shapes)
+        found = self._arrays(entry, shapes)
         layer = Dense(entry.name, found["kernel"].T, found.get("bias", np.zeros(units)))
         flat = self.chain.last_step
         self.chain.add_dense(where, layer)
@@ -196,6 +212,17 @@ class KerasReader:
         if name in DENSE_ACTIVATIONS:
             layer = replace(layer, activation=name)
         self.sources.append(KerasSource(entry, (layer,), flat=flat, left_out=self.chain.left_out))
+
+    def _arrays(self, entry: Entry, shapes: Mapping[str, Shape]) -> dict[str, FloatArray]:
+        """The weights of a layer that may have those of LoRA beside its own; `.keras` files hold the sum of both."""
+        found = self.weights_of(entry)
+        if entry.config.get("lora_rank") and len(found) > len(shapes):
+            raise refuse(
+                entry.where,
+                "LoRA weights beside its own (enable_lora)",
+                "save the model as .keras, where Keras adds them to its own, and give that file",
+            )
+        return arrays(entry.where, found, shapes)
 
     def _time_distributed(self, entry: Entry) -> None:
         inner = entry.config["layer"]
@@ -211,7 +238,7 @@ class KerasReader:
     def _embedding(self, entry: Entry) -> None:
         where = entry.where
         shape = positive(where, entry.config, "input_dim"), positive(where, entry.config, "output_dim")
-        found = arrays(where, self.weights_of(entry), {"embeddings": shape})
+        found = self._arrays(entry, {"embeddings": shape})
         if self.chain.mask_value is not None:
             raise refuse(where, "an embedding of masked inputs", "use its own mask_zero=True")
         layer = Embedding(entry.name, found["embeddings"])

@@ -91,7 +91,8 @@ class Given:
     entry: int | None = None
 
     def __str__(self) -> str:
-        return self.name[:60] + ("" if self.entry is None else f"[{self.entry}]")
+        name = self.name if self.name.isprintable() else repr(self.name)
+        return name[:60] + ("" if self.entry is None else f"[{self.entry}]")
 
 
 @dataclass(frozen=True, eq=False)

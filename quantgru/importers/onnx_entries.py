@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -78,11 +79,10 @@ def _numbers_of(reader: Reader, where: str, tensor: Tensor, axis: int, numbers: 
     """Some steps of an axis of known size: all, all from the end, or a few that become features."""
     symbol = single(where, tensor, axis)
     assert symbol.size is not None
-    every = list(range(symbol.size))
-    if list(numbers) == every:
-        return tensor
-    if list(numbers) == every[::-1]:
-        return _turned(reader, where, tensor, symbol)
+    every = range(symbol.size)  # which may be far more than there is memory for
+    for order in (every, every[::-1]):
+        if len(numbers) == len(order) and (numbers == order or (isinstance(numbers, list) and numbers == list(order))):
+            return tensor if order is every else _turned(reader, where, tensor, symbol)
     if not numbers:
         raise refuse(where, f"takes nothing of {symbol}")
     return _exploded(reader, where, tensor, axis, numbers)
@@ -162,14 +162,13 @@ def split(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     total = single(node.where, tensor, axis).size if free else size
     if not isinstance(total, int):
         raise refuse(node.where, f"cuts axis {axis} of {tensor}, which is free")
-    ends = np.cumsum(split_sizes(node, arguments, total))
+    ends = list(accumulate(split_sizes(node, arguments, total)))
     parts: list[Value] = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        numbers = np.arange(start, end)
         if free:
-            parts.append(_numbers_of(reader, node.where, tensor, axis, numbers.tolist()))
+            parts.append(_numbers_of(reader, node.where, tensor, axis, range(start, end)))
         else:
-            parts.append(take(reader.algebra, tensor, axis, numbers, keep=True))
+            parts.append(take(reader.algebra, tensor, axis, np.arange(start, end), keep=True))
     return parts
 
 

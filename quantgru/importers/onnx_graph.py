@@ -1,13 +1,14 @@
 """An ONNX file as plain data: nodes in order with their attributes, constants as arrays, inputs and outputs.
 
 A file may be damaged or made to harm: its size is limited, the data of each tensor must be as long as its shape says
-before an array is made of it, paths in it are not followed, and only the nodes that outputs need are looked at.
+before an array is made of it, of the files that it names only those beside it are read, and only the nodes that outputs
+need are looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from quantgru.errors import ConfigError, ModelError
 from quantgru.importers.chain import refuse
+from quantgru.importers.onnx_external import read_external_data
 from quantgru.importers.verify import first_line
 
 Array = npt.NDArray[Any]
@@ -60,7 +62,8 @@ class Node:
 
     @property
     def where(self) -> str:
-        return f"node {_short(self.name or next(filter(None, self.outputs), ''))} ({self.kind})"
+        kind = self.kind if self.kind.isidentifier() else _short(self.kind)
+        return f"node {_short(self.name or next(filter(None, self.outputs), ''))} ({kind})"
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,11 @@ def read_graph(path: Path) -> Graph:
         model = onnx.ModelProto.FromString(content)
     except Exception as error:  # google.protobuf.message.DecodeError, which may be in another place in another version
         raise ModelError(f"not an ONNX model ({first_line(error)}); {_DAMAGED}") from None
+    n_external_bytes = read_external_data(model, path, FILE_LIMIT)
     opset = _opset(model, onnx.defs.onnx_opset_version())
     if model.functions:
         model = _inlined(model, onnx)
-    return _Reader(model, opset, onnx).graph(len(content))
+    return _Reader(model, opset, onnx).graph(len(content) + n_external_bytes)
 
 
 def _onnx() -> Any:
@@ -166,7 +170,7 @@ class _Reader:
         graph = self.model.graph
         if len(graph.node) > NODE_LIMIT:
             raise ModelError(f"{len(graph.node)} nodes, allowed are {NODE_LIMIT}")
-        outputs = tuple(entry.name for entry in graph.output)
+        outputs = tuple(_name(entry.name) for entry in graph.output)
         if not outputs:
             raise ModelError(f"a graph without outputs; {_DAMAGED}")
         needed = _needed(graph.node, outputs)
@@ -174,7 +178,7 @@ class _Reader:
         sparse = {entry.values.name for entry in graph.sparse_initializer} & used
         if sparse:
             raise refuse(f"tensor {_short(min(sparse))}", "sparse", "export dense weights")
-        constants = {entry.name: self.tensor(entry) for entry in graph.initializer if entry.name in used}
+        constants = {_name(entry.name): self.tensor(entry) for entry in graph.initializer if entry.name in used}
         inputs = tuple(
             self._input(entry) for entry in graph.input if entry.name in used and entry.name not in constants
         )
@@ -200,10 +204,11 @@ class _Reader:
         dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
         if any(dim is not None and dim < 1 for dim in dims):
             raise refuse(where, f"shape {list(dims)}", "give it sizes of 1 or more, or names for free ones")
-        return GraphInput(entry.name, dims, kind.elem_type not in FLOATS)
+        return GraphInput(_name(entry.name), dims, kind.elem_type not in FLOATS)
 
     def _node(self, node: Any) -> Node:
-        described = Node(node.op_type[:60], node.name, tuple(node.input), tuple(node.output), {}, self.opset)
+        inputs, outputs = tuple(map(_name, node.input)), tuple(map(_name, node.output))
+        described = Node(_name(node.op_type), _name(node.name), inputs, outputs, {}, self.opset)
         if node.domain not in ("", "ai.onnx"):
             raise refuse(
                 described.where, f"an operator of domain {_short(node.domain)}", "export it with ONNX's own operators"
@@ -227,7 +232,7 @@ class _Reader:
                     f"{described.where}: attribute {_short(attribute.name)} is none of opset {self.opset}; {_DAMAGED}"
                 )
             attributes[attribute.name] = self._value(attribute)
-        return Node(described.kind, node.name, described.inputs, described.outputs, attributes, self.opset)
+        return replace(described, attributes=attributes)
 
     def _schema(self, node: Node) -> Any:
         """What ONNX says of the operator. Raises ModelError where there is none, or the node has not its form."""
@@ -294,5 +299,12 @@ def _results(nodes: Iterable[Node]) -> list[str]:
     return [name for node in nodes for name in node.outputs if name]
 
 
-def _short(name: str) -> str:
-    return repr(name if len(name) <= 60 else name[:57] + "...")
+def _name(name: str | bytes) -> str:
+    """A name of the file. The library gives bytes where it is no text."""
+    if isinstance(name, bytes):
+        raise ModelError(f"a name that is no text, {_short(name)}; {_DAMAGED}")
+    return name
+
+
+def _short(name: str | bytes) -> str:
+    return repr(name) if len(name) <= 60 else f"{name[:57]!r}..."

@@ -97,7 +97,8 @@ def _results(
 
 
 def _name(node: Node, backwards: bool, n_directions: int) -> str:
-    name = node.name or next(filter(None, node.outputs), "gru")
+    name = (node.name or next(filter(None, node.outputs), ""))[:60]
+    name = name if name.isprintable() and name else "gru"
     return f"{name}.{'backward' if backwards else 'forward'}" if n_directions > 1 else name
 
 
@@ -173,7 +174,7 @@ def _functions(node: Node, n_directions: int) -> list[Functions]:
             beta = betas.pop(0) if betas else beta
         parameters.append((alpha, beta))
     if alphas or betas:
-        raise ModelError(f"{node.where}: more values of activation_alpha or activation_beta than {names} have")
+        raise ModelError(f"{node.where}: more values of activation_alpha or activation_beta than {names[:4]} have")
     return [Functions(names[i], names[i + 1], parameters[i], parameters[i + 1]) for i in range(0, len(names), 2)]
 
 
@@ -183,7 +184,7 @@ def _with_functions(node: Node, layer: Gru, functions: Functions) -> Gru:
     if gate not in GATE_FUNCTIONS or candidate not in CANDIDATE_FUNCTIONS:
         raise refuse(
             node.where,
-            f"activations {gate[:40]}, {candidate[:40]}",
+            f"activations {gate[:40]!r} and {candidate[:40]!r}",
             f"supported are gates {', '.join(GATE_FUNCTIONS)} and candidates {', '.join(CANDIDATE_FUNCTIONS)}",
         )
     if gate == "hardsigmoid":

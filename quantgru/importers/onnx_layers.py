@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from quantgru.importers.chain import Chain, refuse
 from quantgru.importers.onnx_atoms import (
@@ -22,12 +23,21 @@ from quantgru.importers.onnx_reader import Reader, Value
 from quantgru.importers.onnx_tensors import Tensor
 from quantgru.model import Bidirectional, Dense, Embedding
 
+_ONE_OUTPUT: Final = "export the model with one of them"
+
 
 def add_layers(reader: Reader, outputs: Mapping[str, Value], chain: Chain) -> None:
     """Adds what the outputs are to the chain. Raises ModelError where they are not one chain of layers."""
-    name, output = _main_output(outputs, chain)
+    (name, output), states = _main_output(outputs)
     where = f"output {name[:60]!r}"
     path = _path(reader, where, reader.settle(where, output.vectors))
+    layers = {
+        id(layer) for part in path for layer in ((part.forward, part.backward) if isinstance(part, Both) else (part,))
+    }
+    for state, of in states.items():
+        if not all(id(layer) in layers for layer in of):
+            raise refuse(f"outputs {name[:60]!r} and {state[:60]!r}", "several results", _ONE_OUTPUT)
+        chain.notes.append(f"output {state[:60]!r} of the file is what model.final_states(x) gives")
     for part in path[1:]:
         _add(reader, chain, part)
     if not any(_recurrent(part) for part in path):
@@ -42,25 +52,32 @@ def add_layers(reader: Reader, outputs: Mapping[str, Value], chain: Chain) -> No
     _check_inputs(reader, path, chain)
 
 
-def _main_output(outputs: Mapping[str, Value], chain: Chain) -> tuple[str, Tensor]:
-    """The output that is not only the final states of a layer, if there are several."""
+def _main_output(outputs: Mapping[str, Value]) -> tuple[tuple[str, Tensor], dict[str, list[Recurrent]]]:
+    """The output that is not just the final states of layers; and the layers of those that are, by their names."""
     tensors: dict[str, Tensor] = {}
     for name, value in outputs.items():
         if not isinstance(value, Tensor) or not value.n_features:
             raise refuse(f"output {name[:60]!r}", "a constant")
         tensors[name] = value
-    results = {name: value for name, value in tensors.items() if len(tensors) == 1 or not _only_final_states(value)}
+    if len(tensors) == 1:
+        return next(iter(tensors.items())), {}
+    states = {name: of for name, value in tensors.items() if (of := _layers_of_states(value)) is not None}
+    results = [(name, value) for name, value in tensors.items() if name not in states]
     if len(results) != 1:
-        names = " and ".join(repr(name[:60]) for name in list(results or tensors)[:4])
-        raise refuse(f"outputs {names}", "several results", "export the model with one of them")
-    for name in tensors.keys() - results.keys():
-        chain.notes.append(f"output {name[:60]!r} of the file is what model.final_states(x) gives")
-    return next(iter(results.items()))
+        names = " and ".join(repr(name[:60]) for name in [name for name, _ in results] or list(tensors)[:4])
+        raise refuse(f"outputs {names}", "several results", _ONE_OUTPUT)
+    return results[0], states
 
 
-def _only_final_states(value: Tensor) -> bool:
-    atoms = [atom for vector in value.vectors for atom in vector.terms]
-    return all(isinstance(atom, Step) and isinstance(atom.of, Recurrent) and atom.is_last for atom in atoms)
+def _layers_of_states(value: Tensor) -> list[Recurrent] | None:
+    """The layers whose final states a tensor consists of, as they are; None if it is something else."""
+    found = []
+    for vector in value.vectors:
+        atom = vector.only  # with neither a matrix nor a bias
+        if not (isinstance(atom, Step) and isinstance(atom.of, Recurrent) and atom.is_last):
+            return None
+        found.append(atom.of)
+    return found
 
 
 def _path(reader: Reader, where: str, output: Atom) -> list[Atom]:

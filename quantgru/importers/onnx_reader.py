@@ -77,7 +77,7 @@ class Reader:
             if results is not None:
                 return results
         if node.kind not in operators:
-            raise refuse(node.where, f"the operator {node.kind} is not supported here")
+            raise refuse(node.where, "this operator is not supported here")
         return operators[node.kind](self, node, arguments)
 
     def _input(self, entry: GraphInput) -> Tensor:

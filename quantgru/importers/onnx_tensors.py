@@ -106,9 +106,10 @@ def transpose(algebra: Algebra, where: str, tensor: Tensor, order: Sequence[int]
 
 def take(algebra: Algebra, tensor: Tensor, axis: int, chosen: Rows, keep: bool) -> Tensor:
     """Some features along an axis of features; the axis goes where `keep` is false and one is chosen."""
-    rows = numbered(tensor).take(chosen, axis=axis)
     axes = list(tensor.axes)
     axes[axis : axis + 1] = [len(chosen)] if keep else []
+    algebra.spend(len(chosen) * prod(size for i, size in enumerate(tensor.axes) if isinstance(size, int) and i != axis))
+    rows = numbered(tensor).take(chosen, axis=axis)
     return Tensor(tuple(axes), pick(algebra, tensor.vectors, rows.reshape(-1)), tensor.integer)
 
 

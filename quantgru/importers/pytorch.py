@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from quantgru.errors import ModelError
 from quantgru.importers.chain import BY_HAND, SUPPORTED, Chain, identifier
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.pytorch_graph import GraphReader
-from quantgru.importers.pytorch_modules import CELL, Source, recurrent_layers
+from quantgru.importers.pytorch_modules import CELL, Source, recurrent_layers, want_no_hooks, want_stock
 from quantgru.importers.pytorch_verify import compare_layer, compare_model
 from quantgru.importers.verify import first_line, random_states_kept
 from quantgru.model import FloatModel
@@ -29,6 +30,10 @@ INPUTS: Final = "take the data as the one input, others with a default, as hidde
 PACKED: Final = (
     "leave pack_padded_sequence out, and take the padded sequences as the one input: the import is given sequences of "
     "unequal lengths as a list"
+)
+CONTROL: Final = (
+    "remove assert, if, len() and loops that look at a tensor; use x.size(0) for its sizes, torch.zeros for a state, "
+    "and nn.GRU once for all steps"
 )
 
 
@@ -42,6 +47,7 @@ def load_pytorch(module: nn.Module, options: ImportOptions) -> FloatModel:
         copied = _float64_copy(module)
         if isinstance(copied, nn.GRU):
             return _bare_gru(copied, options)
+        _want_own_call(copied)
         reader = GraphReader(copied, Chain(options.softmax))
         reader.read(_trace(copied))
         kind = type(module).__name__
@@ -54,19 +60,29 @@ def load_pytorch(module: nn.Module, options: ImportOptions) -> FloatModel:
 
 def _refuse_wrappers(module: nn.Module) -> None:
     """Raises ModelError for what stands around a module, with the way to what is inside."""
+    compiling = sys.modules.get("torch._dynamo.eval_frame")  # takes seconds to import: not needed if nobody has
     inside = {
         torch.jit.ScriptModule: "give the nn.Module that it was made from",
         nn.DataParallel: "give its .module",
-        torch._dynamo.eval_frame.OptimizedModule: "give its ._orig_mod, the module before torch.compile",
+        getattr(compiling, "OptimizedModule", ()): "give its ._orig_mod, the module before torch.compile",
     }
     for kind, next_step in inside.items():
         if isinstance(module, kind):
             raise ModelError(f"PyTorch module {type(module).__name__}: a wrapper around a module; {next_step}")
 
 
+def _want_own_call(module: nn.Module) -> None:
+    """Raises ModelError where a call does more than the forward() of the class, which is what is traced."""
+    where = f"PyTorch module {type(module).__name__}"
+    want_no_hooks(where, module)
+    if "forward" in vars(module):
+        raise ModelError(f"{where}: its forward() is not that of its class; write a class with this forward()")
+
+
 def _bare_gru(module: nn.GRU, options: ImportOptions) -> FloatModel:
     layers = recurrent_layers("gru", module)
     source = Source("gru", module, layers)
+    want_stock(source.where, module)
     chain = Chain(options.softmax)
     chain.add_recurrent(source.where, layers)
     compare_layer(source)
@@ -77,6 +93,8 @@ def _float64_copy(module: nn.Module) -> nn.Module:
     """A copy to trace and to run: in float64, so that what differs is the meaning and not the rounding."""
     where = f"PyTorch module {type(module).__name__}"
     for name, parameter in module.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ModelError(f"{where}: parameter {name!r} has no shape yet; run the module on data once, then load it")
         if not parameter.is_floating_point():
             raise ModelError(f"{where}: parameter {name!r} is {parameter.dtype}; give the float module")
     try:
@@ -146,4 +164,6 @@ def _next_step(module: nn.Module, otherwise: str, error: Exception | None = None
         return PACKED
     if any(isinstance(part, nn.GRUCell) for part in module.modules()):
         return CELL
+    if isinstance(error, fx.proxy.TraceError) or any(word in str(error) for word in ("Proxy", "symbolic tracing")):
+        return CONTROL
     return otherwise

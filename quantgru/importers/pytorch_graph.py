@@ -25,6 +25,7 @@ from quantgru.importers.pytorch_modules import (
     normalisation,
     recurrent_layers,
     starting_at,
+    want_stock,
 )
 from quantgru.importers.pytorch_names import describe, describe_alone
 from quantgru.importers.pytorch_operations import OPERATIONS, QUERIES
@@ -35,7 +36,8 @@ from quantgru.model import Bidirectional, Gru, Layer
 class GraphReader:
     """Follows the one chain from input to output.
 
-    After `read`: `chain`, with what is known of the input; `sources`, the modules with weights; the output's axes.
+    After `read`: `chain`, with what is known of the input; `sources`, the modules with weights; the output's axes, and
+    its place if forward() returns several values.
     """
 
     def __init__(self, root: nn.Module, chain: Chain) -> None:
@@ -43,37 +45,60 @@ class GraphReader:
         self.chain = SignalChain(chain)
         self.sources: list[Source] = []
         self.output_axes: tuple[Axis, ...] = ()
+        self.output_place: Any = 0
         self._values: dict[fx.Node, Any] = {}
         self._needed: set[fx.Node] = set()
 
     def read(self, graph: fx.Graph) -> None:
         """Raises ModelError at the first node that no canonical layer can say."""
-        self._needed = _needed(self._without_states(graph))
+        self._needed = _with_all_before(self._with_one_output(graph))
         for node in graph.nodes:
             if node.op == "placeholder" and not self._values:
                 self._values[node] = self.chain.input()
             elif node in self._needed:
                 self._values[node] = self._value(node)
+            elif self._changes_in_place(node):
+                raise refuse(
+                    describe(node, self.root), "changes a tensor in place", "use its result: x = x.clamp(-1, 1)"
+                )
 
-    def _without_states(self, graph: fx.Graph) -> fx.Graph:
-        """What returns outputs and the h_n of GRU modules is read as if it returned the outputs alone."""
+    def _changes_in_place(self, node: fx.Node) -> bool:
+        """Whether a node has an effect even if nothing reads it."""
+        match node.op:
+            case "call_method":
+                return str(node.target).endswith("_") and node.target != "requires_grad_"
+            case "call_module":
+                return bool(getattr(self.root.get_submodule(str(node.target)), "inplace", False))
+        return bool(node.kwargs.get("inplace"))
+
+    def _with_one_output(self, graph: fx.Graph) -> fx.Node:
+        """The output node; of a tuple, list or dict it has the one tensor beside None and the states on its way."""
         output = next(node for node in graph.nodes if node.op == "output")
-        returned = output.args[0]
-        several = isinstance(returned, tuple) and len(returned) > 1 and all(map(self._is_states, returned[1:]))
-        if several or self._is_gru(returned):
+        returned: Any = output.args[0]
+        if self._is_gru(returned):
             with graph.inserting_before(output):
-                output.args = (returned[0] if several else graph.call_function(operator.getitem, (returned, 0)),)
-            self.chain.chain.notes.append("the states that it returns are those of FloatModel.final_states")
-        return graph
+                returned = [graph.call_function(operator.getitem, (returned, i)) for i in range(2)]
+        if isinstance(returned, (tuple, list, dict)):
+            places = returned.items() if isinstance(returned, dict) else enumerate(returned)
+            given = {place: value for place, value in places if value is not None}
+            states = {place: gru for place, value in given.items() if (gru := self._gru_of_states(value))}
+            others = {place: value for place, value in given.items() if place not in states}
+            if len(others) == 1 < len(given) and set(states.values()) <= _with_all_before(*others.values()):
+                self.chain.chain.notes.append("the states that it returns are those of FloatModel.final_states")
+                given = others
+            if len(given) == 1:
+                self.output_place, value = next(iter(given.items()))
+                output.args = (value,)
+        return output
 
-    def _is_states(self, node: Any) -> bool:
-        """Whether a node is the second value that an nn.GRU returns."""
-        return (
-            isinstance(node, fx.Node)
-            and node.target is operator.getitem
-            and node.args[1] == 1
-            and self._is_gru(node.args[0])
-        )
+    def _gru_of_states(self, node: Any) -> fx.Node | None:
+        """The nn.GRU, if a node is the second value that it returns, or a part of it."""
+        while isinstance(node, fx.Node) and node.target in (operator.getitem, "squeeze"):
+            before: Any = node.args[0]
+            if self._is_gru(before):
+                return before if node.args[1] == 1 else None
+            node = before
+        return None
 
     def _is_gru(self, node: Any) -> bool:
         if not isinstance(node, fx.Node) or node.op != "call_module":
@@ -145,6 +170,7 @@ class GraphReader:
 
     def _module(self, call: Call, path: str, module: nn.Module) -> Any:
         signal = call.signal()
+        want_stock(call.where, module)
         match module:
             case nn.GRU():
                 return self._gru(call, path, module, signal)
@@ -214,12 +240,12 @@ def _signals(values: Any) -> Iterator[Signal]:
         yield from _signals(list(values.values()))
 
 
-def _needed(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes that the output depends on, the output included."""
-    pending = [node for node in graph.nodes if node.op == "output"]
-    needed = set(pending)
+def _with_all_before(*nodes: fx.Node) -> set[fx.Node]:
+    """These nodes and all that they depend on."""
+    pending = list(nodes)
+    found = set(nodes)
     while pending:
-        before = [node for node in pending.pop().all_input_nodes if node not in needed]
-        needed.update(before)
+        before = [node for node in pending.pop().all_input_nodes if node not in found]
+        found.update(before)
         pending += before
-    return needed
+    return found

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from quantgru.importers.chain import BY_HAND, refuse
 from quantgru.importers.gates import finite
@@ -33,6 +36,9 @@ NEXT_STEPS: Final[dict[type[nn.Module], str]] = {
     nn.RNNCell: "train an nn.GRU in its place",
 }
 
+# Hooks of torch's own that compute weights, and leave inputs and outputs alone.
+WEIGHT_HOOKS: Final = (WeightNorm, SpectralNorm, BasePruningMethod)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -45,6 +51,26 @@ class Source:
     @property
     def where(self) -> str:
         return f"module {self.path!r} ({type(self.module).__name__})"
+
+
+def want_stock(where: str, module: nn.Module) -> None:
+    """Raises ModelError for a module of PyTorch's that was changed: a comparison need not reach where it differs."""
+    kinds: list[Any] = [kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn.modules.")]
+    stock = kinds[0]  # of those, nn.Module is the last
+    kept = type(module).forward is stock.forward and type(module).__call__ is nn.Module.__call__
+    if not kept or "forward" in vars(module):
+        next_step = (
+            f"put a plain nn.{stock.__name__} with the same weights in its place, and what else it does around it"
+        )
+        raise refuse(where, "a forward() of its own", next_step)
+    want_no_hooks(where, module)
+
+
+def want_no_hooks(where: str, module: nn.Module) -> None:
+    """Raises ModelError for hooks that may change inputs or outputs."""
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    if any(not isinstance(hook, WEIGHT_HOOKS) for hook in hooks):
+        raise refuse(where, "a forward hook", "remove it with its handle.remove(); what it does belongs in forward()")
 
 
 def recurrent_layers(path: str, module: nn.GRU) -> tuple[Gru | Bidirectional, ...]:

@@ -47,7 +47,13 @@ FILES: Final = (
         ("softmax", "chain"),
     ),
     Source((".onnx",), "ONNX model", ("onnx_file", "load_onnx_file"), "onnx", ("softmax", "reset")),
-    Source((".pt", ".pth"), "PyTorch state dict", ("state_dict", "load_pt_file"), "", ("softmax", "chain")),
+    Source(
+        (".pt", ".pth", ".tar", ".ckpt", ".bin"),
+        "PyTorch state dict or checkpoint",
+        ("state_dict", "load_pt_file"),
+        "",
+        ("softmax", "chain"),
+    ),
     Source(
         (".safetensors",),
         "state dict in safetensors",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,24 +16,36 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.errors import ModelError
+from quantgru.errors import ModelError, QuantgruWarning
 from quantgru.importers.chain import Chain, identifier
 from quantgru.importers.gates import finite
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.pytorch_file import read_pt, read_safetensors
 from quantgru.importers.pytorch_layers import BATCH_NORM_EPSILON, gru_layers, parameter_names
+from quantgru.importers.pytorch_pickle import Tensor
 from quantgru.importers.verify import first_line
-from quantgru.importers.weights_chain import Matrix, Normalisation, Part, Recurrent, Unsupported, chain_of_parts
+from quantgru.importers.weights_chain import LISTED, Matrix, Normalisation, Part, Recurrent, Unsupported, chain_of_parts
 from quantgru.model import Dense, FloatModel
 
 ELEMENTS_LIMIT: Final = 32 << 20  # of all arrays together: 256 MiB in float64
 NAME_LIMIT: Final = 200  # characters
-NESTED: Final = ("state_dict", "model_state_dict", "model")  # where training checkpoints keep the state dict
+NESTED: Final = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+)  # where training checkpoints keep the state dict, first of all
 PREFIXES: Final = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 ALONE: Final = "save or give the tensors of the wanted modules alone, as a mapping of names to tensors"
 
 _RECURRENT: Final = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(_l\d{1,4}(_reverse)?)?")
 OTHER_CELLS: Final = {1: "a simple RNN layer", 4: "an LSTM layer"}  # by blocks of rows
+
+# How old tools store a weight: endings of two names, which tool, and what puts the weight itself back.
+REPARAMETRISED: Final = {
+    ("_orig", "_mask"): ("pruning", "prune.remove(module, name)"),
+    ("_g", "_v"): ("weight_norm", "remove_weight_norm(module, name)"),
+    ("_orig", "_u"): ("spectral_norm", "remove_spectral_norm(module, name)"),
+}
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -43,37 +56,53 @@ def load_state_dict(state: Mapping[Any, Any], options: ImportOptions) -> FloatMo
 
     Raises ModelError for what is neither, for modules that are not supported, and where the chain is missing or wrong.
     """
-    return _chain("state dict", _state_of("state dict", state), options).model("model", "a state dict")
+    chosen, others = _state_of("state dict", state)
+    return _chain("state dict", chosen, others, options).model("model", "a state dict")
 
 
 def load_pt_file(path: Path, options: ImportOptions) -> FloatModel:
     """The float model of a state dict or a training checkpoint by torch.save. Raises ModelError for everything else."""
     where = f"PyTorch file {path}"
     file = read_pt(where, path)
-    chain = _chain(where, file.arrays(_state_of(where, file.value)), options)
-    return chain.model(identifier(path.stem), f"PyTorch file {path.name}")
+    state, others = _state_of(where, file.value)
+    chain = _chain(where, file.arrays(state), others, options)
+    return chain.model(identifier(path.stem.removesuffix(".pth")), f"PyTorch file {path.name}")
 
 
 def load_safetensors_file(path: Path, options: ImportOptions) -> FloatModel:
     """The float model of a state dict in safetensors. Raises ModelError for everything else."""
     where = f"safetensors file {path}"
-    chain = _chain(where, read_safetensors(where, path), options)
+    chain = _chain(where, read_safetensors(where, path), "", options)
     return chain.model(identifier(path.stem), f"safetensors file {path.name}")
 
 
-def _state_of(where: str, value: Any) -> Mapping[Any, Any]:
-    """The state dict itself, or the one that a checkpoint holds beside other things."""
+def _state_of(where: str, value: Any) -> tuple[Mapping[Any, Any], str]:
+    """The state dict itself, or the one that a checkpoint holds; and what to say of others there."""
     if not isinstance(value, Mapping):
         raise ModelError(f"{where}: holds a {type(value).__name__}, expected a state dict: names with tensors")
     inside = [key for key in NESTED if isinstance(value.get(key), Mapping)]
-    if len(inside) > 1:
-        raise ModelError(f"{where}: state dicts under {' and '.join(map(repr, inside))}; give one of them")
-    state: Mapping[Any, Any] = value[inside[0]] if inside else value
-    return state
+    inside += [key for key in value if key not in inside and isinstance(key, str) and _is_state(value[key])]
+    if not inside:
+        return value, ""
+    first, *others = (key[:NAME_LIMIT] for key in inside)
+    said = f"several state dicts: that under {first!r} is taken, not {', '.join(map(repr, others[:LISTED]))}"
+    state: Mapping[Any, Any] = value[inside[0]]
+    return state, said if others else ""
 
 
-def _chain(where: str, state: Mapping[Any, Any], options: ImportOptions) -> Chain:
-    return chain_of_parts(where, _parts(where, _arrays(where, state)), options)
+def _is_state(value: Any) -> bool:
+    """Whether a value is a mapping to tensors alone."""
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(tensor, Tensor) or hasattr(tensor, "shape") for tensor in value.values())
+
+
+def _chain(where: str, state: Mapping[Any, Any], others: str, options: ImportOptions) -> Chain:
+    chain = chain_of_parts(where, _parts(where, _arrays(where, state)), options)
+    if others:
+        chain.notes.append(others)
+        warnings.warn(f"{where}: {others}; give one alone for another", QuantgruWarning, stacklevel=3)
+    return chain
 
 
 def _arrays(where: str, state: Mapping[Any, Any]) -> dict[str, Array]:
@@ -110,23 +139,46 @@ def _parts(where: str, arrays: Arrays) -> dict[str, Part]:
     """What each module is; its name is that of its arrays up to the last dot."""
     modules: dict[str, dict[str, Array]] = {}
     for path, array in arrays.items():
+        owner, _, inside = path.rpartition("parametrizations.")
         module, _, name = path.rpartition(".")
+        if owner.endswith(".") or (inside != path and not owner):
+            module, name = owner.removesuffix("."), f"parametrizations.{inside}"
         modules.setdefault(module, {})[name] = array
     parts: dict[str, Part] = {}
     for module, group in modules.items():
-        recurrent = {name: array for name, array in group.items() if _RECURRENT.fullmatch(name)}
-        others = {name: array for name, array in group.items() if name not in recurrent}
-        found: dict[str, Part] = {}
-        if recurrent:
-            found[module or "gru"] = _recurrent_part(where, module or "gru", recurrent)
-        if others and module and not recurrent:
-            found[module] = _other_part(where, module, others)
-        else:
-            found |= {f"{module}.{name}".lstrip("."): Unsupported(_shape(array)) for name, array in others.items()}
+        found = _parts_of_module(where, module, group)
         if both := parts.keys() & found.keys():
             raise ModelError(f"{where}: two modules named {both.pop()[:80]!r}; rename one")
         parts |= found
     return parts
+
+
+def _parts_of_module(where: str, module: str, group: dict[str, Array]) -> dict[str, Part]:
+    if cause := _reparametrised(group):
+        return {module or "gru": Unsupported(cause)}
+    recurrent = {name: array for name, array in group.items() if _RECURRENT.fullmatch(name)}
+    others = {name: array for name, array in group.items() if name not in recurrent}
+    found: dict[str, Part] = {}
+    if recurrent:
+        found[module or "gru"] = _recurrent_part(where, module or "gru", recurrent)
+    if others and module and not recurrent:
+        found[module] = _other_part(where, module, others)
+    else:
+        found |= {f"{module}.{name}".lstrip("."): Unsupported(_shape(array)) for name, array in others.items()}
+    return found
+
+
+def _reparametrised(names: Mapping[str, Array]) -> str | None:
+    """What computes a module's weights from what is stored, and how to store them."""
+    for name in names:
+        if name.startswith("parametrizations."):
+            weight = name.split(".")[1]
+            return f"{weight} is parametrized; save it after parametrize.remove_parametrizations(module, {weight!r})"
+        for (stored, beside), (cause, remove) in REPARAMETRISED.items():
+            weight = name.removesuffix(stored)
+            if weight != name and weight + beside in names:
+                return f"{weight} is stored as {name} and {weight}{beside} by {cause}; save it after {remove}"
+    return None
 
 
 def _recurrent_part(where: str, module: str, arrays: Arrays) -> Part:
@@ -180,8 +232,8 @@ def _other_part(where: str, module: str, arrays: Arrays) -> Part:
     of_norm = vectors.keys() in ({"running_mean", "running_var"}, {"running_mean", "running_var", "weight", "bias"})
     if of_norm and {array.shape for array in vectors.values()} == {(vectors["running_mean"].size,)}:
         return _normalisation(where, vectors)
-    if "parametrizations" in module.split("."):
-        return Unsupported("a parametrization: give the live module, or remove it before saving")
+    if arrays.keys() == {"weight", "bias"} and {array.shape for array in arrays.values()} == {(arrays["bias"].size,)}:
+        return Unsupported(f"a LayerNorm or the like of {arrays['bias'].size} features")
     listed = [f"{name} {array.shape}" for name, array in sorted(arrays.items())[:4]]
     return Unsupported(", ".join(listed))
 

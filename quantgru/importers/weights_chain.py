@@ -105,7 +105,8 @@ def chain_of_parts(
         modules = [f"{_short(name)} ({_kind(part)})" for name, part in parts.items()]
         raise ModelError(
             f"{where}: {error}; it holds {_listed(modules) or 'no module'}; say with chain in which order they run, "
-            f"with these words between: {', '.join(WORDS)}; for example chain={_example(parts)!r}"
+            f"with these words between: {', '.join(WORDS)}; an example to "
+            f"adapt, in the order of the file: chain={_example(parts)!r}"
         ) from None
     reader.warn_of_unused()
     return reader.chain
@@ -282,21 +283,21 @@ def _number(text: str) -> float:
 
 
 def _example(parts: Mapping[str, Part]) -> str:
-    """A chain of the file's modules, in the file's order."""
-    recurrent = {name: part for name, part in parts.items() if isinstance(part, Recurrent)}
+    """A chain of the file's modules in the file's order, which need not be the one in which they run."""
+    recurrent = [part for part in parts.values() if isinstance(part, Recurrent)]
     if not recurrent:
         return "gru last fc"
-    n_inputs = next(iter(recurrent.values())).layers[0].n_inputs
-    first, rest = [], []
+    words: list[str] = []
     for name, part in parts.items():
-        if isinstance(part, Embedding):
-            first.append(name)
-        elif isinstance(part, Matrix) and part.values.shape[1] == n_inputs:
-            first.append(f"{name}(embedding)")
-        elif name not in recurrent and not isinstance(part, Unsupported):
-            rest.append(name)
-    head = ["last", *" relu ".join(rest[:LISTED]).split()] if rest else []
-    return " ".join([*first[:1], *list(recurrent)[:LISTED], *head])
+        if isinstance(part, Matrix) and not words:
+            kind = "embedding" if part.values.shape[1] == recurrent[0].layers[0].n_inputs else "dense"
+            words.append(f"{name}({kind})")
+        elif not isinstance(part, Unsupported):
+            words.append(name)
+    last = max(i for i, word in enumerate(words) if isinstance(parts.get(word), Recurrent))
+    if words[last + 1 :]:
+        words.insert(last + 1, "last")
+    return " ".join(words[: 2 * LISTED])
 
 
 def _kind(part: Part) -> str:
