@@ -121,12 +121,11 @@ def cases(draw: st.DrawFn) -> Case:
 def _case(draw: st.DrawFn, generator: np.random.Generator, model: FloatModel) -> Case:
     """Sequences of unequal lengths; the last step of each is never masked."""
     lengths = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
-    embedded = isinstance(model.layers[0], Embedding)
-    x = [
-        generator.integers(0, TOKENS, (length, 1)).astype(float) if embedded else generator.normal(size=(length, 3))
-        for length in lengths
-    ]
-    x = [rows[:, : model.n_inputs] for rows in x]
+    if isinstance(model.layers[0], Embedding):
+        x = [generator.integers(0, TOKENS, (length, 1)).astype(float) for length in lengths]
+    else:
+        scale = draw(st.sampled_from((0.01, 1.0, 3.0)))
+        x = [generator.normal(0, scale, (length, model.n_inputs)) for length in lengths]
     if model.mask_value is not None:
         for rows in x:
             rows[:-1][generator.random(len(rows) - 1) < 0.3] = model.mask_value

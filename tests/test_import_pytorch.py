@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 
 TOLERANCE = 1e-6  # of the largest value; measured: 4e-15
 
@@ -570,8 +571,8 @@ def test_a_subclass_that_keeps_forward_is_its_type():
 def test_hooks_that_compute_weights(change):
     module = seeded(Net(**EVERY_STEP))
     if change == "prune":
-        nn.utils.prune.l1_unstructured(module.fc, "weight", 0.5)
-        nn.utils.prune.l1_unstructured(module.gru, "weight_hh_l0", 0.5)
+        prune.l1_unstructured(module.fc, "weight", 0.5)
+        prune.l1_unstructured(module.gru, "weight_hh_l0", 0.5)
     else:
         getattr(nn.utils, change)(module.fc)
     with torch.no_grad():

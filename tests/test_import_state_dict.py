@@ -235,6 +235,7 @@ def test_merges_in_brackets():
     assert close(qg.load(state, chain="gru(sigmoid, tanh, sum) last").run(x), (forward + backward)[:, -1])
 
 
+NOT_IN_FILE = "the order in which they run is not in the file"
 WRONG_CHAINS = {
     "none": (None, "weights of several modules, without their order"),
     "unknown": ("gru last fc3", "the chain names 'fc3', which is neither a module of it nor a word"),
@@ -270,7 +271,7 @@ def test_wrong_chains_name_the_modules_and_an_example(case):
     text = str(caught.value)
     assert re.match(f"state dict: .*{message}", text), text
     assert "it holds 'gru' (GRU 2 → 3), 'fc1' (dense 3 → 4), 'fc2' (matrix 5 x 4); say with chain" in text
-    assert text.endswith("an example to adapt, in the order of the file: chain='gru last fc1 fc2'")
+    assert f"; for example chain='gru last fc1 fc2', to be adapted: {NOT_IN_FILE}" in text
     assert "\n" not in text
 
 
@@ -384,7 +385,8 @@ def test_a_chain_in_a_list():
     [
         ({"words.weight": (7, 2), "gru": 2, "out.weight": (4, 3)}, "words(embedding) gru last out"),
         ({"before.weight": (2, 5), "gru": 2}, "before(dense) gru"),
-        ({"fc.weight": (4, 3), "fc.bias": (4,), "gru": 2}, "fc gru"),  # as safetensors sorts them
+        ({"in.weight": (2, 5), "in.bias": (2,), "gru": 2, "fc.weight": (4, 3)}, "in gru last fc"),
+        ({"fc.weight": (4, 3), "fc.bias": (4,), "gru": 2}, "gru last fc"),  # as safetensors sorts them
         ({"a": 2, "conv.weight": (2, 2, 2), "b": 3, "fc.weight": (4, 3), "fc.bias": (4,)}, "a b last fc"),
     ],
 )
@@ -397,7 +399,7 @@ def test_examples_are_in_the_order_of_the_file(shapes, example):
             state[name] = np.ones(shape)
     with pytest.raises(qg.ModelError) as caught:
         qg.load(state)
-    assert str(caught.value).endswith(f"; an example to adapt, in the order of the file: chain={example!r}")
+    assert str(caught.value).endswith(f"; for example chain={example!r}, to be adapted: {NOT_IN_FILE}")
 
 
 def test_names_without_a_module():
@@ -464,6 +466,7 @@ def test_a_module_that_is_no_gru_cannot_be_in_a_chain():
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install quantgru[torch]")
 
 from torch import nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 
 
 class Net(nn.Module):
@@ -601,7 +604,7 @@ REPARAMETRISED = {
         r"'fc' \(weight is stored as weight_orig and weight_u by spectral_norm; save it after remove_spectral_norm",
     ),
     "pruned": (
-        lambda net: nn.utils.prune.l1_unstructured(net["gru"], "weight_hh_l0", 0.5),
+        lambda net: prune.l1_unstructured(net["gru"], "weight_hh_l0", 0.5),
         r"'gru' \(weight_hh_l0 is stored as weight_hh_l0_orig and weight_hh_l0_mask by pruning; .*prune.remove",
     ),
 }

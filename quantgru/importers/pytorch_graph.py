@@ -68,7 +68,8 @@ class GraphReader:
             case "call_method":
                 return str(node.target).endswith("_") and node.target != "requires_grad_"
             case "call_module":
-                return bool(getattr(self.root.get_submodule(str(node.target)), "inplace", False))
+                module = self.root.get_submodule(str(node.target))
+                return not isinstance(module, IDENTITIES) and bool(getattr(module, "inplace", False))
         return bool(node.kwargs.get("inplace"))
 
     def _with_one_output(self, graph: fx.Graph) -> fx.Node:

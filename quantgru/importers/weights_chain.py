@@ -27,6 +27,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
 from typing import Any, Final, get_args
 
 import numpy as np
@@ -105,8 +106,8 @@ def chain_of_parts(
         modules = [f"{_short(name)} ({_kind(part)})" for name, part in parts.items()]
         raise ModelError(
             f"{where}: {error}; it holds {_listed(modules) or 'no module'}; say with chain in which order they run, "
-            f"with these words between: {', '.join(WORDS)}; an example to "
-            f"adapt, in the order of the file: chain={_example(parts)!r}"
+            f"with these words between: {', '.join(WORDS)}; for example chain={_example(parts)!r}, to be adapted: "
+            "the order in which they run is not in the file"
         ) from None
     reader.warn_of_unused()
     return reader.chain
@@ -283,21 +284,41 @@ def _number(text: str) -> float:
 
 
 def _example(parts: Mapping[str, Part]) -> str:
-    """A chain of the file's modules in the file's order, which need not be the one in which they run."""
-    recurrent = [part for part in parts.values() if isinstance(part, Recurrent)]
-    if not recurrent:
+    """A chain of the file's modules in the file's order if their widths fit; otherwise with the GRU layers first."""
+    usable = ((name, part) for name, part in parts.items() if not isinstance(part, Unsupported))
+    parts = dict(islice(usable, LISTED))
+    grus = [name for name, part in parts.items() if isinstance(part, Recurrent)]
+    if not grus:
         return "gru last fc"
-    words: list[str] = []
-    for name, part in parts.items():
-        if isinstance(part, Matrix) and not words:
-            kind = "embedding" if part.values.shape[1] == recurrent[0].layers[0].n_inputs else "dense"
-            words.append(f"{name}({kind})")
-        elif not isinstance(part, Unsupported):
-            words.append(name)
-    last = max(i for i, word in enumerate(words) if isinstance(parts.get(word), Recurrent))
-    if words[last + 1 :]:
-        words.insert(last + 1, "last")
-    return " ".join(words[: 2 * LISTED])
+    n_inputs = _widths(parts[grus[0]])[0]
+    tables = [name for name, part in parts.items() if _is_table(part, n_inputs)][:1]
+    order = [name for name in parts if name not in tables]
+    widths = [_widths(parts[name]) for name in order]
+    if any(before[1] != after[0] for before, after in pairwise(widths)):
+        order = [*grus, *(name for name in order if name not in grus)]
+    words = [f"{name}(embedding)" if isinstance(parts[name], Matrix) else name for name in tables]
+    words += [f"{order[0]}(dense)" if not words and isinstance(parts[order[0]], Matrix) else order[0], *order[1:]]
+    last = words.index(max(grus, key=order.index)) + 1
+    return " ".join([*words[:last], "last", *words[last:]] if words[last:] else words)
+
+
+def _is_table(part: Part, n_outputs: int) -> bool:
+    """Whether a part may be an embedding with so many outputs."""
+    return isinstance(part, Embedding) or (isinstance(part, Matrix) and part.values.shape[1] == n_outputs)
+
+
+def _widths(part: Part) -> tuple[int, int]:
+    """Inputs and outputs."""
+    match part:
+        case Recurrent(layers):
+            return layers[0].n_inputs, layers[-1].n_outputs
+        case Dense():
+            return part.n_inputs, part.n_outputs
+        case Matrix(values):
+            return values.shape[1], values.shape[0]
+        case Normalisation(mean):
+            return len(mean), len(mean)
+    return 0, 0
 
 
 def _kind(part: Part) -> str:
