@@ -6,7 +6,7 @@ No framework is imported here: each importer is loaded when something of its kin
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +28,7 @@ def load(
     *,
     softmax: Softmax = "refuse",
     reset: Reset | None = None,
-    chain: str | None = None,
+    chain: str | Sequence[str] | None = None,
     convention: str | None = None,
     name: str | None = None,
 ) -> FloatModel:
@@ -37,7 +37,8 @@ def load(
     softmax     "logits" leaves a softmax at the very end out (the largest output stays the largest); "refuse" is an
                 error
     reset       overrides what an ONNX file says about the reset gate: "after" or "before" the product
-    chain       for files that hold weights only, their modules in the order in which they run: "gru last fc1 relu fc2"
+    chain       for files that hold weights only, their modules in the order in which they run: "gru last fc1 relu fc2", or
+                a list of these words
     convention  for plain arrays (.npz), what they mean: see `quantgru formats`
     name        the model's name, which names exported code; otherwise it is made from the source's name
 
