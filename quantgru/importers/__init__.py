@@ -37,7 +37,7 @@ def load(
     softmax     "logits" leaves a softmax at the very end out (the largest output stays the largest); "refuse" is an
                 error
     reset       overrides what an ONNX file says about the reset gate: "after" or "before" the product
-    chain       for files that hold weights only, their modules in the order in which they run: "gru last fc1 relu fc2", or
+    chain       for files that hold weights only, their modules as they run: "gru last fc1 relu fc2", or
                 a list of these words
     convention  for plain arrays (.npz), what they mean: see `quantgru formats`
     name        the model's name, which names exported code; otherwise it is made from the source's name
@@ -46,7 +46,7 @@ def load(
     Raises ModelError for what cannot be read or cannot be done exactly, ConfigError for a missing package or an option
     that the source does not take.
     """
-    options = ImportOptions(softmax, reset, chain, convention)
+    options = ImportOptions(softmax, reset, chain, convention)  # type: ignore[arg-type]  # a list becomes one text
     if isinstance(source, FloatModel):
         options.require_only("load: a FloatModel", ())
         model = source
