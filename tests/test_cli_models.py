@@ -67,7 +67,10 @@ def test_a_model_that_needs_whole_sequences(here: Path) -> None:
     both = qg.FloatModel((qg.Bidirectional("both", gru, gru),), last_step=False)
     both.save("both.qgf")
     done(quantgru("quantize", "both.qgf", "--calibration", "x.npz", "-o", "both.qgru"))
-    assert "over a whole sequence" in done(quantgru("inspect", "both.qgru"))
+    inspected = done(quantgru("inspect", "both.qgru"))
+    assert "over a whole sequence" in inspected
+    # Two directions of 32 units: rows of 64 states, 2 bytes each; the inputs, 8, fit beside one direction.
+    assert "bytes of scratch that models can share, and 128 for each step of the longest sequence" in inspected
     done(quantgru("simulate", "both.qgru", "--input", "x.npz", "-o", "y.npz"))
     assert np.load("y.npz")["y"].shape[2] == 64
     assert_refused(quantgru("hil", "both.qgru", "--input", "x.npz", "--board", "host"), "need the whole sequence")

@@ -45,6 +45,7 @@ def inspection(model: IntModel) -> dict[str, Any]:
             "constant_bytes": total.constant_bytes,
             "state_bytes": total.state_bytes,
             "scratch_bytes": total.scratch_bytes,
+            "row_bytes": total.row_bytes,
             "step_macs": total.step_macs,
             "head_macs": total.head_macs,
         },
@@ -134,12 +135,19 @@ def _summary(facts: dict[str, Any]) -> RenderableType:
         "outputs": f"{facts['outputs']}, {output}, of {facts['output_of']}{in_units}",
         "runs": _runs(facts),
         "flash": f"{total['constant_bytes']:,} bytes of constants, and the kernel library once",
-        "RAM": f"{total['state_bytes']:,} bytes of state, {total['scratch_bytes']:,} of scratch that models can share",
+        "RAM": _ram(total),
         "work": f"{total['step_macs']:,} multiply-accumulates a step, {total['head_macs']:,} for an output",
     }
     for name, value in rows.items():
         table.add_row(name, str(value))
     return table
+
+
+def _ram(total: dict[str, int]) -> str:
+    state, scratch, row = (total[name] for name in ("state_bytes", "scratch_bytes", "row_bytes"))
+    if row:  # the whole sequence is in memory
+        return f"{scratch:,} bytes of scratch that models can share, and {row:,} for each step of the longest sequence"
+    return f"{state:,} bytes of state, {scratch:,} of scratch that models can share"
 
 
 def _runs(facts: dict[str, Any]) -> str:
