@@ -118,6 +118,7 @@ class CWork(Structure):
         ("scratch", CScratch),
         ("h", POINTER(c_int16)),
         ("residual", POINTER(c_uint16)),
+        ("saturated", POINTER(c_uint16)),
         ("rows", POINTER(c_int16)),
         ("row_values", c_uint16),
         ("most_steps", c_uint16),

@@ -110,7 +110,8 @@ _FUNCTIONS = {  # result, arguments
     "qg_output": (None, _MODEL, _S16, _SCRATCH, _S16),
     "qg_step_check": (c_uint32, _MODEL, _S16, _U16, _S16, c_uint32),
     "qg_selftest": (c_int8, _MODEL, _SELFTEST, _S16, _U16, _SCRATCH, _S16, _S16),
-    "qg_run": (c_int8, _MODEL, _S16, c_uint16, _WORK, _S16),
+    "qg_saturated": (c_uint16, _MODEL, _S16),
+    "qg_run": (c_int8, _MODEL, _S16, c_uint16, _S16, _WORK, _S16),
     "qg_run_selftest": (c_int8, _MODEL, _SELFTEST, _WORK, _S16, _S16),
     "model_digest": (None, _MODEL, POINTER(c_uint8)),
 }
@@ -154,6 +155,10 @@ class CModel:
             check = steps[-1].check
         return steps
 
+    def saturated(self) -> int:
+        """qg_saturated after a step"""
+        return self.library.qg_saturated(self.descriptor, self.scratch.gates.n)
+
     def selftest(self, inputs: Sequence[Sequence[int]], check: int) -> int:
         """qg_selftest with these inputs and this expected check value."""
         flat = array(c_int16, [v for x in inputs for v in x])
@@ -183,21 +188,31 @@ class CSequenceModel:
         self.library, self.model = library, model
         self.descriptor = model_descriptor(library, model)
         work = work_shape(model)
+        self._saturated = c_uint16()
         self.work = CWork(
             scratch_arrays(work),
             (c_int16 * work.state_units)(),
             (c_uint16 * work.units)(),
+            ctypes.pointer(self._saturated),
             (c_int16 * (most_steps * work.row_values))() if work.row_values else None,
             work.row_values,
             most_steps,
         )
 
-    def run(self, inputs: Sequence[Sequence[int]]) -> tuple[int, tuple[tuple[int, ...], ...]]:
+    @property
+    def saturated(self) -> int:
+        """What the last run counted."""
+        return self._saturated.value
+
+    def run(
+        self, inputs: Sequence[Sequence[int]], initial_states: Sequence[Sequence[int]] | None = None
+    ) -> tuple[int, tuple[tuple[int, ...], ...]]:
         """qg_run: what it returns, and the outputs."""
         rows = 1 if self.model.last_step else len(inputs)
         outputs = (c_int16 * (rows * self.model.n_outputs))()
         flat = array(c_int16, [v for x in inputs for v in x])
-        result = self.library.qg_run(self.descriptor, flat, len(inputs), self.work, outputs)
+        h = None if initial_states is None else array(c_int16, [v for of_layer in initial_states for v in of_layer])
+        result = self.library.qg_run(self.descriptor, flat, len(inputs), h, self.work, outputs)
         n = self.model.n_outputs
         return result, tuple(tuple(outputs[i * n : (i + 1) * n]) for i in range(rows))
 

@@ -349,6 +349,11 @@ def candidate(kind: int, a: int, f_h: int) -> int:
     return s16(t if f_h == 15 else round_shift(t, 15 - f_h))
 
 
+def saturated(layer: Gru, n: Sequence[int]) -> int:
+    """R25: how many of these candidates."""
+    return sum(s16(v) in (32767, -32768) for v in n) if layer.candidate in (CANDIDATE_RELU, CANDIDATE_LINEAR) else 0
+
+
 def candidate_reset_after(layer: Gru, x: Sequence[int], h: Sequence[int], r: Sequence[int]) -> tuple[int, ...]:
     """R11a: n of all units, the reset gate acting after the product."""
     n = []

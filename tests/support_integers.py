@@ -37,8 +37,9 @@ def _assert_equal(model: IntModel, result: SimulationResult, states: Sequence[np
         start = _start(model, spec, states, i)
         expected = oracle.run_sequence(spec, inputs, start)
         _assert_simulated(result, i, _in_reading_order(spec, expected))
-        if isinstance(c_model, CSequenceModel):  # runs from the reset [R24]
-            assert states is not None or c_model.run(inputs) == (0, expected.outputs), "C, a whole run"
+        if isinstance(c_model, CSequenceModel):
+            given = None if states is None else start.h
+            assert c_model.run(inputs, given) == (0, expected.outputs), "C, a whole run"
         else:
             _assert_stepped(c_model, spec, inputs[::-1] if model.reversed_input else inputs, start, expected)
     selftest = model.selftest

@@ -60,8 +60,57 @@ def test_random_runs_of_whole_sequences_equal_the_oracle(library, case):
     c_model = CSequenceModel(library, model, len(inputs) + 1)
     for _ in range(2):  # nothing of a run remains for the next
         assert c_model.run(inputs) == (0, expected.outputs)
+        assert c_model.saturated == saturated_in(to_oracle(model), expected)
     assert c_model.selftest(inputs, expected.check) == 0
     assert c_model.selftest(inputs, expected.check ^ 1) == -1
+
+
+def test_the_count_of_a_run_stays_at_its_limit(library):
+    limits = _biases_only(0, 2**20, candidate=oracle.CANDIDATE_LINEAR).grus[0]
+    model = oracle.Model((0,), 1, (oracle.Bidirectional(limits, limits, oracle.MERGE_MUL, final=1),))
+    c_model = CSequenceModel(library, from_oracle(model), 65535)
+    for n_steps, expected in ((1000, 2000), (32767, 65534), (32768, 65535), (65535, 65535), (1, 2)):
+        assert c_model.run([(0,)] * n_steps)[0] == 0
+        assert c_model.saturated == expected
+
+
+def saturated_in(model: oracle.Model, run: oracle.Run) -> int:
+    layers = zip(model.grus, run.traces, strict=True)
+    return sum(oracle.saturated(gru, step.n) for gru, steps in layers for step in steps)
+
+
+def random_states(model: oracle.Model, seed: int) -> oracle.State:
+    rows = random_inputs("random", len(model.grus), max(gru.units for gru in model.grus), seed)
+    h = tuple(tuple(row[: gru.units]) for row, gru in zip(rows, model.grus, strict=True))
+    return oracle.State(h, tuple((0,) * gru.units for gru in model.grus))
+
+
+@MODELS
+@given(
+    case=int_models_with_inputs(kinds=any_plans(streaming=False)).filter(lambda case: not case[0].streaming),
+    seed=st.integers(0, 2**32),
+)
+def test_runs_of_whole_sequences_begin_with_any_states(library, case, seed):
+    model, inputs = case
+    start = random_states(to_oracle(model), seed)
+    c_model = CSequenceModel(library, model, len(inputs))
+    expected = oracle.run_sequence(to_oracle(model), inputs, start)
+    assert c_model.run(inputs, start.h) == (0, expected.outputs)
+    assert c_model.run(inputs) == (0, oracle.run_sequence(to_oracle(model), inputs).outputs)
+
+
+@pytest.mark.parametrize("candidate", range(5))
+def test_saturated_candidates_are_counted_as_in_r25(library, candidate):
+    functions = {"candidate": candidate, "f_h": 15}
+    layers = [
+        replace(_biases_only(0, a, **functions).grus[0], h0=(0,)) for a in (32766, 32767, 2**20, -32768, -(2**20))
+    ]
+    model = oracle.Model((0,), 0, tuple(layers))
+    c_model = CModel(library, from_oracle(model))
+    expected = {oracle.CANDIDATE_RELU: 2, oracle.CANDIDATE_LINEAR: 4}.get(candidate, 0)
+    for step in c_model.run([(5,), (-5,)]):
+        assert sum(oracle.saturated(gru, n) for gru, n in zip(layers, step.n, strict=True)) == expected
+    assert c_model.saturated() == expected
 
 
 def test_runs_of_no_steps_and_of_too_many_are_refused(library):
@@ -96,10 +145,8 @@ def test_a_caller_may_write_the_state_after_a_reset(library, case, seed):
     model, inputs = case
     c_model = CModel(library, model)
     c_model.reset()
-    rows = random_inputs("random", len(model.grus), max(gru.n_units for gru in model.grus), seed)
-    h = tuple(tuple(row[: gru.n_units]) for row, gru in zip(rows, model.grus, strict=True))
-    c_model.h[:] = [v for of_layer in h for v in of_layer]
-    start = oracle.State(h, tuple((0,) * gru.n_units for gru in model.grus))
+    start = random_states(to_oracle(model), seed)
+    c_model.h[:] = [v for of_layer in start.h for v in of_layer]
     check = 0
     for x, expected in zip(inputs, oracle.run(to_oracle(model), inputs, start), strict=True):
         step = c_model.step(x, check)

@@ -100,7 +100,7 @@ int main(void)
         for (int i = 0; i < NET_OUTPUTS; ++i) {
             printf("%d ", outputs[i]);
         }
-        printf("\\n");
+        printf("%d\\n", SATURATED);
     }
 }
 """
@@ -110,16 +110,21 @@ int main(void)
 def test_steps_outputs_and_gates_equal_the_oracles(name: str, find_tool: FindTool, tmp_path: Path) -> None:
     model = load(name)
     export(model, tmp_path / "net", "net")
-    program = compile_program(STEPS_PROGRAM, tmp_path / "net", "net", find_tool, tmp_path)
+    saturated = "net_saturated(&scratch)" if name == "valve" else "0"  # it has a layer of relu
+    program = compile_program(
+        f"#define SATURATED {saturated}\n{STEPS_PROGRAM}", tmp_path / "net", "net", find_tool, tmp_path
+    )
     inputs = [x for kind in ("small", "random") for x in random_inputs(kind, 50, model.n_inputs, seed=1)]
     printed = subprocess.run(
         [program], input=" ".join(str(v) for x in inputs for v in x), capture_output=True, text=True, check=True
     ).stdout
     expected = []
-    for step in oracle.run(to_oracle(model), inputs):
+    spec = to_oracle(model)
+    for step in oracle.run(spec, inputs):
+        count = sum(oracle.saturated(gru, n) for gru, n in zip(spec.grus, step.n, strict=True))
         arrays = (step.state.h, step.state.e, step.u, step.r, step.n)
         units = zip(*([v for layer in array for v in layer] for array in arrays), strict=True)
-        expected.append([v for unit in units for v in unit] + list(step.outputs))
+        expected.append([v for unit in units for v in unit] + [*step.outputs, count])
     assert [list(map(int, line.split())) for line in printed.splitlines()] == expected
 
 
@@ -134,17 +139,19 @@ int main(void)
     static int16_t inputs[100];
     int n_steps;
     while (scanf("%d", &n_steps) == 1) {
-        int16_t outputs[NET_OUTPUTS] = {0};
         for (int i = 0; i < n_steps; ++i) {
             int value = 0;
             (void)!scanf("%d", &value);
             inputs[i] = (int16_t)value;
         }
-        printf("%d", net_run(&work, inputs, (uint16_t)n_steps, outputs));
-        for (int i = 0; i < NET_OUTPUTS; ++i) {
-            printf(" %d", outputs[i]);
+        for (int from = 0; from < 2; ++from) {
+            int16_t outputs[NET_OUTPUTS] = {0};
+            printf("%d", net_run(&work, inputs, (uint16_t)n_steps, from ? initial_states : NULL, outputs));
+            for (int i = 0; i < NET_OUTPUTS; ++i) {
+                printf(" %d", outputs[i]);
+            }
+            printf(" %u\\n", (unsigned)work.saturated);
         }
-        printf("\\n");
     }
     return 0;
 }
@@ -159,18 +166,30 @@ def test_runs_equal_the_oracles_up_to_the_longest_sequence(
     model = load("phrase")
     assert (model.n_inputs, model.last_step) == (1, True)
     export(model, tmp_path / "net", "net", max_steps=20)
-    text = f"#define NET_STEPS {most_steps}\n{RUN_PROGRAM}"
+    spec = to_oracle(model)
+    (row,) = random_inputs("random", 1, model.n_units, seed=3)
+    numbers = iter(row)
+    h = tuple(tuple(next(numbers) for _ in range(gru.units)) for gru in spec.grus)
+    start = oracle.State(h, oracle.reset(spec).e)
+    states = f"static const int16_t initial_states[NET_UNITS] = {{{', '.join(map(str, row))}}};\n"
+    text = f'#define NET_STEPS {most_steps}\n#include "net.h"\n{states}{RUN_PROGRAM}'
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     program = compile_program(text, tmp_path / "net", "net", find_tool, tmp_path, *sanitizers)
     sequences = [[x for (x,) in random_inputs("tokens", n, 1, seed=n)] for n in (1, 2, 12, 13, 30, 31)]
     words = [str(v) for sequence in [[], *sequences] for v in (len(sequence), *sequence)]
     printed = subprocess.run([program], input=" ".join(words), capture_output=True, text=True, check=True).stdout
-    refused = [-2, 0, 0, 0]
-    expected = [refused]
-    for sequence in sequences:
-        outputs = oracle.run_sequence(to_oracle(model), [[x] for x in sequence]).outputs
-        expected.append([0, *outputs[0]] if len(sequence) <= most_steps else refused)
-    assert [list(map(int, line.split())) for line in printed.splitlines()] == expected
+    lines = [list(map(int, line.split())) for line in printed.splitlines()]
+    for sequence in [[], *sequences]:
+        for state in (None, start):
+            *found, saturated = lines.pop(0)
+            if not 1 <= len(sequence) <= most_steps:
+                assert found == [-2, 0, 0, 0]
+                continue
+            expected = oracle.run_sequence(spec, [[x] for x in sequence], state)
+            assert found == [0, *expected.outputs[0]]
+            traces = zip(spec.grus, expected.traces, strict=True)
+            assert saturated == sum(oracle.saturated(gru, step.n) for gru, steps in traces for step in steps)
+    assert not lines
 
 
 def test_a_selftest_longer_than_the_longest_sequence_is_refused(

@@ -253,17 +253,17 @@ def constant_layer(candidate: int, sums: tuple[int, ...], f_h: int) -> oracle.Gr
 @pytest.mark.parametrize(
     ("candidate", "f_h", "expected"),
     [
-        (oracle.CANDIDATE_LINEAR, 9, 3),
-        (oracle.CANDIDATE_RELU, 9, 2),
+        (oracle.CANDIDATE_LINEAR, 9, 5),
+        (oracle.CANDIDATE_RELU, 9, 3),
         (oracle.CANDIDATE_HARD_TANH, 15, 0),
         (oracle.CANDIDATE_TANH, 12, 0),
         (oracle.CANDIDATE_SIGMOID, 15, 0),
     ],
 )
 def test_saturated_states_are_counted_without_padding(candidate: int, f_h: int, expected: int) -> None:
-    sums = (32767, 32768, -32768, -32769, 2**20)
+    sums = (32766, 32767, 32768, -32767, -32768, -32769, 2**20)
     layer = constant_layer(candidate, sums, f_h)
-    quiet = oracle.Dense(oracle.LINEAR, 0, oracle.Matrix(((0,) * 5,) * 2, (2**14,) * 2, (1,) * 2, 0), (0, 0))
+    quiet = oracle.Dense(oracle.LINEAR, 0, oracle.Matrix(((0,) * 7,) * 2, (2**14,) * 2, (1,) * 2, 0), (0, 0))
     model = from_oracle(oracle.Model((0, 0), 0, (layer, quiet, constant_layer(candidate, (0,), f_h))))
     result = run(model, [np.zeros((4, 2)), *[np.zeros((1, 2))] * 96])  # more than one chunk
     assert result.saturated_states == (100 * expected, 0)

@@ -64,8 +64,9 @@ def test_candidates_equal_the_oracle(kind: int, data: st.DataObject, a: list[int
     n = np.zeros(len(a), np.int16)
     saturated = kernels.candidates(kind, 15 - f_h, np.array(a), n)
     assert n.tolist() == [oracle.candidate(kind, v, f_h) for v in a]
-    low = -32768 if kind == oracle.CANDIDATE_LINEAR else -(2**31)  # relu cuts what is negative: that is its function
-    assert saturated == (0 if bounded else sum(v > 32767 or v < low for v in a))
+    unweighted = oracle.Matrix(((0,),) * 3, (2**14,) * 3, (1,) * 3, 0)
+    layer = oracle.Gru(oracle.RESET_BEFORE, unweighted, unweighted, (0,) * 3, (), candidate=kind)
+    assert saturated == oracle.saturated(layer, n.tolist())
 
 
 def run_python(program: str, **environment: str) -> str:

@@ -46,7 +46,7 @@ SEQUENCE_PROGRAM = """
 #include "model.h"
 int8_t model_entry(model_work *work, const int16_t *inputs, uint16_t n_steps, int16_t *outputs)
 {
-    return model_run(work, inputs, n_steps, outputs);
+    return model_run(work, inputs, n_steps, NULL, outputs);
 }
 """
 

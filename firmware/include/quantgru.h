@@ -154,6 +154,10 @@ void qg_step_layers(const qg_model *model, const int16_t *x, int16_t *h, uint16_
 /* The head on the last GRU layer's h [R14]; without a head that h itself. Writes out [n_outputs]. */
 void qg_output(const qg_model *model, const int16_t *h, const qg_scratch *scratch, int16_t *out);
 
+/* How many candidates of the last step stood at a limit of their format [R25]; n [n_units] is scratch->gates.n. Where
+ * it is often above 0, the state's format is too small for these inputs. */
+uint16_t qg_saturated(const qg_model *model, const int16_t *n);
+
 /* CRC-32 (IEEE 802.3) of h, residual and out after one step, continued from `crc`, first 0 [R16]. */
 uint32_t qg_step_check(const qg_model *model, const int16_t *h, const uint16_t *residual, const int16_t *out,
                        uint32_t crc);
@@ -171,6 +175,7 @@ typedef struct qg_work {
     qg_scratch scratch;  /* gates: [largest n_units] */
     int16_t *h;          /* [largest n_units]; [2 n_units] for a bidirectional layer that gives one vector */
     uint16_t *residual;  /* [largest n_units] */
+    uint16_t *saturated; /* set by a run: candidates at a limit of their format [R25], up to 65535; NULL: not counted */
     int16_t *rows;       /* [most_steps][row_values]; NULL if row_values is 0: no layer gives more than one vector */
     uint16_t row_values; /* as many as a layer before the head puts out at a step; for a bidirectional layer that reads
                           * rows, also as many as it reads and one direction puts out */
@@ -180,8 +185,10 @@ typedef struct qg_work {
 #define QG_WRONG_STEPS (-2)
 
 /* Reads inputs [n_steps][n_inputs], all in RAM, and writes outputs [n_steps][n_outputs], for a model with last_step
- * outputs [n_outputs] [R24]. Returns 0, or QG_WRONG_STEPS for n_steps of 0 or more than work->most_steps. */
-int8_t qg_run(const qg_model *model, const int16_t *inputs, uint16_t n_steps, const qg_work *work, int16_t *outputs);
+ * outputs [n_outputs] [R24]. The GRU layers begin with the h [n_units] of initial_states, one after the other, or with
+ * their own if it is NULL. Returns 0, or QG_WRONG_STEPS for n_steps of 0 or more than work->most_steps. */
+int8_t qg_run(const qg_model *model, const int16_t *inputs, uint16_t n_steps, const int16_t *initial_states,
+              const qg_work *work, int16_t *outputs);
 
 /* Runs `vector` and compares check values: 0, QG_SELFTEST_FAILED, or QG_WRONG_STEPS. Uses inputs [n_steps][n_inputs]
  * and outputs, as qg_run writes them, as work space. */
@@ -192,6 +199,9 @@ int8_t qg_run_selftest(const qg_model *model, const qg_selftest_vector *vector, 
 
 /* The head, of at least one layer, on x, which the layer before it puts out [R14]. Writes out [n_outputs]. */
 void qg_head(const qg_model *model, const int16_t *x, int16_t *const vectors[2], int16_t *out);
+
+/* How many of n [n_units] stand at a limit of their format [R25]. */
+uint16_t qg_gru_saturated(const qg_gru *gru, const int16_t *n);
 
 /* h and residual of one layer [R13]. */
 void qg_gru_reset(const qg_gru *gru, int16_t *h, uint16_t *residual);

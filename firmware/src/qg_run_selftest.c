@@ -9,7 +9,7 @@ int8_t qg_run_selftest(const qg_model *model, const qg_selftest_vector *vector, 
     for (size_t i = 0; i < (size_t)vector->n_steps * model->n_inputs; ++i) {
         inputs[i] = QG_READ_S16(vector->inputs + i);
     }
-    if (qg_run(model, inputs, vector->n_steps, work, outputs) != 0) {
+    if (qg_run(model, inputs, vector->n_steps, NULL, work, outputs) != 0) {
         return QG_WRONG_STEPS;
     }
     for (uint16_t row = 0; row < n_rows; ++row) {

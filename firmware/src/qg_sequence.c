@@ -8,6 +8,7 @@
 typedef struct run {
     const qg_work *work;
     const qg_embedding *embedding; /* what is read are its tokens; NULL: what is read are the values themselves */
+    const int16_t *initial_states; /* of the layers still to run; NULL: their own */
     const int16_t *x;
     int16_t *y;
     ptrdiff_t x_stride;
@@ -65,17 +66,32 @@ static void run_dense(run *self, const qg_dense *dense)
     go_on_with_what_was_written(self);
 }
 
+static void begin_gru(run *self, const qg_gru *gru, int16_t *h)
+{
+    qg_gru_reset(gru, h, self->work->residual);
+    if (self->initial_states != NULL) {
+        memcpy(h, self->initial_states, gru->n_units * sizeof *h);
+        self->initial_states += gru->n_units;
+    }
+}
+
 static void step_gru(const run *self, const qg_gru *gru, uint16_t t, int16_t *h)
 {
     const qg_work *const work = self->work;
-    gru->step(gru, read_step(self, t), h, work->residual, &work->scratch.gates, work->scratch.product);
+    const qg_gates *const gates = &work->scratch.gates;
+    gru->step(gru, read_step(self, t), h, work->residual, gates, work->scratch.product);
+    if (work->saturated != NULL) {
+        const uint16_t more = qg_gru_saturated(gru, gates->n);
+        const uint16_t room = (uint16_t)(UINT16_MAX - *work->saturated);
+        *work->saturated = (uint16_t)(*work->saturated + (more < room ? more : room));
+    }
 }
 
 /* Writes h of each step, `beside` values behind the begin of its row. */
-static void write_states(const run *self, const qg_gru *gru, uint16_t beside)
+static void write_states(run *self, const qg_gru *gru, uint16_t beside)
 {
     int16_t *const h = self->work->h;
-    qg_gru_reset(gru, h, self->work->residual);
+    begin_gru(self, gru, h);
     for (uint16_t t = 0; t < self->n_steps; ++t) {
         step_gru(self, gru, t, h);
         memcpy(written_step(self, t) + beside, h, gru->n_units * sizeof *h);
@@ -104,7 +120,7 @@ static void run_directions(run *self, const qg_bidirectional *layer, const qg_gr
     /* The backward direction has yet to read what the forward one reads: within a row, they stand side by side. */
     const uint16_t beside = reads_rows(self) ? forward->input.n_columns : 0;
     write_states(self, forward, beside);
-    qg_gru_reset(backward, h, self->work->residual);
+    begin_gru(self, backward, h);
     for (uint16_t t = self->n_steps; t-- != 0;) {
         int16_t *const y = written_step(self, t);
         step_gru(self, backward, t, h);
@@ -114,9 +130,9 @@ static void run_directions(run *self, const qg_bidirectional *layer, const qg_gr
 }
 
 /* The state of a layer after all steps. */
-static void run_to_end(const run *self, const qg_gru *gru, int16_t *h)
+static void run_to_end(run *self, const qg_gru *gru, int16_t *h)
 {
-    qg_gru_reset(gru, h, self->work->residual);
+    begin_gru(self, gru, h);
     for (uint16_t t = 0; t < self->n_steps; ++t) {
         step_gru(self, gru, t, h);
     }
@@ -165,12 +181,24 @@ static void run_body(run *self, const qg_model *model)
     }
 }
 
-int8_t qg_run(const qg_model *model, const int16_t *inputs, uint16_t n_steps, const qg_work *work, int16_t *outputs)
+int8_t qg_run(const qg_model *model, const int16_t *inputs, uint16_t n_steps, const int16_t *initial_states,
+              const qg_work *work, int16_t *outputs)
 {
-    run self = {work, NULL, inputs, work->rows, (ptrdiff_t)model->n_inputs, (ptrdiff_t)work->row_values, n_steps};
+    run self;
     if (n_steps == 0 || n_steps > work->most_steps) {
         return QG_WRONG_STEPS;
     }
+    if (work->saturated != NULL) {
+        *work->saturated = 0;
+    }
+    self.work = work;
+    self.embedding = NULL;
+    self.initial_states = initial_states;
+    self.x = inputs;
+    self.y = work->rows;
+    self.x_stride = (ptrdiff_t)model->n_inputs;
+    self.y_stride = (ptrdiff_t)work->row_values;
+    self.n_steps = n_steps;
     run_body(&self, model);
     for (uint16_t t = model->last_step ? (uint16_t)(self.n_steps - 1) : 0; t < self.n_steps; ++t) {
         if (model->n_head == 0) {

@@ -107,6 +107,7 @@ def _template_values(model: IntModel, name: str) -> dict[str, Any]:
         "state_bytes": known.state_bytes,
         "scratch_bytes": known.scratch_bytes,
         "work": work_shape(model),
+        "saturating": model.saturating,
         "selftest_inputs": model.selftest.inputs.ravel().tolist(),
         "selftest_check": model.selftest.check,
         "selftest_steps": model.selftest.inputs.shape[0],

@@ -75,12 +75,15 @@ def cost(model: IntModel) -> Cost:
     if model.embedding is not None:
         constants += model.embedding.codes.nbytes
     scratch = 6 * work.units + 2 * (work.product_units + work.vectors * work.vector_width)
+    if not model.streaming:
+        counter = 2 if model.saturating else 0
+        scratch += 2 * (work.state_units + work.units) + counter
     head_macs = sum(dense.matrix.codes.size for dense in model.head)
     body_macs = sum(dense.matrix.codes.size for dense in model.dense) - head_macs
     return Cost(
         constants,
         4 * model.n_units if model.streaming else 0,
-        scratch if model.streaming else scratch + 2 * (work.state_units + work.units),
+        scratch,
         body_macs + sum(gru.input.codes.size + gru.recurrent.codes.size for gru in model.grus),
         head_macs,
         2 * work.row_values,

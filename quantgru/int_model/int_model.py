@@ -180,6 +180,11 @@ class IntModel:
         return self.streaming and self.from_the_end
 
     @property
+    def saturating(self) -> bool:
+        """Whether a candidate can be larger than the state's format holds [R25]."""
+        return not all(gru.bounded for gru in self.grus)
+
+    @property
     def n_inputs(self) -> int:
         return next(layer.n_inputs for layer in self.layers if not isinstance(layer, IntReverse))
 

@@ -47,7 +47,7 @@ class SimulationResult:
                        in the order in which the layer read them: of a backward one, from the end
     clipped_inputs     values of each input feature that were out of range and saturated [inputs]
     saturated_outputs  saturated values of each dense layer
-    saturated_states   candidates of each GRU layer that saturated at the limits of its state's format
+    saturated_states   candidates of each GRU layer that stand at a limit of its state's format [R25]
     final_states       of each GRU layer after its last step: as `initial_states` of another run, they go on from there
     trace              every gate, if asked for
     """

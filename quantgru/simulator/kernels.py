@@ -156,7 +156,7 @@ def update_state(h, residual, u, n):  # type: ignore[no-untyped-def]
 
 @_jit
 def candidates(kind, shift, a, n):  # type: ignore[no-untyped-def]
-    """n of all units for their sums a, which may be overwritten; returns how many saturated [R19]."""
+    """n of all units for their sums a; returns how many saturated [R19, R25]."""
     units, saturated = n.shape[0], 0
     if kind == _TANH:
         for i in range(units):
@@ -166,14 +166,12 @@ def candidates(kind, shift, a, n):  # type: ignore[no-untyped-def]
             n[i] = min(sigmoid(a[i]), 32767)
     else:
         for i in range(units):
-            if kind == _RELU:
-                a[i] = max(a[i], np.int64(0))
-            n[i] = saturate16(a[i])
-            saturated += n[i] != a[i]
+            n[i] = saturate16(max(a[i], np.int64(0)) if kind == _RELU else a[i])
+            saturated += kind != _HARD_TANH and (n[i] == 32767 or n[i] == -32768)
     if shift > 0:
         for i in range(units):
             n[i] = round_shift(np.int64(n[i]), shift)
-    return saturated if kind != _HARD_TANH else 0  # its limits are the function
+    return saturated
 
 
 @_jit

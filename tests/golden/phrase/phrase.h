@@ -6,7 +6,7 @@
  *
  *     static phrase_work work;
  *
- *     error = phrase_run(&work, inputs, n_steps, outputs);
+ *     error = phrase_run(&work, inputs, n_steps, NULL, outputs);
  *
  * It needs whole sequences: inputs is [n_steps][PHRASE_INPUTS], all of it in RAM; outputs is [PHRASE_OUTPUTS], of
  * the last step. A run can fail only for n_steps of 0, or above PHRASE_STEPS.
@@ -53,7 +53,7 @@ extern "C" {
 /* The model as data, for programs that work on any. */
 extern const qg_model phrase_descriptor;
 
-/* Work space, 138 bytes and 16 a step: 330 in all for 12 steps.
+/* Work space, 140 bytes and 16 a step: 332 in all for 12 steps.
  * Nothing in it need survive between runs. */
 typedef struct phrase_work {
     uint16_t u[9]; /* u16f15, 1 - z; gates and state are those of the layer that ran last */
@@ -61,6 +61,7 @@ typedef struct phrase_work {
     int16_t n[9];
     int16_t h[18];
     uint16_t residual[9];
+    uint16_t saturated; /* candidates of the last run at a limit of their format, up to 65535: calibration chose it */
     int16_t product[9];
     int16_t vectors[1][6];
     int16_t rows[PHRASE_STEPS][8];
@@ -77,6 +78,7 @@ static inline qg_work phrase_work_arrays(phrase_work *work)
         },
         work->h,
         work->residual,
+        &work->saturated,
         work->rows[0],
         8,
         PHRASE_STEPS,
@@ -84,11 +86,16 @@ static inline qg_work phrase_work_arrays(phrase_work *work)
     return arrays;
 }
 
-/* Computes all outputs of a sequence: 0, or QG_WRONG_STEPS. */
-static inline int8_t phrase_run(phrase_work *work, const int16_t *inputs, uint16_t n_steps, int16_t *outputs)
+/* Computes all outputs of a sequence: 0, or QG_WRONG_STEPS.
+ *
+ * `initial_states` [PHRASE_UNITS]: h of all GRU layers before their first step, of a bidirectional layer forward, then
+ * backward: 8 of s16f15, then 5 of s16f14, then 18 of s16f15. NULL: those that belong to the model, which are zeros
+ * unless it says more. */
+static inline int8_t phrase_run(phrase_work *work, const int16_t *inputs, uint16_t n_steps,
+                               const int16_t *initial_states, int16_t *outputs)
 {
     const qg_work arrays = phrase_work_arrays(work);
-    return qg_run(&phrase_descriptor, inputs, n_steps, &arrays, outputs);
+    return qg_run(&phrase_descriptor, inputs, n_steps, initial_states, &arrays, outputs);
 }
 
 int8_t phrase_selftest_arrays(const qg_work *arrays);

@@ -28,7 +28,7 @@ int main(void)
             inputs[step][i] = phrase_input_from_float(i, read_sensor(step, i));
         }
     }
-    if (phrase_run(&work, inputs[0], STEPS, outputs[0]) != 0) {
+    if (phrase_run(&work, inputs[0], STEPS, NULL, outputs[0]) != 0) {
         return 1; /* the sequence is longer than PHRASE_STEPS */
     }
     result = outputs[0][0];

@@ -358,6 +358,11 @@ void valve_output(const valve_state *state, valve_scratch *scratch, int16_t outp
     qg_head(&valve_descriptor, x, vectors, outputs);
 }
 
+uint16_t valve_saturated(const valve_scratch *scratch)
+{
+    return qg_saturated(&valve_descriptor, scratch->n);
+}
+
 int16_t valve_input_from_counts(uint16_t feature, int32_t counts)
 {
     return qg_input_from_counts(counts, QG_READ_S8(valve_input_fraction_bits + feature));

@@ -69,6 +69,10 @@ void valve_reset(valve_state *state);
 void valve_step(valve_state *state, valve_scratch *scratch, const int16_t inputs[VALVE_INPUTS]);
 void valve_output(const valve_state *state, valve_scratch *scratch, int16_t outputs[VALVE_OUTPUTS]);
 
+/* How many candidates of the last step stood at a limit of their format, which calibration chose. Where it is often
+ * above 0, the model sees larger inputs than calibration did. */
+uint16_t valve_saturated(const valve_scratch *scratch);
+
 /* Runs a few stored steps and compares their check value: 0, or QG_SELFTEST_FAILED. Leaves the state reset. */
 int8_t valve_selftest(valve_state *state, valve_scratch *scratch);
 

@@ -1,0 +1,26 @@
+/* How often the format of a state was too small. Linked only if it is called [R25]. */
+#include "quantgru.h"
+
+enum { RELU = 1, LINEAR = 2 }; /* candidates, as in the digest [R17]; the others have limits of their own */
+
+uint16_t qg_gru_saturated(const qg_gru *gru, const int16_t *n)
+{
+    uint16_t saturated = 0;
+    if (gru->candidate_kind == RELU || gru->candidate_kind == LINEAR) {
+        for (uint16_t i = 0; i < gru->n_units; ++i) {
+            saturated = (uint16_t)(saturated + (n[i] == INT16_MAX || n[i] == INT16_MIN));
+        }
+    }
+    return saturated;
+}
+
+uint16_t qg_saturated(const qg_model *model, const int16_t *n)
+{
+    const qg_gru *const end = model->grus + model->n_grus;
+    uint16_t saturated = 0;
+    for (const qg_gru *gru = model->grus; gru != end; ++gru) {
+        saturated = (uint16_t)(saturated + qg_gru_saturated(gru, n));
+        n += gru->n_units;
+    }
+    return saturated;
+}
