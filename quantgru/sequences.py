@@ -215,7 +215,8 @@ def load_npz(path: str | Path, what: str = "input") -> tuple[Sequences, npt.NDAr
     if x.ndim == 2 and x.shape[1] > 1 and arrays["x"].dtype.kind in "iu":
         x = x[..., None]  # token numbers
     if x.ndim != 3:
-        raise DataError(f"{what} {path}, array 'x': shape {x.shape}, expected [sequences, steps, features]")
+        hint = "; token numbers are integers" if x.ndim == 2 else ""
+        raise DataError(f"{what} {path}, array 'x': shape {x.shape}, expected [sequences, steps, features]{hint}")
     lengths = np.full(x.shape[0], x.shape[1], dtype=np.int64)
     if "lengths" in arrays:
         lengths = _integers(arrays["lengths"], x.shape[0], f"{what} {path}, array 'lengths'")

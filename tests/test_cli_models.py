@@ -76,3 +76,20 @@ def test_a_model_that_needs_whole_sequences(here: Path) -> None:
     assert_refused(quantgru("hil", "both.qgru", "--input", "x.npz", "--board", "host"), "need the whole sequence")
     with pytest.raises(qg.ModelError, match="both"):
         qg.Stream(qg.IntModel.load("both.qgru"))
+
+
+def test_a_model_of_tokens(here: Path) -> None:
+    """Token numbers are integers [sequences, steps]; what a table of real inputs says has no meaning for them."""
+    rng = np.random.default_rng(0)
+    weights = {"weight_ih": rng.normal(size=(9, 2)), "weight_hh": rng.normal(size=(9, 3))}
+    gru = qg.from_arrays("pytorch", **weights).layers[0]
+    model = qg.FloatModel((qg.Embedding("words", rng.normal(size=(12, 2))), gru), last_step=True)
+    model.save("words.qgf")
+    np.savez("tokens.npz", x=rng.integers(1, 9, (20, 7)))
+    done(quantgru("quantize", "words.qgf", "--calibration", "tokens.npz", "-o", "words.qgru"))
+    inspected = done(quantgru("inspect", "words.qgru"))
+    assert "Tokens 0 ... 11, seen 1 ... 8; calibrated on 20 sequences of 140 steps together" in inspected
+    assert "clips" not in inspected
+    np.savez("floats.npz", x=rng.normal(size=(20, 7)))
+    says = "shape (20, 7), expected [sequences, steps, features]; token numbers are integers"
+    assert_refused(quantgru("simulate", "words.qgru", "--input", "floats.npz", "-o", "y.npz"), says)

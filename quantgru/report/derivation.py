@@ -202,11 +202,9 @@ class _UnitStep:
     def _terms(self, name: str, terms: Iterable[tuple[float, float, int, int]], scale: float) -> None:
         for i, (weight, value, code, raw) in enumerate(terms):
             formula, raw_formula = f"{weight:.7g} * {value:.7g}", f"{code} * {raw}"
-            product = int(code * raw)
+            real, product = float(weight * value) + 0.0, int(code * raw)  # without a sign of zero
             means = float(product * scale)
-            self._lines.append(
-                Line(f"{name}[{i}]", formula, float(weight * value), raw_formula, product, "", means, is_term=True)
-            )
+            self._lines.append(Line(f"{name}[{i}]", formula, real, raw_formula, product, "", means, is_term=True))
 
     def _new_state(self, z: float, n: float) -> None:
         t, unit, numbers = self._t, self._unit, self._numbers

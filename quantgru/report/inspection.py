@@ -87,7 +87,7 @@ def _entries(layer: IntLayer) -> list[dict[str, Any]]:
             ]
         case IntEmbedding():
             entry = _plain(layer, f"embedding of {layer.n_tokens} tokens", Format(16, EMBEDDING_BITS))
-            return [entry | {"weight_bits": [8]}]
+            return [entry | {"weight_bits": [8], "tokens": layer.n_tokens}]
         case IntReverse():
             return [{"name": layer.name, "kind": "steps from the last to the first"}]
 
@@ -179,27 +179,36 @@ def _layer_table(facts: dict[str, Any]) -> RenderableType:
 def _calibration(facts: dict[str, Any]) -> list[RenderableType]:
     """What the quantizer noted. No digest covers notes: in a file they may be anything."""
     try:
-        return [*_input_table(facts), *_warnings(facts["notes"])]
+        return [*_inputs(facts), *_sentences(facts["notes"])]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return ["warning: the notes on the calibration are damaged; the numbers of the model are not"]
 
 
-def _input_table(facts: dict[str, Any]) -> list[RenderableType]:
+def _inputs(facts: dict[str, Any]) -> list[RenderableType]:
     inputs = facts["notes"].get("inputs", [])
     if not inputs:
         return []
     seen = facts["notes"]["calibration"]
+    data = f"{seen['sequences']:,} sequences of {seen['steps']:,} steps together"
+    if "tokens" in facts["layers"][0]:
+        known, (entry,) = facts["layers"][0]["tokens"], inputs
+        return [f"Tokens 0 ... {known - 1}, seen {entry['min']:.0f} ... {entry['max']:.0f}; calibrated on {data}"]
+    return [_input_table(facts, f"Inputs, calibrated on {data}")]
+
+
+def _input_table(facts: dict[str, Any], title: str) -> RenderableType:
+    inputs = facts["notes"]["inputs"]
     table = Table(
         "input", "unit", "fraction bits", "seen from", "to", "rms", "clips below", "above",
-        title=f"Inputs, calibrated on {seen['sequences']:,} sequences of {seen['steps']:,} steps together",
-        title_justify="left",
+        title=title, title_justify="left",
     )  # fmt: skip
     units = facts["input_units"] or [""] * len(inputs)
     for i, entry in enumerate(inputs):
         values = (entry[key] for key in ("min", "max", "rms", "clips_below", "clips_above"))
         table.add_row(str(i), units[i], str(facts["input_fraction_bits"][i]), *(f"{value:.4g}" for value in values))
-    return [table]
+    return table
 
 
-def _warnings(notes: dict[str, Any]) -> list[RenderableType]:
-    return [f"warning: {text}" for text in notes.get("warnings", [])]
+def _sentences(notes: dict[str, Any]) -> list[RenderableType]:
+    of_import = [f"note: {text}" for text in notes.get("import", [])]
+    return [*of_import, *(f"warning: {text}" for text in notes.get("warnings", []))]
