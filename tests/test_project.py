@@ -37,8 +37,11 @@ def code_blocks(text: str, language: str = "") -> list[str]:
 
 def code(text: str) -> str:
     """All code of a Markdown text, in blocks and in lines."""
-    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
-    return "\n".join([*code_blocks(text), *inline])
+    return "\n".join([*code_blocks(text), *inline_code(text)])
+
+
+def inline_code(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
 def tracked_files() -> list[Path]:
@@ -109,6 +112,18 @@ def test_commands_of_the_readme_exist() -> None:
     commands = run_python(run_help).split("Commands:")[1]
     existing = set(re.findall(r"^ +([a-z]+)(?: {2,}\S|$)", commands, re.MULTILINE))
     assert named <= existing
+
+
+@pytest.mark.parametrize(
+    "page", [README, *(ROOT / "docs").glob("*.md"), *(ROOT / "firmware").glob("*.md")], ids=lambda page: page.name
+)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    of_project = r"\b(?:quantgru|firmware|tests|tools|docs)/[\w/.*-]*\w"
+    missing = [name for name in re.findall(of_project, "\n".join(inline_code(text))) if not any(ROOT.glob(name))]
+    links = re.findall(r"\]\(([\w/.-]+)\)", text)
+    missing += [link for link in links if not (page.parent / link).exists()]
+    assert missing == []
 
 
 def test_python_of_the_readme_compiles() -> None:
