@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,23 @@ def assert_refused(result: Result, *says: str) -> None:
     assert "equal" not in result.out and "wrote" not in result.out
     for text in says:
         assert text in result.err
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """All files and folders, so that two looks can be compared."""
+    return {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+
+
+def hil(*options: str) -> Result:
+    """Runs it where an earlier run has left its verdict: that must not stay behind."""
+    old_verdict = '{"equal": true}'
+    Path("r.json").write_text(old_verdict)
+    result = quantgru("hil", "m.qgru", "--input", "x.npz", "--json", "r.json", *options)
+    left = Path("r.json").read_text()
+    if result.err.startswith("quantgru: "):
+        assert json.loads(left) == {"equal": False, "error": result.err.removeprefix("quantgru: ").rstrip("\n")}
+    elif "Traceback" in result.err:
+        assert json.loads(left) == {"equal": False, "error": "the run did not finish"}
+    else:  # nothing was run
+        assert "Usage:" in result.err and left == old_verdict
+    return result

@@ -1,0 +1,100 @@
+"""`quantgru hil` on boards and ports that are missing, silent, noisy, or that break in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import socket
+import threading
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import assert_refused, finish, hil, quantgru, start
+from hil_boards import board_or_skip, build_model
+
+import quantgru as qg
+from quantgru.hil.boards import launch
+
+
+def test_neither_board_nor_port_and_both(here: Path) -> None:
+    for options in ([], ["--board", "host", "--port", "/dev/ttyACM0"]):
+        result = hil(*options)
+        assert result.code == 2 and "give either --board NAME or --port URL" in result.err
+
+
+def test_a_board_that_is_not_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_refused(hil("--board", "esp99"), "board 'esp99': unknown, there are host, ", "`quantgru boards`")
+    assert_refused(quantgru("demo", "--board", "esp99"), "board 'esp99': unknown")
+    monkeypatch.setenv("PATH", str(here))
+    says = "gcc, size not found on this machine; install it: apt-get install --no-install-recommends gcc"
+    assert_refused(hil("--board", "host"), says)
+    assert_refused(quantgru("demo"), says)
+
+
+@pytest.mark.parametrize("port", ["/dev/ttyNONE", "", "socket://127.0.0.1:1", "bogus://x", "/etc/passwd", "x.npz"])
+def test_a_port_that_is_not_there(port: str, here: Path) -> None:
+    assert_refused(hil("--port", port), f"port {port}: cannot be opened", "check that the board is connected")
+
+
+@contextlib.contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """A port behind which somebody answers each request with the same bytes."""
+    board, port = pty.openpty()
+    tty.setraw(port)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(board, 4096):
+                os.write(board, answer)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield os.ttyname(port)
+    finally:
+        os.close(port)  # which ends serve() with an error
+        os.close(board)
+
+
+def test_ports_where_nobody_answers(here: Path) -> None:
+    with answering(b"") as silent, answering(b"\x00READY\r\n\xff") as noisy:
+        ports = {silent: "the board is silent", noisy: "bytes came in, but no answer"}
+        processes = {port: start("hil", "m.qgru", "--input", "x.npz", "--port", port) for port in ports}
+        for port, says in ports.items():
+            assert_refused(finish(processes[port]), port, says, "check")
+
+
+@contextlib.contextmanager
+def relay(port: str, n_bytes: int) -> Iterator[str]:
+    """A port that leads to `port`, and is closed as soon as `n_bytes` have come back from there."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            board, left = os.open(port, os.O_RDWR | os.O_NOCTTY), n_bytes
+            tty.setraw(board)
+            with connection, contextlib.suppress(OSError):
+                threading.Thread(target=forward, args=(connection, board), daemon=True).start()
+                while left > 0:
+                    data = os.read(board, min(left, 4096))
+                    connection.sendall(data)
+                    left -= len(data)
+                connection.shutdown(socket.SHUT_RDWR)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"socket://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def forward(connection: socket.socket, board: int) -> None:
+    with contextlib.suppress(OSError):
+        while data := connection.recv(4096):
+            os.write(board, data)
+
+
+@pytest.mark.parametrize("n_bytes", [10, 150, 400])
+def test_a_line_that_breaks_in_the_middle(n_bytes: int, here: Path) -> None:
+    board = board_or_skip("host")
+    with launch(board, build_model(qg.IntModel.load("m.qgru"))) as port, relay(port, n_bytes) as url:
+        assert_refused(hil("--port", url), url, "connection lost", "run again")
