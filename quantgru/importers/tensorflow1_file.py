@@ -7,7 +7,7 @@ the bytes that are there before an array is made. What the nodes mean is not kno
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import ConfigError, ModelError
+from quantgru.importers.tensorflow1_errors import short
 from quantgru.importers.verify import first_line
 
 FILE_LIMIT: Final = 64 << 20  # bytes: 16 million weights. Parsed, empty nodes take sixteen times their bytes
@@ -38,7 +39,8 @@ _DATA_TYPES: Final[dict[int, tuple[str, str]]] = {
     19: ("<f2", "half_val"),
 }
 _DATA_TYPE_NAMES: Final = {7: "string", 8: "complex64", 14: "bfloat16", 18: "complex128", 20: "resource"}
-FLOATS: Final = (1, 2, 19)
+HALF: Final = 19
+FLOATS: Final = (1, 2, HALF)
 INTEGERS: Final = (3, 9)
 
 
@@ -77,10 +79,10 @@ def read_nodes(path: Path, where: str) -> dict[str, Node]:
     """The nodes of a file by name, each input one of them. Raises ModelError, ConfigError if protobuf is missing."""
     size = path.stat().st_size
     if size > FILE_LIMIT:
-        raise ModelError(f"{where}: {size} bytes, allowed are {FILE_LIMIT}; {_DAMAGED}")
+        raise ModelError(f"{where}: {size} bytes, allowed are {FILE_LIMIT}")
     data = path.read_bytes()
-    if not data or data[:1] != b"\n":  # the first field of a binary GraphDef is a node
-        raise ModelError(f"{where}: {_other_file(data)}; {_DAMAGED}")
+    if not data.startswith(b"\n"):  # the first field of a binary GraphDef is a node
+        raise ModelError(f"{where}: {_other_file(data)}")
     graph = parse("GraphDef", data, where)
     if not 0 < len(graph.node) <= NODE_LIMIT:
         raise ModelError(f"{where}: {len(graph.node)} nodes, allowed are 1 ... {NODE_LIMIT}; {_DAMAGED}")
@@ -115,17 +117,6 @@ def parse(message: str, data: bytes, where: str) -> Any:
         raise ModelError(f"{where}: no {message} of TensorFlow ({first_line(error)}); {_DAMAGED}") from None
 
 
-def short(text: str) -> str:
-    """A name out of a file, fit for a message of one line."""
-    return repr(text if len(text) <= 80 else f"{text[:40]}...{text[-37:]}")
-
-
-def listed(names: Iterable[str], at_most: int = 8) -> str:
-    names = list(names)
-    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
-    return ", ".join(map(short, names[:at_most])) + more
-
-
 def _node(message: Any, where: str) -> Node:
     if len(message.input) > INPUT_LIMIT:
         raise ModelError(f"{where}: node {short(message.name)} has {len(message.input)} inputs; {_DAMAGED}")
@@ -149,17 +140,27 @@ def _input(text: str) -> tuple[str, int]:
     return text, 0
 
 
+# What files begin with that come with the suffix of a graph, and what to do.
+_OTHER_FILES: Final[dict[bytes, str]] = {
+    rb"\x08\x01": "a SavedModel, whose variables are in other files; of TensorFlow 1: freeze_graph "
+    "--input_saved_model_dir FOLDER --output_node_names NAME --output_graph model.pb; of Keras: save it as .keras",
+    rb"\x08": "an ONNX model by its first bytes; give it the suffix .onnx",
+    rb"\x89HDF": "an HDF5 file; give it the suffix .h5",
+    rb"PK\x03\x04": "a zip archive; give it the suffix that it was saved with: .keras, .pt or .npz",
+    rb".{4}TFL3": "a TensorFlow Lite model; give the model that it was made from",
+    rb"\s*(node|versions|library|#)": "a graph as text; write it in binary: "
+    "tf.io.write_graph(graph, folder, name, as_text=False)",
+}
+
+
 def _other_file(data: bytes) -> str:
     """What a file is that does not begin with a node."""
     if not data:
-        return "the file is empty"
-    if data[:32].lstrip()[:4] == b"node" or data.lstrip()[:5] == b"versi":
-        return "a graph as text (.pbtxt), expected the binary form: tf.io.write_graph(..., as_text=False)"
-    if data[:1] == b"\x08":  # SavedModel.saved_model_schema_version
-        return (
-            "a SavedModel with variables outside of the file, expected a frozen graph (convert_variables_to_constants)"
-        )
-    return "does not begin with a node of a graph"
+        return "the file is empty; expected a frozen graph (GraphDef) of TensorFlow 1"
+    for beginning, message in _OTHER_FILES.items():
+        if re.match(beginning, data, re.DOTALL):
+            return message
+    return f"does not begin with a node of a graph; {_DAMAGED}"
 
 
 def _shape(message: bytes, where: str) -> tuple[int, ...] | None:

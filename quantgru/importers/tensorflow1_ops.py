@@ -13,9 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from quantgru.errors import ModelError
-from quantgru.importers.chain import refuse
-from quantgru.importers.tensorflow1_file import FLOATS, Node
-from quantgru.importers.tensorflow1_functions import (
+from quantgru.importers.tensorflow1_arrays import (
     BINARY,
     FUNCTIONS,
     IDENTITIES,
@@ -23,8 +21,11 @@ from quantgru.importers.tensorflow1_functions import (
     SHAPES,
     want_features_last,
 )
+from quantgru.importers.tensorflow1_errors import refused, short
+from quantgru.importers.tensorflow1_file import FLOATS, Node
 from quantgru.importers.tensorflow1_trace import Trace, Traced
 
+LARGEST_RANDOM: Final = 1 - 2.0**-24  # in a trace; in the proof all random numbers are 0: what depends on them shows
 TRACED_COST: Final = 4  # ids are kept in tensors and as operands of vectors
 
 ACTIVATIONS: Final = {
@@ -42,12 +43,25 @@ class Elements:
 
     values: tuple[Any, ...]
 
+    def read(self, index: int) -> Any:
+        """An element; zeros where nothing was written, as after the last step of the longest sequence."""
+        if self.values[index] is not None:
+            return self.values[index]
+        written = next((value for value in self.values if value is not None), None)
+        if written is None:
+            raise ValueError("reads an array in which nothing was written")
+        return np.broadcast_to(0.0, _shape(written))
+
 
 class Operations:
-    """Applies the operation of a node to values; `trace` collects what becomes of ids."""
+    """Applies the operation of a node to values; `trace` collects what becomes of ids.
 
-    def __init__(self, trace: Trace) -> None:
+    All random numbers of 0 ... 1 are `random`: dropout that is switched off gives the same with any.
+    """
+
+    def __init__(self, trace: Trace, random: float) -> None:
         self._trace = trace
+        self._random = random
 
     def cost(self, node: Node, values: list[Any]) -> int:
         """No less than the count of numbers that `apply` makes, before it makes them. Raises what numpy raises."""
@@ -68,8 +82,10 @@ class Operations:
             return self._elements(node, values)
         if node.op in SHAPES:
             return (np.asarray(SHAPES[node.op](_shape(values[0])), dtype=np.int64),)
+        if node.op == "RandomUniform":
+            return (np.full(values[0].tolist(), self._random),)
         if node.op in ("Select", "SelectV2"):
-            return (_selected(node, *values),)
+            return (self._selected(node, *values),)
         if any(isinstance(value, Traced) for value in values):
             return (self._traced(node, values),)
         if node.op in FUNCTIONS:
@@ -101,10 +117,12 @@ class Operations:
                 return made("sum", node.name, a, b)
             case ("Sub", [a, b]):
                 return made("difference", node.name, a, b)
+            case (
+                ("Mul", [a, np.ndarray() as b]) | ("Mul", [np.ndarray() as b, a]) | ("RealDiv", [a, np.ndarray() as b])
+            ):
+                return self._scaled(node, a, b)
             case ("Mul", [a, b]):
                 return made("product", node.name, a, b)
-            case ("RealDiv", [a, np.ndarray() as b]):
-                return made("product", node.name, a, 1 / b)
             case ("Neg", [a]):
                 return made("product", node.name, a, -np.ones(()))
             case ("Cast", [a]) if node.attribute("DstT", "type", 0) in FLOATS:
@@ -116,6 +134,12 @@ class Operations:
             case (op, [a]) if op in ACTIVATIONS:
                 return made(ACTIVATIONS[op], node.name, a)
         raise _unknown(node)
+
+    def _scaled(self, node: Node, a: Traced, b: Any) -> Traced:
+        """Factors of 1, as of masks and of dropout that is off, leave no mark."""
+        if (b == 1).all():
+            return Traced(np.broadcast_to(a.ids, np.broadcast_shapes(a.ids.shape, b.shape)))
+        return self._trace.elementwise("product", node.name, a, 1 / b if node.op == "RealDiv" else b)
 
     def _multiplied(self, node: Node, a: Traced, b: Any) -> Traced:
         matrix = b.T if node.attribute("transpose_b", "b", False) else b
@@ -157,10 +181,10 @@ class Operations:
                 return None, Elements((None,) * int(size.item()))
             case "TensorArraySizeV3", [_, Elements(found)]:
                 return (np.asarray(len(found)),)
-            case "TensorArrayReadV3", [_, np.ndarray() as index, Elements(found)]:
-                return (_element(node, found, int(index.item())),)
-            case "TensorArrayGatherV3", [_, np.ndarray() as indices, Elements(found)]:
-                return (self._stacked([_element(node, found, index) for index in indices.tolist()]),)
+            case "TensorArrayReadV3", [_, np.ndarray() as index, Elements() as found]:
+                return (found.read(int(index.item())),)
+            case "TensorArrayGatherV3", [_, np.ndarray() as indices, Elements() as found]:
+                return (self._stacked([found.read(index) for index in indices.tolist()]),)
             case "TensorArrayWriteV3", [_, np.ndarray() as index, value, Elements(found)]:
                 return (_written(found, [int(index.item())], [value]),)
             case "TensorArrayScatterV3", [_, np.ndarray() as indices, Traced(ids), Elements(found)]:
@@ -168,6 +192,20 @@ class Operations:
             case "TensorArrayScatterV3", [_, np.ndarray() as indices, np.ndarray() as value, Elements(found)]:
                 return (_written(found, indices.tolist(), list(value)),)
         raise _unknown(node)
+
+    def _selected(self, node: Node, condition: Any, first: Any, second: Any) -> Any:
+        """As dynamic_rnn does it with the lengths of sequences, which all have all steps in a trace."""
+        if not isinstance(condition, np.ndarray):
+            raise refused(node, "chooses by the values of the input", "make it without masks and conditions")
+        if isinstance(first, Elements) or isinstance(second, Elements):
+            raise _unknown(node)
+        if node.op == "Select" and condition.ndim == 1:  # by rows
+            condition = condition.reshape(-1, *[1] * (len(_shape(first)) - 1))
+        traced = isinstance(first, Traced) or isinstance(second, Traced)
+        if traced:
+            first, second = self._trace.ids(first), self._trace.ids(second)
+        chosen = np.where(condition, first, second)
+        return Traced(chosen) if traced else chosen
 
     def _stacked(self, parts: list[Any]) -> Any:
         if any(isinstance(part, Traced) for part in parts):
@@ -178,7 +216,11 @@ class Operations:
 def _numbers_made(node: Node, values: list[Any], shapes: list[tuple[int, ...]]) -> int:
     sizes = [_size(shape) for shape in shapes]
     match node.op, values:
-        case ("Fill", [np.ndarray() as shape, _]) | ("BroadcastTo", [_, np.ndarray() as shape]):
+        case (
+            ("Fill", [np.ndarray() as shape, _])
+            | ("BroadcastTo", [_, np.ndarray() as shape])
+            | ("RandomUniform", [np.ndarray() as shape])
+        ):
             return _size(shape.tolist())
         case ("Tile", [_, np.ndarray() as repeats]):
             return sizes[0] * _size(repeats.tolist())
@@ -199,22 +241,11 @@ def _numbers_made(node: Node, values: list[Any], shapes: list[tuple[int, ...]]) 
             return sizes[1] * max(_size(_shape(value)) for value in found)
         case ("Split", _):
             return sum(sizes) + int(node.attribute("num_split", "i", 1))
+        case ("SelectV2", [_, _, _]):
+            return _size(np.broadcast_shapes(*shapes))
         case (op, [_, _]) if op in BINARY:
             return _size(np.broadcast_shapes(*shapes))
     return sum(sizes)
-
-
-def _selected(node: Node, condition: Any, first: Any, second: Any) -> Any:
-    """As dynamic_rnn does it with the lengths of sequences: here all have all steps."""
-    if not isinstance(condition, np.ndarray) or not condition.size or (condition != condition.flat[0]).any():
-        raise refuse(str(node), "chooses by the values of the input, or otherwise for each sequence")
-    return first if condition.flat[0] else second
-
-
-def _element(node: Node, found: tuple[Any, ...], index: int) -> Any:
-    if found[index] is None:
-        raise refuse(str(node), f"reads element {index} of an array, which was not written")
-    return found[index]
 
 
 def _written(found: tuple[Any, ...], indices: list[int], parts: list[Any]) -> Elements:
@@ -240,8 +271,14 @@ def _size(shape: Any) -> int:
 
 def _want_arrays(node: Node, values: list[Any]) -> None:
     if any(not isinstance(value, np.ndarray) for value in values):
-        raise refuse(str(node), "where it reads or writes depends on the values of the input")
+        raise refused(node, "where it reads or writes depends on the values of the input", "use fixed places")
 
 
 def _unknown(node: Node) -> ModelError:
-    return refuse(str(node), "this operation is not supported here")
+    found = "this operation is not supported here"
+    if node.op.startswith("CudnnRNN"):
+        return refused(node, found, "restore its checkpoint into a CudnnCompatibleGRUCell, and freeze that graph")
+    if node.op in ("ArgMax", "TopKV2") and node.inputs:
+        before = short(node.inputs[0][0])
+        return refused(node, found, f"leave it out: tf.graph_util.extract_sub_graph(graph, [{before}])")
+    return refused(node, found)

@@ -17,13 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import ModelError
+from quantgru.importers.tensorflow1_errors import SMALLER
 
 Ids = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 ROW_LIMIT: Final = 1 << 18  # rows that a trace looks at
-
-SMALLER: Final = "let it take any number of sequences (None) or 1, and any number of steps"
 
 _NOTHING: Final = np.zeros(0)
 
@@ -33,6 +32,14 @@ class Traced:
     """A tensor of ids, in the shape of the tensor."""
 
     ids: Ids
+
+
+@dataclass(frozen=True, eq=False)
+class InputIds:
+    """Numbers of an input: its name, and their places in it, of all its numbers in a row."""
+
+    name: str
+    places: Ids
 
 
 @dataclass(frozen=True, eq=False)

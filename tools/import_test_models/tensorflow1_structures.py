@@ -75,13 +75,14 @@ def static_constant_state(x: tf.Tensor) -> tf.Tensor:
 
 
 def static_given_state(x: tf.Tensor) -> tf.Tensor:
-    state = tf.placeholder(x.dtype, (None, UNITS), name="state")
+    state = tf.placeholder(x.dtype, (None, UNITS), name="h0")
     return steps_of(tf.nn.static_rnn(cells.GRUCell(UNITS), tf.unstack(x, UNROLLED, axis=1), state)[0])
 
 
 def dynamic_lengths(x: tf.Tensor) -> tf.Tensor:
+    """The final states, which are those at the lengths."""
     lengths = tf.placeholder(tf.int32, (None,), name="lengths")
-    return tf.nn.dynamic_rnn(cells.GRUCell(UNITS), x, lengths, dtype=x.dtype)[0]
+    return tf.nn.dynamic_rnn(cells.GRUCell(UNITS), x, lengths, dtype=x.dtype)[1]
 
 
 FUNCTIONS = [
@@ -94,8 +95,10 @@ FUNCTIONS = [
     static_ave,
     dynamic_backwards,
     static_constant_state,
+    static_given_state,
+    dynamic_lengths,
 ]
-REFUSED = [static_given_state, dynamic_lengths]  # of several inputs, whose outputs are not recorded
+LENGTHS = np.array([STEPS, 2, STEPS - 1], dtype=np.int32)
 
 
 def embedding() -> None:
@@ -117,7 +120,7 @@ def embedding() -> None:
             outputs.append(session.run(y, {"samples:0": x}))
             definition = session.graph.as_graph_def(add_shapes=False)
             definitions.append(tf.graph_util.convert_variables_to_constants(session, definition, ["scores"]))
-    write(definitions[0], FOLDER / "static_tokens.pb", x, outputs[1])
+    write(definitions[0], FOLDER / "static_tokens.pb", outputs[1], samples=x)
 
 
 def main() -> None:
@@ -127,13 +130,13 @@ def main() -> None:
         name = function.__name__
         graph, precise = (build(function, dtype, name) for dtype in (tf.float32, tf.float64))
         steps = STEPS if "dynamic" in name else UNROLLED
-        x = random_sequences(generator_of(f"{name} x"), (SEQUENCES, steps, INPUTS))
-        write(freeze(graph), FOLDER / f"{name}.pb", x, precise.run(x.astype(np.float64)))
+        feeds = {"samples": random_sequences(generator_of(f"{name} x"), (SEQUENCES, steps, INPUTS))}
+        if name == "static_given_state":
+            feeds["h0"] = random_sequences(generator_of(f"{name} h0"), (SEQUENCES, UNITS))
+        if name == "dynamic_lengths":
+            feeds["lengths"] = LENGTHS
+        write(freeze(graph), FOLDER / f"{name}.pb", precise.run(**feeds), **feeds)
     embedding()
-    for function in REFUSED:
-        definition = freeze(build(function, tf.float32, function.__name__))
-        path = FOLDER / f"refused_{function.__name__}.pb"
-        path.write_bytes(definition.SerializeToString(deterministic=True))
 
 
 if __name__ == "__main__":
