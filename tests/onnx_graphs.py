@@ -1,8 +1,10 @@
-"""Small ONNX graphs for tests, written node by node, and what onnxruntime computes of them."""
+"""Small ONNX graphs for tests, written node by node; what onnxruntime computes, and how quantgru refuses them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tracemalloc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,13 @@ onnx = pytest.importorskip("onnx", reason="ONNX is not installed: pip install qu
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+import quantgru as qg  # noqa: E402
+
+MODELS = Path(__file__).parent / "models" / "onnx"
+UNITS = 3  # of most graphs, which have as many inputs
+TOLERANCE = 1e-6
+LONGEST_MESSAGE = 400  # characters, without the path of the file
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -95,3 +104,35 @@ def written(folder: Path, model: onnx.ModelProto, name: str = "model") -> Path:
 def samples(seed: int, *shape: int) -> np.ndarray:
     """Normal values that float32 has, so that both sides read the same."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(np.float64)
+
+
+def forward(g: GraphBuilder, shape: Sequence[int | str] = ("batch", "steps", 3), **options: Any) -> tuple[str, str]:
+    """[batch, steps, units] and [1, batch, units] of a layer on input x, batch first."""
+    y, y_h = g.gru(g.add("Transpose", g.input("x", shape), perm=[1, 0, 2]), 3, UNITS, **options)
+    return batch_first(g, y), y_h
+
+
+def batch_first(g: GraphBuilder, y: str) -> str:
+    """[batch, steps, units] of Y of one direction."""
+    return g.add("Transpose", g.add("Squeeze", y, g.constant([1])), perm=[1, 0, 2])
+
+
+def refusal(path: Path, **options: str) -> str:
+    """The message of the error, without the path of the file."""
+    with pytest.raises(qg.ModelError) as caught:
+        qg.load(path, **options)
+    start, _, text = str(caught.value).partition(f"{path}: ")
+    assert start == "ONNX file "
+    assert "\n" not in text
+    assert len(text) <= LONGEST_MESSAGE, text
+    return text
+
+
+@contextmanager
+def bounded_memory() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    finally:
+        tracemalloc.stop()

@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import ModelError
+from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_atoms import (
+    ONE,
     Atom,
     Constant,
     FloatArray,
     Function,
+    Iteration,
     Linear,
     Picked,
     Product,
@@ -31,6 +34,7 @@ from quantgru.importers.onnx_sizes import Symbol
 
 FREE_NUMBERS: Final = 1 << 22  # that a reading may make beside those that stand in proportion to its file
 TERMS_LIMIT: Final = 16  # of a product, so that products of sums do not explode
+FLOAT32_STEP: Final = 2.0**-23  # from 1 to the next number: 6 * (1 / 6) in float32 is meant to be 1
 
 A = TypeVar("A", bound=Atom)
 
@@ -119,12 +123,12 @@ class Algebra:
         (picked,) = self.picked(of, atom.rows).terms
         return picked
 
-    def step(self, where: str, atom: Atom, axis: Symbol, index: int) -> Atom:
+    def step(self, where: str, atom: Atom, axis: Symbol, index: int | Iteration) -> Atom:
         if isinstance(atom, Constant):
             return atom
         if isinstance(atom, Picked):
             return self._picked_again(atom, self.step(where, atom.of, axis, index))
-        if axis.size is not None:
+        if axis.size is not None and isinstance(index, int):
             index %= axis.size
         step = Step(atom.width, where, atom, axis, index)
         if step.is_first and isinstance(atom, Reversed) and isinstance(atom.of, Recurrent):
@@ -177,19 +181,39 @@ class Algebra:
         terms = {}
         for atom, coefficient in vector.terms.items():
             self.spend(max(coefficient.size, factor.size))
-            terms[atom] = np.asarray(
-                coefficient * (factor[:, None] if factor.ndim and coefficient.ndim == 2 else factor)
-            )
+            scaled = np.asarray(coefficient * (factor[:, None] if factor.ndim and coefficient.ndim == 2 else factor))
+            terms[atom] = ONE if scaled.ndim == 0 and abs(scaled - 1) < FLOAT32_STEP else scaled
         return Vector(vector.width, {atom: c for atom, c in terms.items() if c.any()}, vector.bias * factor)
 
     def shifted(self, vector: Vector, shift: FloatArray) -> Vector:
         self.spend(vector.width)
         return replace(vector, bias=vector.bias + shift)
 
-    def times(self, a: Vector, b: Vector) -> Vector:
+    def product(self, weights: FloatArray, vector: Vector) -> Vector:
+        """weights [outputs, inputs] times a vector that is elementwise. Of some features of an atom: with the atom."""
+        bias = weights @ vector.bias if vector.bias.any() else np.zeros(len(weights))
+        result = Vector(len(weights), {}, bias)
+        for atom, coefficient in vector.terms.items():
+            matrix = weights
+            if coefficient.ndim or coefficient != 1:
+                self.spend(weights.size)
+                matrix = weights * coefficient
+            if isinstance(atom, Picked):
+                matrix, atom = self._spread(matrix, atom), atom.of
+            result = self.plus(result, Vector(len(weights), {atom: matrix}, np.zeros(len(weights))))
+        return result
+
+    def _spread(self, weights: FloatArray, picked: Picked) -> FloatArray:
+        """Weights of some features as weights of all; features may be picked several times."""
+        self.spend(len(weights) * picked.of.width)
+        matrix = np.zeros((len(weights), picked.of.width))
+        np.add.at(matrix.T, picked.rows, weights.T)
+        return matrix
+
+    def times(self, where: str, a: Vector, b: Vector) -> Vector:
         """Feature by feature; both elementwise."""
         if max(len(a.terms), len(b.terms)) > 4 or len(a.terms) * len(b.terms) > TERMS_LIMIT:
-            raise ModelError("a product of sums that no GRU has")
+            raise refuse(where, "a product of sums that no GRU has")
         result = self.scaled(Vector(b.width, b.terms, np.zeros(b.width)), a.bias)
         result = self.plus(result, self.scaled(a, b.bias))
         for first, c in a.terms.items():

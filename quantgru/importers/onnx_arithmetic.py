@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, Final
 
@@ -190,20 +191,8 @@ def _product(reader: Reader, node: Node, tensor: Tensor, matrix: Array) -> Tenso
     vectors = []
     for first in range(0, tensor.n_features, inputs):
         part = pick(reader.algebra, tensor.vectors, np.arange(first, first + inputs))
-        vectors.append(_times_matrix(reader, node.where, part, weights))
+        vectors.append(reader.finder.matmul(node.where, weights, part))
     return Tensor((*tensor.axes[:-1], outputs), tuple(vectors))
-
-
-def _times_matrix(reader: Reader, where: str, part: Sequence[Vector], weights: FloatArray) -> Vector:
-    vector = part[0]
-    if len(part) > 1 or len(vector.terms) != 1 or not vector.is_elementwise:
-        vector = of_atom(reader.settle(where, part))
-    ((atom, coefficient),) = vector.terms.items()
-    if coefficient.ndim or coefficient != 1:
-        reader.algebra.spend(weights.size)
-    product = weights if coefficient.ndim == 0 and coefficient == 1 else weights * coefficient
-    bias = weights @ vector.bias if vector.bias.any() else np.zeros(len(weights))
-    return Vector(len(weights), {atom: product}, bias)
 
 
 def batch_normalization(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
@@ -243,9 +232,12 @@ def _function(reader: Reader, node: Node, name: str, tensor: Tensor) -> Tensor:
 def hard_sigmoid(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     """Its slope and offset become part of what it reads."""
     alpha, beta = float(node.attributes["alpha"]), float(node.attributes["beta"])
-    scaled = _scaled(reader, tensor_at(node, arguments, 0), np.asarray(alpha))
-    shifted = _each(scaled, [reader.algebra.shifted(vector, np.asarray(beta - 0.5)) for vector in scaled.vectors])
-    return [_function(reader, node, "hard_sigmoid", shifted)]
+    return [_function(reader, node, "hard_sigmoid", _affine(reader, tensor_at(node, arguments, 0), alpha, beta - 0.5))]
+
+
+def _affine(reader: Reader, tensor: Tensor, scale: float, shift: float) -> Tensor:
+    scaled = _scaled(reader, tensor, np.asarray(scale))
+    return _each(scaled, [reader.algebra.shifted(vector, np.asarray(shift)) for vector in scaled.vectors])
 
 
 def clip(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
@@ -255,7 +247,11 @@ def clip(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
         return [_function(reader, node, "hard_tanh", tensor)]
     if low == 0 and high >= np.finfo(np.float32).max:
         return [_function(reader, node, "relu", tensor)]
-    raise refuse(node.where, f"limits to {low:g} ... {high:g}", "supported are -1 ... 1 and 0 without an upper limit")
+    if low != 0 or not high > 0:
+        raise refuse(node.where, f"limits to {low:g} ... {high:g}")
+    limited = replace(node, name=f"{node.name}, limits to {low:g} ... {high:g}")
+    gate = _function(reader, limited, "hard_sigmoid", _affine(reader, tensor, 1 / high, -0.5))
+    return [_scaled(reader, gate, np.asarray(high))]  # in a GRU, a gate: Keras writes clip(x + 3, 0, 6) / 6
 
 
 def maximum(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:

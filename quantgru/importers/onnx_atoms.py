@@ -122,13 +122,25 @@ class Reversed(Atom):
 
 
 @dataclass(frozen=True, eq=False)
+class Iteration:
+    """The number of the step that a loop is at: any one."""
+
+
+Place = tuple[Symbol, int | Iteration]
+
+
+@dataclass(frozen=True, eq=False)
 class Step(Atom):
     """One step of a sequence. Counted from 0 where the number of steps is known, else from either end."""
 
     where: str
     of: Atom
     axis: Symbol
-    index: int
+    index: int | Iteration
+
+    @property
+    def place(self) -> Place:
+        return self.axis, self.index
 
     @property
     def is_last(self) -> bool:
@@ -141,13 +153,28 @@ class Step(Atom):
 
 @dataclass(frozen=True, eq=False)
 class Cell(Atom):
-    """The state after one step of a GRU that is written out step by step, from the cell before it or from a start."""
+    """The state after one step of a GRU that is written out step by step, from the cell before it or from a start.
+
+    input   the step that it reads, `index` along `axis`; or the cell of the layer below at that step
+    form    what it computes, as `onnx_cells` reads it
+    number  of the cell, from 1 on
+    """
 
     where: str
-    step: Step
+    input: Atom
+    axis: Symbol
+    index: int
     before: Atom
-    form: Any  # what it computes, as `onnx_cells` reads it
+    form: Any
     number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Carried(Atom):
+    """What a loop carries from one step to the next, as it is before the step; `start` is what it begins with."""
+
+    where: str
+    start: Atom
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,13 +231,13 @@ def describe(atom: Atom) -> str:
         case Input():
             return f"input {atom.name[:60]!r}"
         case Product():
-            return f"the product of {describe(atom.factors[0])} and {describe(atom.factors[1])}"[:300]
+            return f"the product of {describe(atom.factors[0])} and {describe(atom.factors[1])}"[:120]
         case Both():
             return f"{atom.forward.where} and {atom.backward.where}"
         case Constant():
             return "a constant"
         case Picked():
-            return f"{atom.width} features of {describe(atom.of)}"[:300]
+            return f"{atom.width} features of {describe(atom.of)}"[:120]
     return str(getattr(atom, "where", type(atom).__name__))
 
 

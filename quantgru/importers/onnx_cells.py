@@ -1,4 +1,6 @@
-"""A GRU that a graph writes out step by step: Keras exports its layers so, on PyTorch.
+"""GRU layers that a graph computes cell by cell: written out for each step, in a loop, or for one step only.
+
+Keras exports its layers so: on PyTorch all steps after each other, on TensorFlow as a loop.
 
 A cell is known by what it computes, not by how it is written: z h + (1 - z) n and n + z (h - n) are the same sum.
 """
@@ -15,13 +17,17 @@ from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_algebra import Algebra
 from quantgru.importers.onnx_atoms import (
     Atom,
+    Carried,
     Cell,
     Constant,
+    Embedded,
     FloatArray,
     Function,
     Given,
     Input,
+    Iteration,
     Linear,
+    Picked,
     Product,
     Recurrent,
     Step,
@@ -132,8 +138,9 @@ def _read(z: Atom, n: Atom, h: Atom, replaces: bool) -> OneStep | None:
         recurrent_bias = np.zeros(z.width)
         if state is h:
             reset: Reset = "before"
-        elif isinstance(state, Linear) and state.atom is h and after_gate.ndim == 0 and after_gate == 1:
-            reset, after_gate, recurrent_bias = "after", state.of.terms[h], state.of.bias
+        elif (product := _product_of(state, h)) is not None and after_gate.ndim == 0 and after_gate == 1:
+            reset, recurrent_bias = "after", product.bias
+            (after_gate,) = product.terms.values()
         else:
             continue
         form = CellForm(
@@ -151,53 +158,119 @@ def _read(z: Atom, n: Atom, h: Atom, replaces: bool) -> OneStep | None:
     return None
 
 
+def _product_of(atom: Atom, h: Atom) -> Vector | None:
+    """The sum of a matrix times h and a bias that an atom is; of one step, the step of a sum."""
+    if isinstance(atom, Step) and isinstance(h, Step) and (atom.axis, atom.index) == (h.axis, h.index):
+        atom, h = atom.of, h.of
+    return atom.of if isinstance(atom, Linear) and atom.atom is h else None
+
+
 @dataclass
-class Unrolled:
-    """The layers that were found written out, with their cells in order."""
+class Cells:
+    """From cells to the layers whose steps they are.
+
+    steps    of layers that were written out, what each cell is of them
+    looped   of loops, the layer that was found for what is carried: right only if it is what is carried on
+    alone    layers of which a graph computes a single step
+    """
 
     algebra: Algebra
     bind: Bind
-    layers: dict[Recurrent, tuple[Atom, ...]] = field(default_factory=dict)
+    steps: dict[Cell, Step] = field(default_factory=dict)
+    looped: dict[Carried, tuple[OneStep, Recurrent]] = field(default_factory=dict)
+    alone: set[Recurrent] = field(default_factory=set)
+    _n_layers: int = 0
 
     def cell(self, where: str, one: OneStep) -> Atom | None:
-        """The cell as an atom; the last one is the last step of the whole layer. None where it does not fit."""
-        step, before = one.input, one.before
-        if not isinstance(step, Step):
-            return None
-        number = 1
-        if isinstance(before, Cell):
-            if before.step.of is not step.of or before.step.axis != step.axis:
-                return None
-            number = before.number + 1
-            if abs(step.index - before.step.index) != 1 or not one.form.equals(before.form, self.algebra):
-                return None
-            if number > 2 and step.index - before.step.index != before.step.index - self._before(before).step.index:
-                return None
-        cell = Cell(one.form.units, where, step, before, one.form, number)
-        return self._layer(where, cell) if number == step.axis.size else cell
+        """The state after the cell as an atom; None where it is no step of a layer."""
+        if isinstance(one.before, Carried):
+            return self._in_loop(where, one, one.before)
+        match one.input:
+            case Step(axis=axis, index=int(index)):
+                return self._written_out(where, one, axis, index)
+            case Cell(axis=axis, number=number):  # of the layer below, which is not known before its last step
+                return self._written_out(where, one, axis, number - 1)
+        return self._alone(where, one)
 
-    def _before(self, cell: Cell) -> Cell:
-        assert isinstance(cell.before, Cell)
-        return cell.before
+    def _in_loop(self, where: str, one: OneStep, before: Carried) -> Atom | None:
+        step = one.input
+        if not isinstance(step, Step) or not isinstance(step.index, Iteration):
+            return None
+        if before in self.looped:
+            first, layer = self.looped[before]
+            if first.input is not step or not one.form.equals(first.form, self.algebra):
+                return None
+        else:
+            layer = self._recurrent(where, one.form, step.of, before.start)
+            self.looped[before] = one, layer
+        return self.algebra.step(where, layer, step.axis, step.index)
+
+    def _alone(self, where: str, one: OneStep) -> Atom | None:
+        """One step of a graph that computes no more, from a state that it is given."""
+        if not self.is_single(one.input) or not is_given(one.before):
+            return None
+        return self.single(self._recurrent(where, one.form, one.input, one.before))
+
+    def is_single(self, atom: Atom) -> bool:
+        """Whether it is computed of inputs of the graph without a look at any axis of steps."""
+        match atom:
+            case Input():
+                return True
+            case Recurrent():
+                return atom in self.alone
+            case Embedded() | Picked():
+                return self.is_single(atom.of)
+            case Function() | Linear():
+                return all(map(self.is_single, atom.of.terms))
+        return False
+
+    def single(self, layer: Recurrent) -> Recurrent:
+        """The layer, known as one of which a graph computes a single step."""
+        self.alone.add(layer)
+        return layer
+
+    def _written_out(self, where: str, one: OneStep, axis: Symbol, index: int) -> Atom | None:
+        """One of the cells of a layer; the last of them is the last step of it."""
+        before, number = one.before, 1
+        if isinstance(before, Cell):
+            number = before.number + 1
+            forwards = index - before.index
+            if before.axis != axis or abs(forwards) != 1 or not one.form.equals(before.form, self.algebra):
+                return None
+            if isinstance(before.before, Cell) and forwards != before.index - before.before.index:
+                return None
+        cell = Cell(one.form.units, where, one.input, axis, index, before, one.form, number)
+        return self._layer(where, cell) if number == axis.size else cell
 
     def _layer(self, where: str, last: Cell) -> Atom | None:
-        """The last step of the layer that these cells are, if they read every step in order."""
+        """The last step of the layer that these cells are, if they read every step of one sequence in order."""
         cells = [last]
-        while isinstance(cells[-1].before, Cell):
-            cells.append(cells[-1].before)
+        while isinstance(before := cells[-1].before, Cell):
+            cells.append(before)
         cells.reverse()
-        source, axis = last.step.of, last.step.axis
-        if cells[0].step.index != 0:
-            if last.step.index != 0:
-                return None
+        steps = [self.steps.get(cell.input, cell.input) for cell in cells]  # type: ignore[call-overload]
+        sources = {step.of if isinstance(step, Step) and step.axis == last.axis else None for step in steps}
+        source = sources.pop()
+        if sources or source is None or 0 not in (cells[0].index, last.index):
+            return None
+        if cells[0].index != 0:
             source = self.algebra.reversed(where, source)
-        start, given = start_of(where, cells[0].before)
-        gru = last.form.gru(self.algebra, f"gru_{len(self.layers) + 1}", source, start)
-        layer = Recurrent(gru.n_units, where, gru, source, given)
-        self.bind(where, axis, "steps")
-        state = self.algebra.step(where, layer, axis, -1)
-        self.layers[layer] = (*cells[:-1], state)
-        return state
+        layer = self._recurrent(where, last.form, source, cells[0].before)
+        self.bind(where, last.axis, "steps")
+        for cell in cells[:-1]:
+            self.steps[cell] = Step(layer.width, where, layer, last.axis, cell.number - 1)
+        return self.algebra.step(where, layer, last.axis, -1)
+
+    def _recurrent(self, where: str, form: CellForm, source: Atom, before: Atom) -> Recurrent:
+        start, given = start_of(where, before)
+        self._n_layers += 1
+        gru = form.gru(self.algebra, f"gru_{self._n_layers}", source, start)
+        return Recurrent(gru.n_units, where, gru, source, given)
+
+
+def is_given(atom: Atom) -> bool:
+    """Whether an initial state is an input of the graph."""
+    return isinstance(atom.of if isinstance(atom, Step) else atom, Input)
 
 
 def start_of(where: str, atom: Atom) -> tuple[FloatArray | None, Given | None]:
@@ -207,7 +280,7 @@ def start_of(where: str, atom: Atom) -> tuple[FloatArray | None, Given | None]:
         return (values if values.any() else None), None
     if isinstance(atom, Input):
         return None, Given(atom.name)
-    if isinstance(atom, Step) and isinstance(atom.of, Input):
+    if isinstance(atom, Step) and isinstance(atom.of, Input) and isinstance(atom.index, int):
         return None, Given(atom.of.name, atom.index)
     raise refuse(
         where,

@@ -134,8 +134,13 @@ def _div(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
 def _cast(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
     array = required(node, arguments, 0)
     kind = node.attributes["to"]
+    if array.dtype == object and kind in FLOATS:  # a free size stays a whole number, for whose arithmetic is exact
+        numbers = [plain(entry) for entry in whole(node, array)]
+        if any(isinstance(number, Size) for number in numbers):
+            return np.asarray(array)
+        array = np.array(numbers, dtype=np.float64).reshape(array.shape)
     if array.dtype == object:
-        return np.asarray(array)
+        return np.asarray((array != 0).astype(np.bool_) if kind == 9 else array)
     if kind not in _TYPES:
         raise ModelError(f"{node.where}: to elements of type {kind}")
     algebra.spend(2 * array.size)
@@ -281,6 +286,14 @@ def _identity(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
     return np.asarray(required(node, arguments, 0))
 
 
+def _reduce_max(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
+    data, axes = required(node, arguments, 0), integers(node, arguments, 1, "axes")
+    if data.ndim == 0 or (not axes and node.attributes.get("noop_with_empty_axes")):
+        return np.asarray(data)
+    keep = bool(node.attributes["keepdims"])
+    return np.asarray(np.max(data, axis=tuple(axes) if axes else None, keepdims=keep))
+
+
 _OPERATORS: Final[dict[str, Callable[[Algebra, Node, Arrays], Any]]] = {
     "Cast": _cast,
     "Concat": _concat,
@@ -290,6 +303,7 @@ _OPERATORS: Final[dict[str, Callable[[Algebra, Node, Arrays], Any]]] = {
     "Gather": _gather,
     "Identity": _identity,
     "Range": _range,
+    "ReduceMax": _reduce_max,
     "ReduceProd": _reduce_prod,
     "Reshape": _reshape,
     "Shape": _shape,

@@ -10,12 +10,12 @@ import numpy as np
 
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
-from quantgru.importers.onnx_atoms import Embedded, Step, of_atom
+from quantgru.importers.onnx_atoms import Embedded, Vector, content, of_atom
 from quantgru.importers.onnx_constants import plain, required, slices, split_sizes, whole
 from quantgru.importers.onnx_graph import Node
-from quantgru.importers.onnx_reader import Operator, Reader, Value, is_whole, same_constant
+from quantgru.importers.onnx_reader import Operator, Reader, Running, Value, is_whole, same_constant
 from quantgru.importers.onnx_shapes import Arguments, tensor_at, whole_numbers
-from quantgru.importers.onnx_sizes import Size, Symbol
+from quantgru.importers.onnx_sizes import Size, Symbol, agree
 from quantgru.importers.onnx_tensors import (
     Axis,
     Tensor,
@@ -96,7 +96,13 @@ def _exploded(reader: Reader, where: str, tensor: Tensor, axis: int, numbers: Se
 def _turned(reader: Reader, where: str, tensor: Tensor, symbol: Symbol) -> Tensor:
     reader.cuts.append((where, symbol))
     reader.bind(where, symbol, "steps")
-    return reverse(reader.algebra, where, tensor)
+    return reverse(reader.algebra, where, _as_one(reader, where, tensor))
+
+
+def _as_one(reader: Reader, where: str, tensor: Tensor) -> Tensor:
+    """The same as one atom, where it is one: a bidirectional layer, even turned, is known by its layers."""
+    atom = reader.finder.find(where, tensor.vectors) if len(tensor.vectors) > 1 else None
+    return tensor if atom is None else Tensor(tensor.axes, (of_atom(atom),), tensor.integer)
 
 
 def reverse_sequence(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
@@ -127,6 +133,8 @@ def gather(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
         chosen = np.array(numbers, dtype=np.int64) % size
         return [take(reader.algebra, tensor, axis, chosen, keep=index.ndim == 1)]
     symbol = single(node.where, tensor, axis)
+    if index.ndim == 0 and reader.running is not None and isinstance(numbers[0], Size):
+        return [_step_of_loop(reader, node.where, reader.running, tensor, symbol, numbers[0])]
     counted = [_from_either_end(node.where, number, symbol) for number in numbers]
     if symbol.size is not None and any(not -symbol.size <= number < symbol.size for number in counted):
         raise ModelError(f"{node.where}: entry {numbers[:4]} along axis {axis} of {tensor}")
@@ -137,6 +145,16 @@ def gather(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
         return [_exploded(reader, node.where, tensor, axis, counted)]
     size = symbol.size
     return [_numbers_of(reader, node.where, tensor, axis, [number % size for number in counted])]
+
+
+def _step_of_loop(reader: Reader, where: str, running: Running, tensor: Tensor, symbol: Symbol, number: Size) -> Tensor:
+    """The step that a loop is at, from either end of a sequence that is as long as the loop."""
+    from_end = agree(number, running.count - 1 - running.number)
+    if not agree(symbol, running.count) or not (from_end or agree(number, running.number)):
+        raise refuse(where, f"takes entry {number} of {symbol}, in a loop of {running.count} steps")
+    reader.bind(where, symbol, "steps")
+    turned = reverse(reader.algebra, where, tensor) if from_end else tensor
+    return step_of(reader.algebra, where, turned, symbol, running.iteration)
 
 
 def _embedded(reader: Reader, node: Node, table: Value, index: Tensor) -> Tensor:
@@ -209,23 +227,32 @@ def _want_same(reader: Reader, where: str, first: Tensor, other: Tensor, but: in
 
 
 def _written_out(reader: Reader, where: str, tensors: Sequence[Tensor], axis: int) -> Tensor | None:
-    """The states of a layer that was written out, step after step, if the tensors are those."""
+    """A sequence of which the tensors are the steps, all of them in order or in reverse."""
     if any(tensor.axes[axis] != 1 or len(tensor.vectors) != 1 for tensor in tensors):
         return None
-    atoms = [reader.finder.find(where, tensor.vectors) for tensor in tensors]
-    for backwards in (False, True):
-        last = atoms[0] if backwards else atoms[-1]
-        if not isinstance(last, Step) or not last.is_last:
-            continue
-        cells = reader.finder.unrolled.layers.get(last.of)  # type: ignore[call-overload]  # None for other atoms
-        if cells is None or tuple(atoms) != (cells[::-1] if backwards else cells):
-            continue
-        states = reader.algebra.reversed(where, last.of) if backwards else last.of
-        reader.bind(where, last.axis, "steps")
-        axes: list[Axis] = list(tensors[0].axes)
-        axes[axis] = (last.axis,)
-        return Tensor(tuple(axes), (of_atom(states),))
-    return None
+    vectors, n = [tensor.vectors[0] for tensor in tensors], len(tensors)
+    found = reader.finder.sequences(vectors[:1])
+    if found is None or found[0][0].size != n:
+        return None
+    symbol = found[0][0]
+    sequence = _with_steps(reader, vectors, symbol)
+    if sequence is None:
+        backwards = _with_steps(reader, vectors[::-1], symbol)
+        if backwards is None:
+            return None
+        sequence = reader.algebra.turned(where, backwards)
+    reader.bind(where, symbol, "steps")
+    axes: list[Axis] = list(tensors[0].axes)
+    axes[axis] = (symbol,)
+    return Tensor(tuple(axes), (sequence,), tensors[0].integer)
+
+
+def _with_steps(reader: Reader, vectors: Sequence[Vector], axis: Symbol) -> Vector | None:
+    """The sequence whose steps these are, in order, if they are those of one."""
+    wholes = [reader.finder.sequences_at([vector], (axis, i)) for i, vector in enumerate(vectors)]
+    sequences = [whole[0] for whole in wholes if whole is not None]
+    one = len(sequences) == len(vectors) and len({content(sequence) for sequence in sequences}) == 1
+    return sequences[0] if one else None
 
 
 OPERATORS: Final[dict[str, Operator]] = {

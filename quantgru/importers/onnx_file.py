@@ -1,25 +1,25 @@
 """`.onnx` files: one chain of GRU and dense layers, however an exporter writes it. Only onnx is needed to read them.
 
-onnx_graph       the file as plain data, checked
-onnx_reader      follows the graph: operators are in onnx_constants, _shapes, _entries, _arithmetic and _gru
-onnx_tensors     which axis is what
-onnx_algebra     what each feature is, as sums of matrices times atoms
-onnx_atoms       which layer a sum is; onnx_cells: GRUs that are written out step by step
+onnx_model       the file as onnx reads it, of a bounded size; onnx_external: weights beside it
+onnx_graph       the same as plain data, checked
+onnx_reader      follows the graph: operators are in onnx_constants, _shapes, _entries, _arithmetic, _gru and _loops
+onnx_tensors     which axis is what; onnx_sizes: how long it is
+onnx_atoms       what each feature is: sums of matrices times atoms; onnx_algebra: operations on them
+onnx_finder      which layer such a sum is; onnx_cells: GRU layers that are computed cell by cell
 onnx_layers      from the output back to the input
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from quantgru.errors import ConfigError, ModelError, QuantgruError, QuantgruWarning
-from quantgru.importers import onnx_arithmetic, onnx_entries, onnx_gru, onnx_shapes
-from quantgru.importers.chain import Chain, identifier, refuse
+from quantgru.errors import ConfigError, ModelError, QuantgruError
+from quantgru.importers import onnx_arithmetic, onnx_entries, onnx_gru, onnx_loops, onnx_shapes
+from quantgru.importers.chain import Chain, identifier, refuse, warn
 from quantgru.importers.onnx_graph import Graph, read_graph
 from quantgru.importers.onnx_layers import add_layers
 from quantgru.importers.onnx_reader import Reader
@@ -34,6 +34,7 @@ OPERATORS: Final = {
     **onnx_entries.OPERATORS,
     **onnx_arithmetic.OPERATORS,
     **onnx_gru.OPERATORS,
+    **onnx_loops.OPERATORS,
 }
 
 
@@ -59,7 +60,7 @@ def _load(where: str, path: Path, options: ImportOptions) -> FloatModel:
     if options.reset is not None and not reader.has_nodes:
         raise ConfigError(f"option reset={options.reset!r}, but no node GRU, to which it would apply")
     if reader.warnings:
-        warnings.warn(f"{where}: {reader.warnings[0]}", QuantgruWarning, stacklevel=5)
+        warn(f"{where}: {reader.warnings[0]}")
         chain.notes.append(reader.warnings[0])
     return chain.model(identifier(path.stem), f"ONNX file {path.name}")
 

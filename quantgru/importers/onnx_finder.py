@@ -13,7 +13,10 @@ from quantgru.importers.onnx_atoms import (
     ONE,
     Atom,
     Both,
+    Cell,
+    FloatArray,
     Picked,
+    Place,
     Product,
     Recurrent,
     Reversed,
@@ -24,16 +27,16 @@ from quantgru.importers.onnx_atoms import (
     of_atom,
     widths,
 )
-from quantgru.importers.onnx_cells import Bind, Unrolled, read_step
+from quantgru.importers.onnx_cells import Bind, Cells, read_step
 from quantgru.model.layers import Merge
 
 
 class Finder:
-    """Finds the atom that vectors are. `unrolled`: the layers that were written out step by step."""
+    """Finds the atom that vectors are. `cells`: the layers that are computed step by step."""
 
     def __init__(self, algebra: Algebra, bind: Bind) -> None:
         self.algebra = algebra
-        self.unrolled = Unrolled(algebra, bind)
+        self.cells = Cells(algebra, bind)
         self._found: dict[Any, tuple[tuple[Vector, ...], Atom | None]] = {}
 
     def settle(self, where: str, vectors: Sequence[Vector]) -> Atom:
@@ -41,9 +44,7 @@ class Finder:
         atom = self.find(where, vectors)
         if atom is None:
             names = sorted({describe(atom) for vector in vectors for atom in vector.terms})
-            raise refuse(
-                where, f"reads {' and '.join(names[:4])} at once: the graph branches, and comes together again"
-            )
+            raise refuse(where, f"reads {' and '.join(names[:2])} at once: the graph branches, and comes together")
         return atom
 
     def find(self, where: str, vectors: Sequence[Vector]) -> Atom | None:
@@ -67,17 +68,17 @@ class Finder:
         if not bases:
             return None
         base = bases[0] if len(bases) == 1 else self._pair(where, bases, "concat")
-        if base is None or isinstance(base, Step):
-            return self._outside(where, vectors, bases)
+        if base is None or self._step(base) is not None:
+            return self._outside(where, vectors)
         return self._over(where, vectors, base, bases)
 
-    def _outside(self, where: str, vectors: Sequence[Vector], bases: Sequence[Atom]) -> Atom | None:
+    def _outside(self, where: str, vectors: Sequence[Vector]) -> Atom | None:
         """Of vectors that are all at the same step: the atom of the whole sequence, at that step."""
-        steps = [base for base in bases if isinstance(base, Step)]
-        if len(steps) < len(bases) or len(set(map(_place, steps))) > 1:
+        found = self.sequences(vectors)
+        if found is None:
             return None
-        inner = self.find(where, [self.algebra.mapped(vector, self._inside) for vector in vectors])
-        return None if inner is None else self.algebra.step(where, inner, steps[0].axis, steps[0].index)
+        inner = self.find(where, found[1])
+        return None if inner is None else self.algebra.step(where, inner, *found[0])
 
     def _pair(self, where: str, atoms: Sequence[Atom], merge: Merge) -> Both | None:
         """The bidirectional layer whose two results the atoms are, in any order."""
@@ -116,7 +117,7 @@ class Finder:
         """A bidirectional layer of two results, at every step or at the same one."""
         pair: Atom | None = self._pair(where, atoms, merge)
         first, second = atoms
-        if pair is None and isinstance(first, Step) and isinstance(second, Step) and _place(first) == _place(second):
+        if pair is None and isinstance(first, Step) and isinstance(second, Step) and first.place == second.place:
             pair = self._pair(where, (first.of, second.of), merge)
             return None if pair is None else self.algebra.step(where, pair, first.axis, first.index)
         return pair
@@ -162,12 +163,25 @@ class Finder:
         """The sum; that which is one step of a GRU becomes its state."""
         total = self.algebra.plus(a, b)
         one_step = read_step(total)
-        cell = None if one_step is None else self.unrolled.cell(where, one_step)
+        cell = None if one_step is None else self.cells.cell(where, one_step)
         return total if cell is None else of_atom(cell)
+
+    def matmul(self, where: str, weights: FloatArray, vectors: Sequence[Vector]) -> Vector:
+        """weights [outputs, inputs] times all of the vectors."""
+        if not all(vector.terms and vector.is_elementwise for vector in vectors):
+            return self.algebra.product(weights, of_atom(self.settle(where, vectors)))
+        bases = {_base(atom) for vector in vectors for atom in vector.terms}
+        atom = self.find(where, vectors) if len(bases) > 1 else None
+        if atom is not None:
+            return self.algebra.product(weights, of_atom(atom))
+        total, ends = Vector(len(weights), {}, np.zeros(len(weights))), np.cumsum([v.width for v in vectors])
+        for vector, block in zip(vectors, np.split(weights, ends[:-1], axis=1), strict=True):
+            total = self.algebra.plus(total, self.algebra.product(block, vector))
+        return total
 
     def times(self, where: str, a: Vector, b: Vector) -> Vector:
         """Feature by feature."""
-        product = self.algebra.times(self._factor(where, a), self._factor(where, b))
+        product = self.algebra.times(where, self._factor(where, a), self._factor(where, b))
         return self.algebra.mapped(product, lambda atom: self._product(where, atom))
 
     def _product(self, where: str, atom: Atom) -> Atom:
@@ -183,13 +197,46 @@ class Finder:
             return of_atom(atom)
         return vector if vector.is_elementwise else of_atom(self.algebra.function(where, "linear", vector))
 
-    def _inside(self, atom: Atom) -> Atom:
-        """The whole sequence that a step is of; of some features of a step, the same features."""
+    def sequences(self, vectors: Sequence[Vector]) -> tuple[Place, list[Vector]] | None:
+        """Of vectors that are all at one step: where that is, and the whole sequences; None where they are not."""
+        steps = [self._step(atom) for vector in vectors for atom in vector.terms]
+        for place in dict.fromkeys(step.place for step in steps if step is not None):
+            wholes = self.sequences_at(vectors, place)
+            if wholes is not None:
+                return place, wholes
+        return None
+
+    def sequences_at(self, vectors: Sequence[Vector], place: Place) -> list[Vector] | None:
+        """The sequences of which the vectors are this step."""
+        wholes: dict[Atom, Atom] = {}
+        for atom in {atom for vector in vectors for atom in vector.terms}:
+            whole = self._whole(atom, place)
+            if whole is None:
+                return None
+            wholes[atom] = whole
+        return [self.algebra.mapped(vector, wholes.__getitem__) for vector in vectors]
+
+    def _whole(self, atom: Atom, place: Place) -> Atom | None:
+        step = self._step(atom)
+        if step is None:
+            return None
+        if step.place == place:
+            whole = step.of
+        elif place == (step.axis, 0) and step.is_last and isinstance(step.of, Recurrent):
+            whole = self.algebra.reversed(step.where, step.of)  # its last state is the first, seen from the end
+        else:
+            return None
+        if not isinstance(atom, Picked):
+            return whole
+        (picked,) = self.algebra.picked(whole, atom.rows).terms
+        return picked
+
+    def _step(self, atom: Atom) -> Step | None:
         if isinstance(atom, Picked):
-            (picked,) = self.algebra.picked(self._inside(atom.of), atom.rows).terms
-            return picked
-        assert isinstance(atom, Step)
-        return atom.of
+            return self._step(atom.of)
+        if isinstance(atom, Cell):
+            return self.cells.steps.get(atom)
+        return atom if isinstance(atom, Step) else None
 
 
 def _base(atom: Atom) -> Atom:
@@ -198,10 +245,6 @@ def _base(atom: Atom) -> Atom:
 
 def _rows(atom: Atom) -> Any:
     return atom.rows if isinstance(atom, Picked) else np.arange(atom.width)
-
-
-def _place(step: Step) -> Any:
-    return step.axis, step.index
 
 
 def _layer(atom: Atom) -> Atom:

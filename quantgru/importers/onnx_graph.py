@@ -1,31 +1,29 @@
 """An ONNX file as plain data: nodes in order with their attributes, constants as arrays, inputs and outputs.
 
-A file may be damaged or made to harm: its size is limited, the data of each tensor must be as long as its shape says
-before an array is made of it, of the files that it names only those beside it are read, and only the nodes that outputs
-need are looked at.
+The graph that a loop runs for each step is an attribute of its node, a `Body`. Other graphs in nodes are refused.
+
+A file may be damaged or made to harm: the data of each tensor must be as long as its shape says before an array is made
+of it, nodes must have the form that ONNX's schema says, and only the nodes that outputs need are looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.errors import ConfigError, ModelError
+from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
-from quantgru.importers.onnx_external import read_external_data
-from quantgru.importers.verify import first_line
+from quantgru.importers.onnx_model import DAMAGED, every_node, onnx_package, read_model
 
 Array = npt.NDArray[Any]
-
-FILE_LIMIT: Final = 256 << 20  # bytes; a thousand times what a microcontroller holds
-NODE_LIMIT: Final = 100_000
-OLDEST_OPSET: Final = 7  # before, GRU has other attributes
+Names = tuple[Iterable[str], Iterable[str]]  # what a node reads, and what it writes
+N = TypeVar("N")
 
 # ONNX's numbers of element types: bytes an element, and the field that holds elements which are not raw.
 _ELEMENTS: Final[dict[int, tuple[int, str]]] = {
@@ -45,8 +43,7 @@ _ELEMENTS: Final[dict[int, tuple[int, str]]] = {
 }
 FLOATS: Final = frozenset((1, 10, 11, 16))
 _TENSOR, _GRAPHS, _SPARSE = 4, (5, 10), (11, 12)  # numbers of attribute types
-
-_DAMAGED: Final = "the file is damaged, or was never checked; export it again, and try onnx.checker.check_model"
+_LOOPS: Final = ("Loop", "Scan")
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,21 @@ class Node:
     def where(self) -> str:
         kind = self.kind if self.kind.isidentifier() else _short(self.kind)
         return f"node {_short(self.name or next(filter(None, self.outputs), ''))} ({kind})"
+
+
+@dataclass(frozen=True)
+class Body:
+    """The graph that a loop runs for each step. It also sees the values of the graph around it, by their names."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, Array]
+    nodes: tuple[Node, ...]
+
+    @property
+    def names(self) -> Iterator[str]:
+        """Of all values that are its own."""
+        yield from (*self.inputs, *self.constants, *_results(self.nodes))
 
 
 @dataclass(frozen=True)
@@ -88,73 +100,9 @@ class Graph:
 
 def read_graph(path: Path) -> Graph:
     """The graph of a file. Raises ModelError, ConfigError where onnx is not installed."""
-    onnx = _onnx()
-    size = path.stat().st_size
-    if size > FILE_LIMIT:
-        raise ModelError(f"{size} bytes, allowed are {FILE_LIMIT}")
-    with open(path, "rb") as file:
-        content = file.read(size)  # and no more, should it grow
-    try:
-        model = onnx.ModelProto.FromString(content)
-    except Exception as error:  # google.protobuf.message.DecodeError, which may be in another place in another version
-        raise ModelError(f"not an ONNX model ({first_line(error)}); {_DAMAGED}") from None
-    n_external_bytes = read_external_data(model, path, FILE_LIMIT)
-    opset = _opset(model, onnx.defs.onnx_opset_version())
-    if model.functions:
-        model = _inlined(model, onnx)
-    return _Reader(model, opset, onnx).graph(len(content) + n_external_bytes)
-
-
-def _onnx() -> Any:
-    try:
-        import onnx
-        import onnx.inliner
-    except ImportError:
-        raise ConfigError(
-            "reading .onnx files needs onnx, which is not installed: pip install quantgru[onnx]"
-        ) from None
-    return onnx
-
-
-def _opset(model: Any, newest: int) -> int:
-    versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
-    version = versions.get("ai.onnx", 0)
-    if not OLDEST_OPSET <= version <= newest:
-        found = f"opset {version}" if version else "no version of ONNX's operators"
-        raise ModelError(
-            f"{found}, supported are opsets {OLDEST_OPSET} ... {newest} (the newest of the installed onnx "
-            "package); export it with another opset_version, or update onnx"
-        )
-    return int(version)
-
-
-def _inlined(model: Any, onnx: Any) -> Any:
-    """The model with the bodies of its own functions in place of their calls."""
-    n_nodes = _expanded_count(model)
-    if n_nodes > NODE_LIMIT:
-        raise ModelError(f"{n_nodes} nodes with its functions written out, allowed are {NODE_LIMIT}")
-    try:
-        return onnx.inliner.inline_local_functions(model)
-    except Exception as error:  # of the library, about what the file says
-        raise ModelError(f"its functions cannot be written out ({first_line(error)}); {_DAMAGED}") from None
-
-
-def _expanded_count(model: Any) -> int:
-    """Nodes after inlining, counted without doing it. Raises ModelError where a function calls itself."""
-    functions = {(function.domain, function.name): function for function in model.functions}
-    counts: dict[tuple[str, str], int] = {}
-
-    def count(nodes: Any) -> int:
-        return sum(counts.get((node.domain, node.op_type), 1) for node in nodes)
-
-    for _ in functions:  # each round settles those that call only settled ones; a chain of calls needs one round each
-        for key, function in functions.items():
-            calls = {(node.domain, node.op_type) for node in function.node} & functions.keys()
-            if key not in counts and calls <= counts.keys():
-                counts[key] = count(function.node)
-        if len(counts) == len(functions):
-            return count(model.graph.node)
-    raise ModelError(f"functions that call themselves, or two of the same name; {_DAMAGED}")
+    onnx = onnx_package()
+    model, opset, n_bytes = read_model(path, onnx)
+    return _Reader(model, opset, onnx).graph(n_bytes)
 
 
 class _Reader:
@@ -168,30 +116,44 @@ class _Reader:
 
     def graph(self, n_bytes: int) -> Graph:
         graph = self.model.graph
-        if len(graph.node) > NODE_LIMIT:
-            raise ModelError(f"{len(graph.node)} nodes, allowed are {NODE_LIMIT}")
         outputs = tuple(_name(entry.name) for entry in graph.output)
         if not outputs:
-            raise ModelError(f"a graph without outputs; {_DAMAGED}")
-        needed = _needed(graph.node, outputs)
-        used = {name for node in needed for name in node.input} | set(outputs)
-        sparse = {entry.values.name for entry in graph.sparse_initializer} & used
-        if sparse:
-            raise refuse(f"tensor {_short(min(sparse))}", "sparse", "export dense weights")
-        constants = {_name(entry.name): self.tensor(entry) for entry in graph.initializer if entry.name in used}
+            raise ModelError(f"a graph without outputs; {DAMAGED}")
+        needed = needed_for(graph.node, outputs, _names_of)
+        used = {name for node in needed for name in _names_of(node)[0]} | set(outputs)
+        constants = self._constants(graph, used)
         inputs = tuple(
             self._input(entry) for entry in graph.input if entry.name in used and entry.name not in constants
         )
         nodes = tuple(self._node(node) for node in needed)
-        initializers = [entry.name for entry in graph.initializer if entry.name in used]
-        self._refuse_second_names([*initializers, *(entry.name for entry in inputs), *_results(nodes)])
+        names = [*constants, *(entry.name for entry in inputs), *_results(nodes)]
+        self._refuse_second_names(names)
+        for node in nodes:
+            if isinstance(body := node.attributes.get("body"), Body):
+                self._refuse_second_names([*names, *body.names])
         return Graph(self.model.producer_name, self.opset, inputs, outputs, constants, nodes, n_bytes)
+
+    def _constants(self, graph: Any, used: set[str]) -> dict[str, Array]:
+        """Of a graph, those of these names. Raises ModelError where one is sparse, or two have one name."""
+        sparse = {entry.values.name for entry in graph.sparse_initializer} & used
+        if sparse:
+            raise refuse(f"tensor {_short(min(sparse))}", "sparse", "export dense weights")
+        initializers = [entry for entry in graph.initializer if entry.name in used]
+        self._refuse_second_names(entry.name for entry in initializers)
+        return {_name(entry.name): self.tensor(entry) for entry in initializers}
+
+    def _body(self, graph: Any) -> Body:
+        inputs, outputs = (tuple(_name(entry.name) for entry in entries) for entries in (graph.input, graph.output))
+        needed = needed_for(graph.node, outputs, _names_of)
+        used = {name for node in needed for name in node.input} | set(outputs)
+        nodes = tuple(self._node(node, inside=True) for node in needed)
+        return Body(inputs, outputs, self._constants(graph, used), nodes)
 
     def _refuse_second_names(self, names: Iterable[str]) -> None:
         seen: set[str] = set()
         for name in names:
             if name in seen:
-                raise ModelError(f"two tensors of the name {_short(name)}; {_DAMAGED}")
+                raise ModelError(f"two tensors of the name {_short(name)}; {DAMAGED}")
             seen.add(name)
 
     def _input(self, entry: Any) -> GraphInput:
@@ -206,7 +168,8 @@ class _Reader:
             raise refuse(where, f"shape {list(dims)}", "give it sizes of 1 or more, or names for free ones")
         return GraphInput(_name(entry.name), dims, kind.elem_type not in FLOATS)
 
-    def _node(self, node: Any) -> Node:
+    def _node(self, node: Any, inside: bool = False) -> Node:
+        """inside: of the graph of a loop, which cannot hold another one."""
         inputs, outputs = tuple(map(_name, node.input)), tuple(map(_name, node.output))
         described = Node(_name(node.op_type), _name(node.name), inputs, outputs, {}, self.opset)
         if node.domain not in ("", "ai.onnx"):
@@ -220,18 +183,20 @@ class _Reader:
             if attribute.default_value.type
         }
         for attribute in node.attribute:
-            if attribute.type in _GRAPHS or attribute.HasField("g"):
+            is_loop = node.op_type in _LOOPS and not inside
+            if attribute.type in _GRAPHS and not (is_loop and attribute.name == "body"):
                 raise refuse(
                     described.where,
-                    "has a graph of its own",
-                    "export it without loops and conditions; Keras on TensorFlow writes loops: give its .keras file",
+                    "a loop inside of another" if inside else "has a graph of its own",
+                    "export it without masks and conditions, or load the Keras model itself, a .keras file",
                 )
             expected = schema.attributes.get(attribute.name)
             if expected is None or int(expected.type.value) != attribute.type or attribute.ref_attr_name:
                 raise ModelError(
-                    f"{described.where}: attribute {_short(attribute.name)} is none of opset {self.opset}; {_DAMAGED}"
+                    f"{described.where}: attribute {_short(attribute.name)} is none of opset {self.opset}; {DAMAGED}"
                 )
-            attributes[attribute.name] = self._value(attribute)
+            is_body = attribute.type in _GRAPHS
+            attributes[attribute.name] = self._body(attribute.g) if is_body else self._value(attribute)
         return replace(described, attributes=attributes)
 
     def _schema(self, node: Node) -> Any:
@@ -246,7 +211,7 @@ class _Reader:
         if schema.deprecated or not fits or not schema.min_output <= len(node.outputs) <= schema.max_output:
             raise ModelError(
                 f"{node.where}: {len(node.inputs)} inputs and {len(node.outputs)} outputs, another form than in opset "
-                f"{self.opset}; {_DAMAGED}"
+                f"{self.opset}; {DAMAGED}"
             )
         return schema
 
@@ -280,17 +245,23 @@ class _Reader:
         found = len(tensor.raw_data) if raw else len(getattr(tensor, field))
         if tensor.HasField("segment") or min(tensor.dims, default=0) < 0 or found != count * (n_bytes if raw else 1):
             shape = str(list(tensor.dims[:8]))
-            raise ModelError(f"{where}: shape {shape} with {found} {'bytes' if raw else 'elements'}; {_DAMAGED}")
+            raise ModelError(f"{where}: shape {shape} with {found} {'bytes' if raw else 'elements'}; {DAMAGED}")
         array = np.asarray(self.onnx.numpy_helper.to_array(tensor))
         return array.astype(np.float32) if tensor.data_type == 16 else array
 
 
-def _needed(nodes: Sequence[Any], outputs: Sequence[str]) -> list[Any]:
-    """The nodes that the outputs depend on, in order."""
+def _names_of(node: Any) -> Names:
+    """What a node of a file reads, with what the graphs inside of it read; and what it writes."""
+    return {name for each in every_node([node]) for name in each.input}, node.output
+
+
+def needed_for(nodes: Sequence[N], outputs: Iterable[str], names_of: Callable[[N], Names]) -> list[N]:
+    """The nodes that these outputs depend on, in order."""
     wanted, needed = set(outputs), []
     for node in reversed(nodes):
-        if wanted.intersection(filter(None, node.output)):
-            wanted.update(node.input)
+        reads, writes = names_of(node)
+        if wanted.intersection(filter(None, writes)):
+            wanted.update(reads)
             needed.append(node)
     return needed[::-1]
 
@@ -302,7 +273,7 @@ def _results(nodes: Iterable[Node]) -> list[str]:
 def _name(name: str | bytes) -> str:
     """A name of the file. The library gives bytes where it is no text."""
     if isinstance(name, bytes):
-        raise ModelError(f"a name that is no text, {_short(name)}; {_DAMAGED}")
+        raise ModelError(f"a name that is no text, {_short(name)}; {DAMAGED}")
     return name
 
 

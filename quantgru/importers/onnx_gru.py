@@ -16,7 +16,7 @@ import numpy.typing as npt
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import KERAS_ORDER, stacked_gru, with_hard_sigmoid, with_scaled_candidate
-from quantgru.importers.onnx_atoms import Given, Recurrent, Vector, of_atom
+from quantgru.importers.onnx_atoms import Atom, Given, Recurrent, Vector, of_atom
 from quantgru.importers.onnx_cells import start_of
 from quantgru.importers.onnx_constants import given, required
 from quantgru.importers.onnx_graph import Node
@@ -40,6 +40,7 @@ PARAMETERS: Final = {  # of functions that have them: default alpha and beta, wh
 }
 ALPHA_ONLY: Final = ("leakyrelu", "thresholdedrelu", "elu")
 
+SINGLE: Final = "export the model with an axis of steps, or with its state as an input and an output"
 FAULT: Final = (
     "{where}: linear_before_reset=0, but PyTorch, which wrote the file, resets after the product (github.com/pytorch/"
     "pytorch/issues/189225): outputs are those of the file, and probably not those of the module; "
@@ -73,9 +74,11 @@ def gru(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     tensor, by_batch = tensor_at(node, arguments, 0), bool(node.attributes.get("layout", 0))
     layers = _layers(node, arguments, len(directions), _reset(reader, node))
     steps, batch = _free_axes(reader, node, tensor, by_batch, layers[0].n_inputs)
-    lengths = _lengths(reader, node, given(node, arguments, 4), steps)
     source = reader.settle(node.where, tensor.vectors)
     starts = _starts(reader, node, given(node, arguments, 5), by_batch, layers)
+    if steps is None:
+        return _one_step(reader, node, (batch, by_batch), source, layers, starts)
+    lengths = _lengths(reader, node, given(node, arguments, 4), steps)
     every, final = [], []
     for backwards, layer, (start, name) in zip(directions, layers, starts, strict=True):
         of = reader.algebra.reversed(node.where, source) if backwards else source
@@ -84,16 +87,28 @@ def gru(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
         reader.lengths[states] = lengths
         final.append(of_atom(reader.algebra.step(node.where, states, steps, -1)))
         every.append(of_atom(reader.algebra.reversed(node.where, states) if backwards else states))
-    return _results(reader, node, (steps, batch, by_batch), every, final)
+    return _results((steps,), batch, by_batch, every, final)
 
 
-def _results(
-    reader: Reader, node: Node, axes: tuple[Symbol, Axis, bool], every: list[Vector], final: list[Vector]
+def _one_step(
+    reader: Reader, node: Node, axes: tuple[Axis, bool], source: Atom, layers: Sequence[Gru], starts: Sequence[Start]
 ) -> list[Value]:
-    (steps, batch, by_batch), n, units = axes, len(every), every[0].width
+    """Of a graph that computes a single step, from a state that it is given."""
+    (start, name), cells = starts[0], reader.finder.cells
+    if len(layers) > 1 or node.attributes["direction"] != "forward" or given(node, node.inputs, 4):
+        raise refuse(node.where, "a single step, backwards or of a given length")
+    if name is None or not cells.is_single(source):
+        raise refuse(node.where, "a single step that starts from no state, or is taken from a sequence", SINGLE)
+    layer = replace(layers[0], name=_name(node, False, 1), initial_state=start)
+    states = of_atom(cells.single(Recurrent(layer.n_units, node.where, layer, source, name)))
+    return _results(1, *axes, [states], [states])
+
+
+def _results(steps: Axis, batch: Axis, by_batch: bool, every: list[Vector], final: list[Vector]) -> list[Value]:
+    n, units = len(every), every[0].width
     if by_batch:
-        return [Tensor((batch, (steps,), n, units), tuple(every)), Tensor((batch, n, units), tuple(final))]
-    return [Tensor(((steps,), n, batch, units), tuple(every)), Tensor((n, batch, units), tuple(final))]
+        return [Tensor((batch, steps, n, units), tuple(every)), Tensor((batch, n, units), tuple(final))]
+    return [Tensor((steps, n, batch, units), tuple(every)), Tensor((n, batch, units), tuple(final))]
 
 
 def _name(node: Node, backwards: bool, n_directions: int) -> str:
@@ -111,21 +126,23 @@ def _reset(reader: Reader, node: Node) -> Reset:
     return written
 
 
-def _free_axes(reader: Reader, node: Node, tensor: Tensor, by_batch: bool, n_inputs: int) -> tuple[Symbol, Axis]:
-    """The axes of steps and batch of X. Raises ModelError, FeaturesNeeded."""
+def _free_axes(reader: Reader, node: Node, tensor: Tensor, by_batch: bool, n_inputs: int) -> tuple[Symbol | None, Axis]:
+    """The axes of steps and batch of X; None for a single step. Raises ModelError, FeaturesNeeded."""
     if len(tensor.axes) != 3:
         raise ModelError(f"{node.where}: reads {tensor}, expected three axes")
     reader.want_features(tensor.axes[2], n_inputs)
     batch, steps = tensor.axes[:2] if by_batch else tensor.axes[1::-1]
-    if isinstance(steps, int) or len(steps) != 1 or (isinstance(batch, int) and batch != 1):
+    free = steps == 1 if isinstance(steps, int) else len(steps) == 1
+    if not free or (isinstance(batch, int) and batch != 1):
         raise refuse(node.where, f"reads {tensor}: its steps or its batch are no axis of an input of the model")
     if tensor.axes[2] != n_inputs:
         raise ModelError(f"{node.where}: weights of {n_inputs} inputs, but it reads {tensor}")
-    reader.bind(node.where, steps[0], "steps")
-    if not isinstance(batch, int):
-        for symbol in batch:
-            reader.bind(node.where, symbol, "batch")
-    return steps[0], batch
+    symbol = None if isinstance(steps, int) else steps[0]
+    if symbol is not None:
+        reader.bind(node.where, symbol, "steps")
+    for other in () if isinstance(batch, int) else batch:
+        reader.bind(node.where, other, "batch")
+    return symbol, batch
 
 
 def _layers(node: Node, arguments: Arguments, n: int, reset: Reset) -> list[Gru]:

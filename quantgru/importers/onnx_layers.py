@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Final
+
+import numpy as np
 
 from quantgru.importers.chain import Chain, refuse
 from quantgru.importers.onnx_atoms import (
@@ -17,6 +20,7 @@ from quantgru.importers.onnx_atoms import (
     Recurrent,
     Reversed,
     Step,
+    Vector,
     describe,
 )
 from quantgru.importers.onnx_reader import Reader, Value
@@ -28,7 +32,7 @@ _ONE_OUTPUT: Final = "export the model with one of them"
 
 def add_layers(reader: Reader, outputs: Mapping[str, Value], chain: Chain) -> None:
     """Adds what the outputs are to the chain. Raises ModelError where they are not one chain of layers."""
-    (name, output), states = _main_output(outputs)
+    (name, output), states = _main_output(reader, outputs)
     where = f"output {name[:60]!r}"
     path = _path(reader, where, reader.settle(where, output.vectors))
     layers = {
@@ -38,21 +42,25 @@ def add_layers(reader: Reader, outputs: Mapping[str, Value], chain: Chain) -> No
         if not all(id(layer) in layers for layer in of):
             raise refuse(f"outputs {name[:60]!r} and {state[:60]!r}", "several results", _ONE_OUTPUT)
         chain.notes.append(f"output {state[:60]!r} of the file is what model.final_states(x) gives")
-    for part in path[1:]:
+    for part in _without_selections(reader, path[1:]):
         _add(reader, chain, part)
     if not any(_recurrent(part) for part in path):
         return  # what has no GRU layer is refused as every such model is
     roles = [reader.role(symbol) or "batch" for symbol in output.symbols]
     if roles.count("batch") > 1 or roles.count("steps") > 1:
         raise refuse(where, f"of shape {output}, which has more free axes than steps and batch")
-    if "steps" not in roles:  # taken, or left out since it is a single one
+    if any(layer in reader.finder.cells.alone for part in path for layer in _recurrent(part)):
+        if reader.has_steps:
+            raise refuse(where, "a GRU layer that computes one step, and another axis of steps")
+        chain.notes.append("the file computes one step, from states to states; run(x) does so for every step of x")
+    elif "steps" not in roles:  # taken, or left out since it is a single one
         chain.take_last_step()
     elif chain.last_step:
         raise refuse(where, "a single step, spread over all steps")
     _check_inputs(reader, path, chain)
 
 
-def _main_output(outputs: Mapping[str, Value]) -> tuple[tuple[str, Tensor], dict[str, list[Recurrent]]]:
+def _main_output(reader: Reader, outputs: Mapping[str, Value]) -> tuple[tuple[str, Tensor], dict[str, list[Recurrent]]]:
     """The output that is not just the final states of layers; and the layers of those that are, by their names."""
     tensors: dict[str, Tensor] = {}
     for name, value in outputs.items():
@@ -61,22 +69,27 @@ def _main_output(outputs: Mapping[str, Value]) -> tuple[tuple[str, Tensor], dict
         tensors[name] = value
     if len(tensors) == 1:
         return next(iter(tensors.items())), {}
-    states = {name: of for name, value in tensors.items() if (of := _layers_of_states(value)) is not None}
+    alone = reader.finder.cells.alone
+    states = {name: of for name, value in tensors.items() if (of := _layers_of_states(value, alone)) is not None}
     results = [(name, value) for name, value in tensors.items() if name not in states]
+    if not results and alone:  # the state is the result, too
+        name, value = next(iter(tensors.items()))
+        results, states = [(name, value)], {other: of for other, of in states.items() if other != name}
     if len(results) != 1:
         names = " and ".join(repr(name[:60]) for name in [name for name, _ in results] or list(tensors)[:4])
         raise refuse(f"outputs {names}", "several results", _ONE_OUTPUT)
     return results[0], states
 
 
-def _layers_of_states(value: Tensor) -> list[Recurrent] | None:
+def _layers_of_states(value: Tensor, alone: Set[Recurrent]) -> list[Recurrent] | None:
     """The layers whose final states a tensor consists of, as they are; None if it is something else."""
     found = []
     for vector in value.vectors:
         atom = vector.only  # with neither a matrix nor a bias
-        if not (isinstance(atom, Step) and isinstance(atom.of, Recurrent) and atom.is_last):
+        layer = atom.of if isinstance(atom, Step) and atom.is_last else atom
+        if not isinstance(layer, Recurrent) or (layer is atom and layer not in alone):
             return None
-        found.append(atom.of)
+        found.append(layer)
     return found
 
 
@@ -98,12 +111,43 @@ def _path(reader: Reader, where: str, output: Atom) -> list[Atom]:
                 raise refuse(
                     atom.where,
                     f"a GRU written out for {atom.number} steps, though the number of steps is "
-                    f"{atom.step.axis.size or 'free'}",
+                    f"{atom.axis.size or 'free'}",
                     "export it for a fixed number of steps, or load the Keras model itself, a .keras file",
                 )
             case _:
                 raise refuse(where, f"depends on {describe(atom)}")
     return path[::-1]
+
+
+def _without_selections(reader: Reader, path: Sequence[Atom]) -> list[Atom]:
+    """The layers, without those that select, reorder or scale features for a GRU layer: its weights do that."""
+    layers: list[Atom] = []
+    for atom in path:
+        before = layers[-1] if layers else None
+        if not isinstance(before, Linear) or not _selects(before):
+            layers.append(atom)
+        elif isinstance(atom, Both):
+            forward, backward = (_after(reader, before.of, part) for part in (atom.forward, atom.backward))
+            layers[-1] = replace(atom, forward=forward, backward=backward)
+        elif isinstance(atom, Recurrent):
+            layers[-1] = _after(reader, before.of, atom)
+        else:
+            layers.append(atom)
+    return layers
+
+
+def _selects(atom: Linear) -> bool:
+    coefficient = atom.of.terms[atom.atom]
+    return coefficient.ndim == 2 and bool((np.count_nonzero(coefficient, axis=1) <= 1).all())
+
+
+def _after(reader: Reader, vector: Vector, layer: Recurrent) -> Recurrent:
+    """The layer on matrix @ x + bias, as one on x."""
+    (matrix,) = vector.terms.values()
+    weights = layer.gru.input_weights
+    reader.algebra.spend(3 * layer.width * matrix.shape[1])
+    gru = replace(layer.gru, input_weights=weights @ matrix, bias=layer.gru.bias + weights @ vector.bias)
+    return replace(layer, gru=gru)
 
 
 def _add(reader: Reader, chain: Chain, atom: Atom) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,10 @@ import numpy.typing as npt
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_algebra import Algebra
-from quantgru.importers.onnx_atoms import Atom, Constant, Input, Recurrent, Vector, of_atom
+from quantgru.importers.onnx_atoms import Atom, Constant, Input, Iteration, Recurrent, Vector, of_atom
 from quantgru.importers.onnx_constants import fold
 from quantgru.importers.onnx_finder import Finder
-from quantgru.importers.onnx_graph import Graph, GraphInput, Node
+from quantgru.importers.onnx_graph import Graph, GraphInput, Node, needed_for
 from quantgru.importers.onnx_sizes import Size, Symbol, agree
 from quantgru.importers.onnx_tensors import Axis, FeaturesNeeded, Tensor
 from quantgru.importers.options import ImportOptions
@@ -23,6 +24,27 @@ Value = Tensor | npt.NDArray[Any]
 Operator = Callable[["Reader", Node, Sequence[Value | None]], list[Value]]
 
 Features = Mapping[str, Symbol | None]  # of an input, the axis that holds features, if any
+
+
+_TAKE_THE_LAST: Final = "take the last step, or every step, and do it after the model"
+_ADVICE: Final = {  # for operators that people use around a GRU
+    "LSTM": "train a GRU in its place",
+    "RNN": "train a GRU in its place",
+    "Conv": "do it on the data, before the model",
+    "LayerNormalization": "train with BatchNormalization in its place",
+    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceSum", "AveragePool", "MaxPool"), _TAKE_THE_LAST),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _TAKE_THE_LAST),
+}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A loop of `count` steps at any of them, its `number`, which `iteration` stands for in atoms."""
+
+    where: str
+    count: Size
+    number: Size
+    iteration: Iteration
 
 
 class Reader:
@@ -34,6 +56,7 @@ class Reader:
     cuts        nodes that take or turn entries along an axis
     warnings    what the user should know at once
     has_nodes   whether the operator GRU occurs
+    running     the loop whose graph is being read, if one is
     """
 
     def __init__(self, graph: Graph, options: ImportOptions, features: Features) -> None:
@@ -47,14 +70,34 @@ class Reader:
         self.cuts: list[tuple[str, Symbol]] = []
         self.warnings: list[str] = []
         self.has_nodes = False
+        self.running: Running | None = None
+        self._operators: Mapping[str, Operator] = {}
+        self._values: dict[str, Value] = {}
         self._roles: dict[Symbol, str] = {}
         self._same: dict[Symbol, Symbol] = {}
 
     def read(self, operators: Mapping[str, Operator]) -> dict[str, Value]:
         """The outputs by name. Raises ModelError at the first node that is not understood, FeaturesNeeded."""
-        values: dict[str, Value] = dict(self.graph.constants)
-        values |= {entry.name: self._input(entry) for entry in self.graph.inputs}
-        for node in self.graph.nodes:
+        self._operators = operators
+        self._values |= self.graph.constants
+        self._values |= {entry.name: self._input(entry) for entry in self.graph.inputs}
+        results = self._run(self.graph.nodes, self._values, self.graph.outputs)
+        return dict(zip(self.graph.outputs, results, strict=True))
+
+    def run_body(
+        self, node: Node, outputs: Sequence[str], own: Mapping[str, Value], running: Running | None
+    ) -> list[Value]:
+        """Outputs of the graph of a loop, which sees the values around it; `own` are those of its inputs."""
+        body = node.attributes["body"]
+        nodes = needed_for(body.nodes, outputs, lambda each: (each.inputs, each.outputs))
+        around, self.running = self.running, running
+        results = self._run(nodes, {**self._values, **body.constants, **own}, outputs)
+        self.running = around
+        return results
+
+    def _run(self, nodes: Sequence[Node], values: dict[str, Value], outputs: Sequence[str]) -> list[Value]:
+        """The outputs; adds what nodes compute to the values."""
+        for node in nodes:
             missing = [name for name in node.inputs if name and name not in values]
             if missing:
                 raise ModelError(
@@ -62,23 +105,21 @@ class Reader:
                 )
             if node.kind in ("Gemm", "MatMul"):
                 self._find_state(node, values)
-            results = self._evaluate(node, [values[name] if name else None for name in node.inputs], operators)
+            results = self._evaluate(node, [values[name] if name else None for name in node.inputs])
             values |= {name: value for name, value in zip(node.outputs, results, strict=False) if name}
-        missing = [name for name in self.graph.outputs if name not in values]
+        missing = [name for name in outputs if name not in values]
         if missing:
             raise ModelError(f"output {missing[0][:60]!r}: nothing computes it; the file is damaged")
-        return {name: values[name] for name in self.graph.outputs}
+        return [values[name] for name in outputs]
 
-    def _evaluate(
-        self, node: Node, arguments: list[Value | None], operators: Mapping[str, Operator]
-    ) -> Sequence[Value]:
+    def _evaluate(self, node: Node, arguments: list[Value | None]) -> Sequence[Value]:
         if all(argument is None or isinstance(argument, np.ndarray) for argument in arguments):
             results = fold(self.algebra, node, arguments)  # type: ignore[arg-type]  # checked above
             if results is not None:
                 return results
-        if node.kind not in operators:
-            raise refuse(node.where, "this operator is not supported here")
-        return operators[node.kind](self, node, arguments)
+        if node.kind not in self._operators:
+            raise refuse(node.where, "this operator is not supported here", _ADVICE.get(node.kind, ""))
+        return self._operators[node.kind](self, node, arguments)
 
     def _input(self, entry: GraphInput) -> Tensor:
         axis = self.features.get(entry.name)
@@ -94,12 +135,18 @@ class Reader:
     def _find_state(self, node: Node, values: dict[str, Value]) -> None:
         """A constant that is multiplied with weights is the initial state of a written out GRU: rows of a batch."""
         value, weights = (values.get(name) for name in node.inputs[:2])
-        if isinstance(value, Tensor) or isinstance(weights, Tensor) or value is None or value.ndim != 2:
-            return
+        if isinstance(value, np.ndarray) and isinstance(weights, np.ndarray):
+            values[node.inputs[0]] = self.constant_rows(value) or value
+
+    def constant_rows(self, value: npt.NDArray[Any]) -> Tensor | None:
+        """[batch, width] of rows that are all the same, as one row for any batch; None where it is something else."""
+        if value.ndim != 2 or not value.size or value.dtype.kind != "f":
+            return None
         self.algebra.spend(value.size)
-        if value.size and value.dtype.kind == "f" and (value == value[:1]).all():
-            atom = self.algebra.constant(np.asarray(value[0], dtype=np.float64))
-            values[node.inputs[0]] = Tensor((1, atom.width), (of_atom(atom),))
+        if (value != value[:1]).any():
+            return None
+        atom = self.algebra.constant(np.asarray(value[0], dtype=np.float64))
+        return Tensor((1, atom.width), (of_atom(atom),))
 
     # ---- axes -------------------------------------------------------------------------------------------------------
 
@@ -133,8 +180,18 @@ class Reader:
                 "transpose between layers that want steps first and those that want the batch first",
             )
 
+    def is_same_axis(self, a: Axis, b: Axis) -> bool:
+        if isinstance(a, int) or isinstance(b, int):
+            return a == b
+        return list(map(self.same_axis, a)) == list(map(self.same_axis, b))
+
     def role(self, axis: Symbol) -> str | None:
         return self._roles.get(self.same_axis(axis))
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether an axis is that of steps."""
+        return "steps" in self._roles.values()
 
     # ---- what tensors hold ------------------------------------------------------------------------------------------
 

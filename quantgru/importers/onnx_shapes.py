@@ -14,7 +14,7 @@ from quantgru.importers.onnx_atoms import Input, Reversed, Step, of_atom
 from quantgru.importers.onnx_constants import given, integers, plain, required, whole
 from quantgru.importers.onnx_graph import FLOATS, Node
 from quantgru.importers.onnx_reader import Operator, Reader, Value
-from quantgru.importers.onnx_sizes import Size, agree
+from quantgru.importers.onnx_sizes import Size, agree, product
 from quantgru.importers.onnx_tensors import (
     Axis,
     Tensor,
@@ -27,6 +27,8 @@ from quantgru.importers.onnx_tensors import (
 )
 
 Arguments = Sequence[Value | None]
+
+_NO_MASKS: Final = "export without masks and conditions; run(x, mask=...) leaves steps out"
 
 
 def tensor_at(node: Node, arguments: Arguments, i: int) -> Tensor:
@@ -52,7 +54,7 @@ def cast(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     if node.attributes["to"] in FLOATS:
         return [Tensor(tensor.axes, tensor.vectors)]
     if node.attributes["to"] == 9:
-        raise refuse(node.where, "a condition that is computed from data", "export without masks")
+        raise refuse(node.where, "a condition that is computed from data", _NO_MASKS)
     if not tensor.integer:
         reader.tokens.add(whole_numbers(node.where, tensor, "makes whole numbers of what was computed").name)
     return [Tensor(tensor.axes, tensor.vectors, integer=True)]
@@ -70,17 +72,21 @@ def whole_numbers(where: str, tensor: Tensor, otherwise: str) -> Input:
 
 def less(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     """Whether tokens are negative, which PyTorch would count from the end: they are not."""
-    tensor, limit = tensor_at(node, arguments, 0), required(node, arguments, 1)
-    if not (tensor.integer and isinstance(limit, np.ndarray) and not limit.any()):
-        raise refuse(node.where, "a comparison of data", "export without masks and conditions")
+    tensor, limit = required(node, arguments, 0), required(node, arguments, 1)
+    if not (isinstance(tensor, Tensor) and tensor.integer and isinstance(limit, np.ndarray) and not limit.any()):
+        return comparison(reader, node, arguments)
     reader.tokens.add(whole_numbers(node.where, tensor, "a comparison of what was computed").name)
     return [np.zeros((), dtype=np.bool_)]
+
+
+def comparison(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    raise refuse(node.where, "a comparison of data", _NO_MASKS)
 
 
 def where(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     condition, yes, no = (required(node, arguments, i) for i in range(3))
     if not isinstance(condition, np.ndarray) or not (condition.all() or not condition.any()):
-        raise refuse(node.where, "chooses by data", "export without masks and conditions")
+        raise refuse(node.where, "chooses by data", _NO_MASKS)
     chosen, other = (yes, no) if condition.all() else (no, yes)
     axes = chosen.axes if isinstance(chosen, Tensor) else chosen.shape
     for part in (condition.shape, other.axes if isinstance(other, Tensor) else other.shape):
@@ -122,15 +128,8 @@ def flatten(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     tensor, axis = tensor_at(node, arguments, 0), node.attributes["axis"]
     rank = len(tensor.axes)
     cut = rank if axis == rank else position(node.where, axis, rank)
-    halves = [_product(tensor.shape[:cut]), _product(tensor.shape[cut:])]
+    halves = [product(tensor.shape[:cut]), product(tensor.shape[cut:])]
     return [Tensor(reshape(node.where, tensor, halves), tensor.vectors, tensor.integer)]
-
-
-def _product(sizes: Sequence[Size]) -> Size:
-    result = Size.of(1)
-    for size in sizes:
-        result = result * size
-    return result
 
 
 def squeeze(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
@@ -174,7 +173,7 @@ def spread(reader: Reader, where: str, value: Value, target: Sequence[Size | int
         if after.symbols and before == 1:
             axes.append(after.symbols)
         elif free or agree(after, 1) or (not after.symbols and after.number == before):
-            if free and not agree(after, 1) and not agree(after, _product([Size.of(s) for s in before])):
+            if free and not agree(after, 1) and not agree(after, product(before)):
                 raise refuse(where, f"spreads {value} to another shape")
             axes.append(before)
         elif after.number is not None and after.number > 0 and before in (1, after.number):
@@ -204,10 +203,14 @@ OPERATORS: Final[dict[str, Operator]] = {
     "Cast": cast,
     "ConstantOfShape": constant_of_shape,
     "Dropout": dropout,
+    "Equal": comparison,
     "Expand": expand,
     "Flatten": flatten,
+    "Greater": comparison,
+    "GreaterOrEqual": comparison,
     "Identity": identity,
     "Less": less,
+    "LessOrEqual": comparison,
     "Reshape": op_reshape,
     "Shape": shape,
     "Squeeze": squeeze,

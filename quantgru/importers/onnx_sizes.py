@@ -44,19 +44,26 @@ class Size:
     def of(cls, value: Size | Symbol | int) -> Size:
         if isinstance(value, Size):
             return value
-        return cls({(value,): 1} if isinstance(value, Symbol) else {(): int(value)})
+        if isinstance(value, Symbol):
+            return cls({(value,): 1})
+        if value != int(value):
+            raise ModelError(f"arithmetic on sizes with {value:g}")
+        return cls({(): int(value)})
 
     @property
     def number(self) -> int | None:
         """Its value where the file fixes every size in it."""
-        total = 0
+        terms = self._free_terms
+        return None if any(terms) else terms.get((), 0)
+
+    @property
+    def _free_terms(self) -> Mapping[Monomial, int]:
+        """The same sum with numbers for all sizes that the file fixes."""
+        terms: Counter[Monomial] = Counter()
         for monomial, count in self.terms.items():
-            sizes = [symbol.size for symbol in monomial]
-            known = [size for size in sizes if size is not None]
-            if len(known) < len(sizes):
-                return None
-            total += count * prod(known)
-        return total
+            free = tuple(symbol for symbol in monomial if symbol.size is None)
+            terms[free] += count * prod(symbol.size for symbol in monomial if symbol.size is not None)
+        return {monomial: count for monomial, count in terms.items() if count}
 
     @property
     def symbol(self) -> Symbol | None:
@@ -73,11 +80,11 @@ class Size:
     @property
     def sign(self) -> int | None:
         """-1, 0 or 1 where it is the same for all sizes, else None."""
-        number = self.number
+        number, terms = self.number, self._free_terms
         if number is not None:
             return (number > 0) - (number < 0)
-        free = [count for monomial, count in self.terms.items() if monomial]
-        at_ones = sum(self.terms.values())  # sizes are 1 or more
+        free = [count for monomial, count in terms.items() if monomial]
+        at_ones = sum(terms.values())  # sizes are 1 or more
         if min(free) > 0 and at_ones > 0:
             return 1
         return -1 if max(free) < 0 and at_ones < 0 else None
@@ -152,11 +159,15 @@ class Size:
         return " + ".join(parts) or "0"
 
 
+class FreeSizeError(ModelError):
+    """A comparison that depends on a size which the file leaves free."""
+
+
 def compare(a: Size | int, b: Size | int, what: str) -> int:
-    """The sign of a - b. Raises ModelError where it depends on a free size."""
+    """The sign of a - b. Raises FreeSizeError."""
     sign = (Size.of(a) - b).sign
     if sign is None:
-        raise ModelError(f"whether the size {a} is {what} to {b} depends on a size that the file leaves free")
+        raise FreeSizeError(f"whether the size {a} is {what} to {b} depends on a size that the file leaves free")
     return sign
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_algebra import Algebra
-from quantgru.importers.onnx_atoms import Rows, Vector, widths
+from quantgru.importers.onnx_atoms import Iteration, Rows, Vector, widths
 from quantgru.importers.onnx_sizes import Size, Symbol, agree, product
 
 Free = tuple[Symbol, ...]  # axes of inputs that were reshaped into one, mostly a single one
@@ -145,7 +145,7 @@ def single(where: str, tensor: Tensor, axis: int) -> Symbol:
     return found[0]
 
 
-def step_of(algebra: Algebra, where: str, tensor: Tensor, symbol: Symbol, number: int) -> Tensor:
+def step_of(algebra: Algebra, where: str, tensor: Tensor, symbol: Symbol, number: int | Iteration) -> Tensor:
     """One step along a free axis, which goes."""
     vectors = tuple(
         algebra.mapped(vector, lambda atom: algebra.step(where, atom, symbol, number)) for vector in tensor.vectors

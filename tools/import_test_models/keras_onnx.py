@@ -6,12 +6,14 @@
     pip install tensorflow-cpu==2.21.0 keras==3.15.1 tf2onnx==1.17.0 onnx==1.23.2 onnxruntime
     KERAS_BACKEND=tensorflow python tools/import_test_models/keras_onnx.py
 
-Neither holds a GRU node. The PyTorch back end unrolls the steps; where their number is left open it exports those of
-the sample that Keras makes up, which is one step, without a word: keras_torch_open_steps records both outputs. The
-TensorFlow back end exports a Loop over the operations of the cell.
+Names after the script are those of single models. Neither back end writes a GRU node. PyTorch's unrolls the steps;
+where their number is left open it exports those of the sample that Keras makes up, which is one step, without a word:
+keras_torch_open_steps records both outputs. TensorFlow's exports a Loop over the operations of the cell.
 """
 
 from __future__ import annotations
+
+import sys
 
 import keras
 import numpy as np
@@ -22,18 +24,35 @@ from keras import layers
 ONNX = MODELS / "onnx"
 BACKEND = keras.backend.backend()
 STEPS = 2  # an unrolled step takes 5 KB
+STEPS_OF_LOOP = 5
+NAMES = {
+    "torch": ("reset_after", "reset_before", "open_steps"),
+    "tensorflow": ("reset_after", "reset_before", "every_step", "bidirectional", "backwards", "hard_sigmoid", "masked"),
+}
+
+
+def layers_of(name: str) -> list[keras.Layer]:
+    match name:
+        case "reset_before":
+            return [layers.GRU(4, reset_after=False), layers.Dense(2)]
+        case "every_step":
+            return [layers.GRU(4, return_sequences=True), layers.Dense(2)]
+        case "bidirectional":
+            first = layers.Bidirectional(layers.GRU(3, return_sequences=True))
+            return [first, layers.Bidirectional(layers.GRU(2, reset_after=False)), layers.Dense(2)]
+        case "backwards":
+            return [layers.GRU(4, go_backwards=True, return_sequences=True), layers.GRU(3), layers.Dense(2)]
+        case "hard_sigmoid":
+            return [layers.GRU(4, "relu", "hard_sigmoid", return_sequences=True), layers.Dense(2)]
+        case "masked":
+            return [layers.Masking(), layers.GRU(4), layers.Dense(2)]
+    return [layers.GRU(4), layers.Dense(2)]
 
 
 def build(name: str) -> keras.Model:
     keras.backend.clear_session()
-    gru = {
-        "reset_after": layers.GRU(4),
-        "open_steps": layers.GRU(4),
-        "reset_before": layers.GRU(4, reset_after=False),
-        "every_step": layers.GRU(4, return_sequences=True),
-    }[name]
-    steps = None if BACKEND == "tensorflow" or name == "open_steps" else STEPS
-    return keras.Sequential([keras.Input((steps, 3)), gru, layers.Dense(2)])
+    fixed = {"hard_sigmoid": STEPS_OF_LOOP, "open_steps": None}.get(name, STEPS if BACKEND == "torch" else None)
+    return keras.Sequential([keras.Input((fixed, 3)), *layers_of(name)])
 
 
 def write(name: str) -> None:
@@ -41,7 +60,8 @@ def write(name: str) -> None:
     generator = generator_of(path.stem)
     model = build(name)
     model.set_weights([random_weights(generator, weights.shape) for weights in model.get_weights()])
-    x = random_sequences(generator, (3, STEPS, 3))
+    old = name.startswith("reset") or name in ("every_step", "open_steps")
+    x = random_sequences(generator, (3, STEPS if old else STEPS_OF_LOOP, 3))
     y = keras.ops.convert_to_numpy(model(x))  # also: export refuses a model that was never called
     model.export(path, format="onnx", verbose=False)
     report(path)
@@ -58,7 +78,7 @@ def write(name: str) -> None:
 
 def main() -> None:
     ONNX.mkdir(parents=True, exist_ok=True)
-    for name in ("reset_after", "reset_before", "open_steps" if BACKEND == "torch" else "every_step"):
+    for name in sys.argv[1:] or NAMES[BACKEND]:
         write(name)
 
 
