@@ -1,4 +1,4 @@
-"""Arithmetic of signals with constants, and with one another."""
+"""Operations of `pytorch_operations` with numbers: of signals with constants, and of two signals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from quantgru.importers.gates import finite
 from quantgru.importers.pytorch_call import Call
 from quantgru.importers.pytorch_chain import want_features, want_no_states
-from quantgru.importers.pytorch_signals import FEATURES, CannotSayError, Signal, added, want_same_steps
+from quantgru.importers.pytorch_signals import FEATURES, PAIR, CannotSayError, Signal, added, want_same_steps
 from quantgru.model import Dense
 
 
@@ -38,7 +38,7 @@ def arithmetic(call: Call) -> Any:
     first, second = call.args[0], call.argument(1, "other")
     for value in (first, second):
         if isinstance(value, (tuple, list)):
-            raise CannotSayError("gets the pair that nn.GRU returns", "give it out or h_n[-1]")
+            raise CannotSayError("gets the pair that nn.GRU returns", PAIR)
         if isinstance(value, Signal):
             want_no_states(value)
     if isinstance(first, Signal) and isinstance(second, Signal):

@@ -1,4 +1,4 @@
-"""One node of a traced graph: which operation, on which values."""
+"""One node of a traced graph for `pytorch_operations`: which operation, by the name of a method, on which values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from torch import fx
 from torch.nn import functional
 
 from quantgru.importers.pytorch_chain import SignalChain
-from quantgru.importers.pytorch_signals import CannotSayError, Signal
+from quantgru.importers.pytorch_signals import PAIR, CannotSayError, Signal
 
-# Functions by the names of the tensor methods that do the same.
-FUNCTIONS: Final[dict[Any, str]] = {
+# Functions that have another name than the tensor method that does the same.
+ALIASES: Final[dict[Any, str]] = {
     builtins.getattr: "getattr",
     operator.add: "add",
     operator.getitem: "getitem",
@@ -24,38 +25,22 @@ FUNCTIONS: Final[dict[Any, str]] = {
     operator.neg: "neg",
     operator.sub: "sub",
     operator.truediv: "div",
-    torch.add: "add",
-    torch.cat: "cat",
-    torch.chunk: "chunk",
     torch.concat: "cat",
     torch.concatenate: "cat",
-    torch.div: "div",
-    torch.flatten: "flatten",
-    torch.flip: "flip",
-    torch.log_softmax: "log_softmax",
-    torch.matmul: "matmul",
-    torch.mul: "mul",
-    torch.neg: "neg",
-    torch.permute: "permute",
-    torch.relu: "relu",
-    torch.reshape: "reshape",
-    torch.select: "select",
-    torch.sigmoid: "sigmoid",
-    torch.softmax: "softmax",
-    torch.squeeze: "squeeze",
-    torch.sub: "sub",
     torch.swapaxes: "transpose",
-    torch.tanh: "tanh",
-    torch.transpose: "transpose",
-    torch.unsqueeze: "unsqueeze",
-    functional.dropout: "dropout",
-    functional.linear: "linear",
-    functional.log_softmax: "log_softmax",
-    functional.relu: "relu",
-    functional.sigmoid: "sigmoid",
-    functional.softmax: "softmax",
-    functional.tanh: "tanh",
+    torch.swapdims: "transpose",
 }
+
+
+def operation(node: fx.Node) -> str:
+    """What a call of a function or a method is, by the name of the tensor method; empty for other functions."""
+    if node.op == "call_method":
+        return str(node.target)
+    if node.op != "call_function":
+        return ""
+    name = getattr(node.target, "__name__", "")
+    known = (getattr(torch, name, None), getattr(functional, name, None))
+    return ALIASES.get(node.target) or (name if node.target in known else "")
 
 
 @dataclass(frozen=True)
@@ -80,7 +65,7 @@ class Call:
     def signal(self) -> Signal:
         value = self.argument(0, "input")
         if isinstance(value, (tuple, list)):
-            raise CannotSayError("gets the pair that nn.GRU returns", "give it out or h_n[-1]")
+            raise CannotSayError("gets the pair that nn.GRU returns", PAIR)
         if not isinstance(value, Signal):
             raise CannotSayError("gets the input at another place than the first")
         return value

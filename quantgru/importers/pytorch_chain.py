@@ -1,4 +1,7 @@
-"""Signals put into a `Chain`: what waits in a signal becomes layers when a layer reads it."""
+"""Signals put into a `Chain`, layer by layer: what waits in a signal becomes a part of the layers when one reads it.
+
+`pytorch_signals` says what a signal is, `chain` what may follow what.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,18 @@ from typing import Any
 import numpy as np
 
 from quantgru.importers.chain import Chain, refuse
-from quantgru.importers.pytorch_signals import DIRECTIONS, FEATURES, LAST_STEP, LAYERS, Axis, CannotSayError, Signal
+from quantgru.importers.pytorch_signals import (
+    DIRECTIONS,
+    FEATURES,
+    LAST_STEP,
+    LAYERS,
+    Axis,
+    CannotSayError,
+    FloatArray,
+    Pick,
+    Signal,
+    State,
+)
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
 from quantgru.model.layers import Merge
 
@@ -18,26 +32,33 @@ from quantgru.model.layers import Merge
 class SignalChain:
     """A chain and what was learnt of the module's input on the way.
 
+    one_step    whether a call is one step: its input [batch, features] has no axis of steps, which then has number 1
     position    changes of the chain until now; a signal of another position is another branch
     time_axis   the axis of the input that has the steps; -1 until the first GRU says it
     input_rank  the number of axes of the input
     n_tokens    if the input are tokens
+    starts      of each GRU layer, the given state that it starts at, if any
     """
 
     chain: Chain
+    one_step: bool = False
     position: int = 0
     time_axis: int = -1
     input_rank: int = 3
     n_tokens: int | None = None
+    starts: list[State | None] = field(default_factory=list)
     _joins_at: int = -1  # the position right after a bidirectional layer
     _reversed: dict[int, str] = field(default_factory=dict)  # axes reversed before they are known to be the steps
 
     def input(self) -> Signal:
+        if self.one_step:
+            self.time_axis, self.input_rank = 1, 2
+            return Signal(((0,), (FEATURES,)), self.position, None)
         return Signal(((0,), (1,), (FEATURES,)), self.position, None)
 
     def univariate(self, signal: Signal) -> Signal:
         """Inputs [sequences, steps] with the one feature that they are."""
-        self.input_rank = 2
+        self.input_rank -= 1
         return replace(signal, width=1)
 
     def want_steps(self, where: str, signal: Signal, batch_first: bool) -> None:
@@ -47,40 +68,63 @@ class SignalChain:
             raise refuse(where, "a GRU layer after the last step was taken")
         axis = signal.axes[1 if batch_first else 0]
         if self.time_axis < 0 and axis in ((0,), (1,)):
-            self.time_axis = axis[0]
-            for reversed_axis, place in self._reversed.items():
-                if reversed_axis != self.time_axis:
-                    raise refuse(place, "reverses the sequences of a batch, not their steps")
-        steps, batch = (self.time_axis,), (1 - self.time_axis,)
+            self.want_time_axis(where, axis[0])
+        steps: Axis = () if self.one_step else (self.time_axis,)
+        batch = (1 - self.time_axis,)
         if signal.axes != (*((batch, steps) if batch_first else (steps, batch)), (FEATURES,)):
             found = f"batch_first={batch_first} takes the batch for the steps, or others for the features"
             raise refuse(where, found, "transpose before it")
 
+    def want_one_step(self, signal: Signal) -> None:
+        """Raises CannotSayError for what is not what an nn.GRUCell reads."""
+        if self.chain.last_step or signal.pick != "all":
+            raise CannotSayError("a GRU layer after the last step was taken")
+        if self.time_axis < 0 or signal.axes != ((1 - self.time_axis,), (FEATURES,)):
+            raise CannotSayError("a cell reads one step, of a loop or of forward(x, h)", "use nn.GRU for all steps")
+
+    def want_time_axis(self, where: str, axis: int) -> None:
+        """Raises ModelError where the steps are on another axis than a GRU has read, or than was reversed."""
+        if self.time_axis not in (-1, axis):
+            raise refuse(where, "takes the batch for the steps", "transpose before it")
+        self.time_axis = axis
+        for reversed_axis, place in self._reversed.items():
+            if reversed_axis != axis:
+                raise refuse(place, "reverses the sequences of a batch, not their steps")
+
     def recurrent(self, where: str, signal: Signal, layers: Sequence[Gru | Bidirectional]) -> tuple[Signal, Signal]:
         """The outputs of all steps, and the final states [layers and directions, batch, units]."""
+        bidirectional = isinstance(layers[-1], Bidirectional)
+        if bidirectional and self.one_step:
+            raise CannotSayError("reads one step in both directions", "give it whole sequences")
+        signal, choice = self._without_choice(signal, layers[0].n_inputs)
+        if choice is not None:
+            layers = [_choosing(layers[0], *choice), *layers[1:]]
         signal = self.settled(where, signal)
         self.chain.add_recurrent(where, layers)
         self.position += 1
         last = layers[-1]
-        bidirectional = isinstance(last, Bidirectional)
         if bidirectional:
             self._joins_at = self.position
         units = last.forward.n_units if isinstance(last, Bidirectional) else last.n_units
         kind = (LAYERS,) * (len(layers) > 1) + (DIRECTIONS,) * bidirectional
         axes = (kind, (1 - self.time_axis,), (FEATURES,))
-        states = Signal(axes, self.position, units, "final" if bidirectional else "last", n_layers=len(layers))
+        pick: Pick = "all" if self.one_step else "final" if bidirectional else "last"
+        states = Signal(axes, self.position, units, pick, n_layers=len(layers))
         return Signal(signal.axes, self.position, last.n_outputs), states
 
     def embedding(self, where: str, signal: Signal, layer: Embedding) -> Signal:
-        if signal.axes[2:] != ((FEATURES,),) or signal.width is not None or signal.waits:
+        if signal.axes[-1:] != ((FEATURES,),) or signal.width is not None or signal.waits:
             raise refuse(where, "an embedding after another layer", "it reads token numbers: put it first")
         self.chain.add_embedding(where, layer)
-        self.n_tokens, self.input_rank = layer.n_tokens, 2
+        self.n_tokens, self.input_rank = layer.n_tokens, self.input_rank - 1
         return self._after(signal, layer.n_outputs)
 
     def dense(self, where: str, signal: Signal, layer: Dense) -> Signal:
         want_features(signal, len(signal.axes) - 1, "reads the last axis, which are not the features")
-        signal, layer = self._folded(signal, layer)
+        signal, choice = self._without_choice(signal, layer.n_inputs)
+        if choice is not None:
+            matrix, shift = choice
+            layer = replace(layer, weights=layer.weights @ matrix, bias=layer.bias + layer.weights @ shift)
         signal = self.settled(where, signal)
         self.chain.add_dense(where, layer)
         return self._after(signal, layer.n_outputs)
@@ -152,16 +196,18 @@ class SignalChain:
         else:
             self.chain.add_dense(where, Dense(f"linear_{len(self.chain.layers)}", matrix, shift))
 
-    def _folded(self, signal: Signal, layer: Dense) -> tuple[Signal, Dense]:
-        """`layer` on all features, where a signal takes some of them or another order: so this costs nothing."""
+    def _without_choice(self, signal: Signal, n_inputs: int) -> tuple[Signal, tuple[FloatArray, FloatArray] | None]:
+        """All features, where a signal takes some of them or another order, and the matrix and shift that do this.
+
+        Folded into the weights of the layer that reads them, this costs nothing.
+        """
         signal = self.as_final(signal)
         if signal.matrix is None or (np.count_nonzero(signal.matrix, axis=1) > 1).any():
-            return signal, layer
+            return signal, None
         matrix, shift = signal.linear()
-        if layer.n_inputs != len(matrix):
-            raise CannotSayError(f"{layer.n_inputs} inputs, but gets {len(matrix)}")
-        folded = replace(layer, weights=layer.weights @ matrix, bias=layer.bias + layer.weights @ shift)
-        return replace(signal, matrix=None, scale=1.0, shift=0.0, width=matrix.shape[1]), folded
+        if n_inputs != len(matrix):
+            raise CannotSayError(f"{n_inputs} inputs, but gets {len(matrix)}")
+        return replace(signal, matrix=None, scale=1.0, shift=0.0, width=matrix.shape[1]), (matrix, shift)
 
     def units(self) -> int:
         """Those of each direction, where the chain's last change was a bidirectional layer; otherwise 0."""
@@ -186,6 +232,18 @@ class SignalChain:
         """`signal` after a change of the chain."""
         self.position += 1
         return replace(signal, position=self.position, width=width)
+
+
+def _choosing(layer: Gru | Bidirectional, matrix: FloatArray, shift: FloatArray) -> Gru | Bidirectional:
+    """`layer` that computes matrix @ x + shift of its inputs itself."""
+
+    def choosing(gru: Gru) -> Gru:
+        weights = gru.input_weights
+        return replace(gru, input_weights=weights @ matrix, bias=gru.bias + weights @ shift)
+
+    if isinstance(layer, Bidirectional):
+        return replace(layer, forward=choosing(layer.forward), backward=choosing(layer.backward))
+    return choosing(layer)
 
 
 def want_features(signal: Signal, axis: int, found: str) -> None:

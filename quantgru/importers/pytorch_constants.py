@@ -19,6 +19,7 @@ from quantgru.importers.pytorch_signals import CannotSayError, Signal, Size
 from quantgru.importers.verify import first_line
 
 SIZES: Final = {0: 4, 1: 5}  # of the leading axes of the input: different, and small
+UNINITIALISED: Final = ("new", "new_empty", "empty", "empty_like")
 
 
 def attribute(root: nn.Module, path: str) -> Any:
@@ -46,7 +47,7 @@ def of_input(call: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """What a method of the input that looks at its type and device only, such as new_zeros, gives."""
     args, kwargs = _concrete((tuple(args), dict(kwargs)))
     try:
-        return getattr(torch.zeros(1, dtype=torch.float64), call)(*args, **kwargs)
+        return _initialised(call, getattr(torch.zeros(1, dtype=torch.float64), call)(*args, **kwargs))
     except Exception as error:  # whatever the user's arguments lead to
         raise CannotSayError(f"fails ({first_line(error)})") from None
 
@@ -57,13 +58,18 @@ def _call(node: fx.Node, root: nn.Module, args: Sequence[Any], kwargs: Mapping[s
             case "call_module":
                 return root.get_submodule(str(node.target))(*args, **kwargs)
             case "call_method":
-                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+                return _initialised(str(node.target), getattr(args[0], str(node.target))(*args[1:], **kwargs))
         function: Any = node.target
-        return function(*args, **kwargs)
+        return _initialised(getattr(function, "__name__", ""), function(*args, **kwargs))
     except QuantgruError:
         raise
     except Exception as error:  # the user's own functions, which may raise anything
         raise CannotSayError(f"fails ({first_line(error)})") from None
+
+
+def _initialised(function: str, value: Any) -> Any:
+    """Memory that a function leaves as it was is not a number: something must be written to it before it is used."""
+    return value.fill_(math.nan) if function in UNINITIALISED and value.is_floating_point() else value
 
 
 def _concrete(values: Any) -> Any:
@@ -83,9 +89,14 @@ def _concrete(values: Any) -> Any:
     return fx.node.map_aggregate(values, concrete)
 
 
+def _comparable(values: torch.Tensor) -> torch.Tensor:
+    """NaN, which `_initialised` writes, is equal to nothing."""
+    return torch.where(values.isnan(), math.inf, values) if values.is_floating_point() else values
+
+
 def _equal(first: Any, second: Any) -> bool:
     if isinstance(first, torch.Tensor):
-        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+        return isinstance(second, torch.Tensor) and torch.equal(_comparable(first), _comparable(second))
     if isinstance(first, (tuple, list)):
         return len(first) == len(second) and all(map(_equal, first, second))
     return bool(first == second)

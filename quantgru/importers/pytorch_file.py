@@ -129,7 +129,7 @@ def read_safetensors(where: str, path: Path) -> dict[str, Array]:
         entries: Any = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
         return {name: _typed(where, name, entry) for name, entry in entries}
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{where}: {first_line(error)}; the file is damaged; save it again") from None
+        raise ModelError(f"{where}: {first_line(error)[:120]}; the file is damaged; save it again") from None
 
 
 def _typed(where: str, name: str, entry: Mapping[str, Any]) -> Array:

@@ -1,16 +1,20 @@
-"""A traced PyTorch graph, read node by node into a `Chain`. What is not understood is refused by name."""
+"""A traced graph of `pytorch_trace`, read node by node into a `SignalChain`. What is not understood is refused by name.
+
+Modules become layers here; functions are looked up in `pytorch_operations`, and what is done to single steps goes
+through `pytorch_steps`.
+"""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from torch import fx, nn
 
 from quantgru.importers.chain import Chain, refuse
-from quantgru.importers.pytorch_call import FUNCTIONS, Call
+from quantgru.importers.pytorch_call import Call, operation
 from quantgru.importers.pytorch_chain import SignalChain, want_features
 from quantgru.importers.pytorch_constants import SIZES, attribute, evaluate
 from quantgru.importers.pytorch_modules import (
@@ -21,16 +25,22 @@ from quantgru.importers.pytorch_modules import (
     dense_layer,
     embedding_layer,
     initial_states,
+    n_states_of,
     next_step,
     normalisation,
     recurrent_layers,
     starting_at,
+    starts_of,
     want_stock,
 )
 from quantgru.importers.pytorch_names import describe, describe_alone
-from quantgru.importers.pytorch_operations import OPERATIONS, QUERIES
-from quantgru.importers.pytorch_signals import DIRECTIONS, LAYERS, Axis, CannotSayError, Signal
+from quantgru.importers.pytorch_operations import OPERATIONS, QUERIES, STATES, of_state
+from quantgru.importers.pytorch_outputs import Output, find_output, with_all_before
+from quantgru.importers.pytorch_signals import DIRECTIONS, LAYERS, Axis, CannotSayError, Signal, State, axis_number
+from quantgru.importers.pytorch_steps import Step, Steps, of_step, steps_in, together, with_signals
 from quantgru.model import Bidirectional, Gru, Layer
+
+ONE_STEP: Final = "forward() is one step: the import runs it at every step of a sequence"
 
 
 class GraphReader:
@@ -40,27 +50,65 @@ class GraphReader:
     its place if forward() returns several values.
     """
 
-    def __init__(self, root: nn.Module, chain: Chain) -> None:
+    def __init__(self, root: nn.Module, chain: Chain, *, one_step: bool) -> None:
         self.root = root
-        self.chain = SignalChain(chain)
+        self.chain = SignalChain(chain, one_step)
         self.sources: list[Source] = []
         self.output_axes: tuple[Axis, ...] = ()
         self.output_place: Any = 0
+        self._steps = Steps()
         self._values: dict[fx.Node, Any] = {}
         self._needed: set[fx.Node] = set()
+        self._starts: dict[fx.Node, list[State]] = {}  # of calls that start at given states
 
     def read(self, graph: fx.Graph) -> None:
         """Raises ModelError at the first node that no canonical layer can say."""
-        self._needed = _with_all_before(self._with_one_output(graph))
+        self._refuse_tuple(graph)
+        output = find_output(graph, self.root)
+        self.output_place = output.place
+        self._needed = with_all_before(output.node)
         for node in graph.nodes:
-            if node.op == "placeholder" and not self._values:
-                self._values[node] = self.chain.input()
+            if node.op == "placeholder":
+                self._values[node] = State(str(node.target)) if self._values else self.chain.input()
             elif node in self._needed:
                 self._values[node] = self._value(node)
             elif self._changes_in_place(node):
                 raise refuse(
                     describe(node, self.root), "changes a tensor in place", "use its result: x = x.clamp(-1, 1)"
                 )
+        if output.dropped:
+            self.chain.chain.notes.append("the states that it returns are those of FloatModel.final_states")
+        self._check_states(graph, output)
+
+    def _check_states(self, graph: fx.Graph, output: Output) -> None:
+        """Raises ModelError for arguments that are no states, and for steps that do not return theirs."""
+        arguments = [node for node in graph.nodes if node.op == "placeholder"]
+        names = [str(node.target) for node in arguments]
+        given = {start.name for start in self.chain.starts if start is not None}
+        if self.chain.one_step:
+            self._want_states_in_order(names, output)
+        elif unused := {str(node.target) for node in arguments[1:] if not node.args} - given:  # args: a default
+            raise refuse(f"argument {min(unused)!r} of {type(self.root).__name__}", "is no initial state", STATES)
+        for name in sorted(given):
+            self.chain.chain.notes.append(f"argument {name!r} is initial_states of FloatModel.run")
+
+    def _refuse_tuple(self, graph: fx.Graph) -> None:
+        """Raises ModelError where forward() unpacks its one argument."""
+        node = next(node for node in graph.nodes if node.op == "placeholder")
+        places = [user.args[1] if user.target is operator.getitem else None for user in node.users]
+        if 1 < len(places) < min(SIZES.values()) and sorted(places, key=str) == list(range(len(places))):
+            found = f"a tuple of {len(places)}"
+            raise refuse(describe(node, self.root), found, "take its parts as arguments: forward(self, x, h)")
+
+    def _want_states_in_order(self, names: list[str], output: Output) -> None:
+        """Raises ModelError where the next step would not start where this one ends."""
+        returned = [state for call in output.states for state in self._starts.get(call, [])]
+        given = [start for start in self.chain.starts if start is not None]
+        in_order = sorted(given, key=lambda state: (names.index(state.name), state.index or 0))
+        if len(given) < len(self.chain.starts) or returned != in_order:
+            found = "one step, which does not return every state that it is given, in the same order"
+            raise refuse(f"output of {type(self.root).__name__}", found, "return the output and then the states")
+        self.chain.chain.notes.append(ONE_STEP)
 
     def _changes_in_place(self, node: fx.Node) -> bool:
         """Whether a node has an effect even if nothing reads it."""
@@ -72,66 +120,76 @@ class GraphReader:
                 return not isinstance(module, IDENTITIES) and bool(getattr(module, "inplace", False))
         return bool(node.kwargs.get("inplace"))
 
-    def _with_one_output(self, graph: fx.Graph) -> fx.Node:
-        """The output node; of a tuple, list or dict it has the one tensor beside None and the states on its way."""
-        output = next(node for node in graph.nodes if node.op == "output")
-        returned: Any = output.args[0]
-        if self._is_gru(returned):
-            with graph.inserting_before(output):
-                returned = [graph.call_function(operator.getitem, (returned, i)) for i in range(2)]
-        if isinstance(returned, (tuple, list, dict)):
-            places = returned.items() if isinstance(returned, dict) else enumerate(returned)
-            given = {place: value for place, value in places if value is not None}
-            states = {place: gru for place, value in given.items() if (gru := self._gru_of_states(value))}
-            others = {place: value for place, value in given.items() if place not in states}
-            if len(others) == 1 < len(given) and set(states.values()) <= _with_all_before(*others.values()):
-                self.chain.chain.notes.append("the states that it returns are those of FloatModel.final_states")
-                given = others
-            if len(given) == 1:
-                self.output_place, value = next(iter(given.items()))
-                output.args = (value,)
-        return output
-
-    def _gru_of_states(self, node: Any) -> fx.Node | None:
-        """The nn.GRU, if a node is the second value that it returns, or a part of it."""
-        while isinstance(node, fx.Node) and node.target in (operator.getitem, "squeeze"):
-            before: Any = node.args[0]
-            if self._is_gru(before):
-                return before if node.args[1] == 1 else None
-            node = before
-        return None
-
-    def _is_gru(self, node: Any) -> bool:
-        if not isinstance(node, fx.Node) or node.op != "call_module":
-            return False
-        return isinstance(self.root.get_submodule(str(node.target)), nn.GRU)
-
     def _value(self, node: fx.Node) -> Any:
         where = describe(node, self.root)
         args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), self._values.__getitem__)
-        name = str(node.target) if node.op == "call_method" else FUNCTIONS.get(node.target, "")
         try:
-            return self._computed(node, Call(self.chain, where, name, node.name, args, kwargs))
+            return self._computed(node, Call(self.chain, where, operation(node), node.name, args, kwargs))
         except CannotSayError as error:
             raise refuse(where, error.found, *error.next_step) from None
 
     def _computed(self, node: fx.Node, call: Call) -> Any:
+        arguments = (call.args, call.kwargs)
         if node.op == "get_attr":
             return attribute(self.root, str(node.target))
-        signals = list(_signals((call.args, call.kwargs)))
-        if node.target is operator.getitem and isinstance(call.args[0], (tuple, list)):
-            self._refuse_branch(node, signals)
-            return _entry(call)
         if node.op == "output":
-            self._refuse_branch(node, signals)
-            return self._finish(call.args[0])
-        if not signals:
+            value = of_step(call.args[0])
+            self._refuse_branch(node, list(_signals(value)))
+            return self._finish(value)
+        if node.target is operator.getitem and isinstance(call.args[0], (tuple, list)):
+            if not any(True for _ in steps_in(call.args[0])):
+                self._refuse_branch(node, list(_signals(call.args[0])))
+            return _entry(call)
+        if any(True for _ in steps_in(arguments)):
+            return self._of_steps(node, call)
+        if states := [value for value in (*call.args, *call.kwargs.values()) if isinstance(value, State)]:
+            return self._operation(node, call) if node.op == "call_module" else of_state(call, states[0])
+        if not any(True for _ in _signals(arguments)):
             return evaluate(node, self.root, call.args, call.kwargs)
+        return self._operation(node, call)
+
+    def _of_steps(self, node: fx.Node, call: Call) -> Any:
+        """An operation on single steps of a loop."""
+        steps = call.argument(0, "tensors")
+        if call.name in QUERIES:
+            return OPERATIONS[call.name](with_signals(call))
+        if call.name == "stack":
+            return together(steps, call.argument(1, "dim", 0), adds_axis=True)
+        if call.name == "cat" and len({step.number for step in steps_in(steps)}) > 1:
+            return together(steps, call.argument(1, "dim", 0), adds_axis=False)
+        if self._is_cell(node):
+            self.chain.want_time_axis(call.where, steps.axis)
+            return self._steps.cell(node, call, self._values, lambda call: self._operation(node, call))
+        return self._steps.value(node, call, self._values, lambda call: self._operation(node, call))
+
+    def _is_cell(self, node: fx.Node) -> bool:
+        return node.op == "call_module" and isinstance(self.root.get_submodule(str(node.target)), nn.GRUCell)
+
+    def _taken_steps(self, call: Call) -> Any:
+        """Steps for a loop over the steps of the input; None where this is none."""
+        signal = call.argument(0, "input")
+        if self.chain.one_step or not isinstance(signal, Signal):
+            return None
+        if not any(isinstance(part, nn.GRUCell) for part in self.root.modules()):
+            return None
+        dim = call.argument(1, "dim", 0)
+        match call.name:
+            case "getitem":
+                return self._steps.take(signal, call.args[1])
+            case "select":
+                return self._steps.take_number(signal, axis_number(dim, len(signal.axes)), call.argument(2, "index"))
+            case "unbind":
+                return self._steps.take_all(signal, axis_number(dim, len(signal.axes)))
+        return None
+
+    def _operation(self, node: fx.Node, call: Call) -> Any:
+        if (steps := self._taken_steps(call)) is not None:
+            return steps
         if call.name in QUERIES:
             return OPERATIONS[call.name](call)
-        self._refuse_branch(node, signals)
+        self._refuse_branch(node, list(_signals((call.args, call.kwargs))))
         if node.op == "call_module":
-            return self._module(call, str(node.target), self.root.get_submodule(str(node.target)))
+            return self._module(node, call, self.root.get_submodule(str(node.target)))
         if call.name not in OPERATIONS:
             raise CannotSayError("this operation is not supported here")
         return OPERATIONS[call.name](call)
@@ -169,12 +227,12 @@ class GraphReader:
             raise refuse(where, "no GRU layer on the way from the input")
         self.output_axes = self.chain.settled(where, value).axes
 
-    def _module(self, call: Call, path: str, module: nn.Module) -> Any:
-        signal = call.signal()
+    def _module(self, node: fx.Node, call: Call, module: nn.Module) -> Any:
+        signal, path = call.signal(), str(node.target)
         want_stock(call.where, module)
         match module:
-            case nn.GRU():
-                return self._gru(call, path, module, signal)
+            case nn.GRU() | nn.GRUCell():
+                return self._recurrent(node, call, module, signal)
             case nn.Embedding():
                 embedding = embedding_layer(path, module)
                 self._add_source(path, module, (embedding,))
@@ -196,24 +254,36 @@ class GraphReader:
             return self.chain.softmax(call.where, signal, SOFTMAXES[type(module)], module.dim)
         raise refuse(call.where, "this module is not supported", next_step(module))
 
-    def _gru(self, call: Call, path: str, module: nn.GRU, signal: Signal) -> tuple[Signal, Signal]:
-        """The pair that nn.GRU returns."""
-        self.chain.want_steps(call.where, signal, module.batch_first)
-        layers = recurrent_layers(path, module)
-        self._add_source(path, module, layers)
-        return self.chain.recurrent(call.where, signal, self._with_initial_states(call, module, layers))
+    def _recurrent(self, node: fx.Node, call: Call, module: nn.GRU | nn.GRUCell, signal: Signal) -> Any:
+        """The pair that nn.GRU returns, or the state that nn.GRUCell returns."""
+        if isinstance(module, nn.GRU):
+            self.chain.want_steps(call.where, signal, module.batch_first)
+        else:
+            self.chain.want_one_step(signal)
+        layers = recurrent_layers(str(node.target), module)
+        self._add_source(str(node.target), module, layers)
+        outputs, states = self.chain.recurrent(call.where, signal, self._starting(node, call, module, layers))
+        return (outputs, states) if isinstance(module, nn.GRU) else outputs
 
-    def _with_initial_states(
-        self, call: Call, module: nn.GRU, layers: tuple[Gru | Bidirectional, ...]
+    def _starting(
+        self, node: fx.Node, call: Call, module: nn.GRU | nn.GRUCell, layers: tuple[Gru | Bidirectional, ...]
     ) -> tuple[Gru | Bidirectional, ...]:
+        """`layers` with the initial state of the call, if it is a constant; given ones are written down."""
         hx = call.argument(1, "hx")
+        n_states = n_states_of(module)
+        if isinstance(hx, State):
+            self._starts[node] = starts_of(hx, module)
+            if set(self._starts[node]) & set(self.chain.starts):
+                raise refuse(call.where, f"starts at {hx.name!r}, as another layer does", "give each a state")
+            self.chain.starts += self._starts[node]
+            return layers
+        self.chain.starts += [None] * n_states
         if hx is None:
             return layers
         if any(True for _ in _signals(hx)):
             raise refuse(call.where, "an initial state that depends on the input", "start at zero, or at a constant")
-        n_states = module.num_layers * (1 + module.bidirectional)
         n_sequences = SIZES[1 - self.chain.time_axis]
-        return starting_at(layers, initial_states(call.where, hx, (n_states, n_sequences, module.hidden_size)))
+        return starting_at(layers, initial_states(call.where, hx, module, n_sequences))
 
     def _add_source(self, path: str, module: nn.Module, layers: tuple[Layer, ...]) -> None:
         source = Source(path, module, layers)
@@ -234,19 +304,10 @@ def _signals(values: Any) -> Iterator[Signal]:
     """All signals in a value."""
     if isinstance(values, Signal):
         yield values
+    elif isinstance(values, Step):
+        yield values.signal
     elif isinstance(values, (tuple, list)):
         for value in values:
             yield from _signals(value)
     elif isinstance(values, dict):
         yield from _signals(list(values.values()))
-
-
-def _with_all_before(*nodes: fx.Node) -> set[fx.Node]:
-    """These nodes and all that they depend on."""
-    pending = list(nodes)
-    found = set(nodes)
-    while pending:
-        before = [node for node in pending.pop().all_input_nodes if node not in found]
-        found.update(before)
-        pending += before
-    return found

@@ -1,4 +1,7 @@
-"""Modules of PyTorch with weights of their own, as canonical layers."""
+"""Single modules of PyTorch as canonical layers, and what must not have been changed in them.
+
+What their arrays mean is in `pytorch_layers`, which state dicts share.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,10 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from quantgru.importers.chain import BY_HAND, refuse
+from quantgru.importers.chain import refuse
 from quantgru.importers.gates import finite
-from quantgru.importers.pytorch_layers import gru_layers, parameter_names
+from quantgru.importers.pytorch_layers import BIASES, WEIGHTS, gru_layer, gru_layers, parameter_names
+from quantgru.importers.pytorch_signals import CannotSayError, State
 from quantgru.model import Bidirectional, Dense, Embedding, Gru, Layer
 
 FloatArray = npt.NDArray[np.float64]
@@ -24,17 +28,7 @@ FloatArray = npt.NDArray[np.float64]
 ACTIVATIONS: Final[dict[type[nn.Module], str]] = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
 SOFTMAXES: Final[dict[type[nn.Module], str]] = {nn.Softmax: "softmax", nn.LogSoftmax: "log_softmax"}
 IDENTITIES: Final = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-CELL: Final = (
-    "use nn.GRU in its place, which runs over all steps: its weight_ih_l0, weight_hh_l0, bias_ih_l0 and bias_hh_l0 are "
-    "the cell's weight_ih, weight_hh, bias_ih and bias_hh"
-)
-NEXT_STEPS: Final[dict[type[nn.Module], str]] = {
-    nn.GRUCell: CELL,
-    nn.LSTM: "train an nn.GRU in its place",
-    nn.LSTMCell: "train an nn.GRU in its place",
-    nn.RNN: "train an nn.GRU in its place",
-    nn.RNNCell: "train an nn.GRU in its place",
-}
+OTHER_CELLS: Final = (nn.LSTM, nn.LSTMCell, nn.RNN, nn.RNNCell)
 
 # Hooks of torch's own that compute weights, and leave inputs and outputs alone.
 WEIGHT_HOOKS: Final = (WeightNorm, SpectralNorm, BasePruningMethod)
@@ -75,11 +69,37 @@ def want_no_hooks(where: str, module: nn.Module) -> None:
         raise refuse(where, "a forward hook", "remove it with its handle.remove(); what it does belongs in forward()")
 
 
-def recurrent_layers(path: str, module: nn.GRU) -> tuple[Gru | Bidirectional, ...]:
-    """One canonical layer for each layer of an nn.GRU."""
-    names = parameter_names(module.num_layers, module.bidirectional, module.bias)
+def with_current_weights(module: nn.Module) -> nn.Module:
+    """`module`, changed: weights that hooks compute before each call are computed, as if it had been called."""
+    for part in module.modules():
+        for hook in part._forward_pre_hooks.values():
+            if isinstance(hook, WEIGHT_HOOKS):
+                hook(part, None)
+    return module
+
+
+def recurrent_layers(path: str, module: nn.GRU | nn.GRUCell) -> tuple[Gru | Bidirectional, ...]:
+    """One canonical layer for each layer of an nn.GRU; one for an nn.GRUCell."""
+    if isinstance(module, nn.GRUCell):
+        names = [*WEIGHTS, *BIASES] if module.bias else WEIGHTS
+        return (gru_layer(path, {name: parameter(path, module, name) for name in names}, ""),)
+    names = list(parameter_names(module.num_layers, module.bidirectional, module.bias))
     arrays = {name: parameter(path, module, name) for name in names}
     return gru_layers(path, arrays, module.num_layers, module.bidirectional)
+
+
+def n_states_of(module: nn.GRU | nn.GRUCell) -> int:
+    """Of all layers and directions."""
+    return module.num_layers * (1 + module.bidirectional) if isinstance(module, nn.GRU) else 1
+
+
+def starts_of(state: State, module: nn.GRU | nn.GRUCell) -> list[State]:
+    """What each layer and direction starts at, of the state that a module is given."""
+    if isinstance(module, nn.GRUCell):
+        return [state]
+    if state.index is not None:
+        raise CannotSayError("starts at a part of a state", "give it the whole argument")
+    return [State(state.name, i) for i in range(n_states_of(module))]
 
 
 def dense_layer(path: str, module: nn.Linear) -> Dense:
@@ -109,14 +129,20 @@ def normalisation(path: str, module: nn.BatchNorm1d) -> tuple[FloatArray, FloatA
     return scale, shift
 
 
-def initial_states(where: str, hx: Any, shape: tuple[int, int, int]) -> FloatArray:
-    """The constant h_0 [layers and directions, units], which `hx` of `shape` repeats for each sequence."""
+def initial_states(where: str, hx: Any, module: nn.GRU | nn.GRUCell, n_sequences: int) -> FloatArray:
+    """The constant h_0 [layers and directions, units], which `hx` repeats for each of the sequences."""
     if not isinstance(hx, torch.Tensor):
         raise refuse(where, f"an initial state that is a {type(hx).__name__}", "give it a tensor")
+    if hx.is_floating_point() and hx.isnan().any():
+        raise refuse(where, "an initial state that is not initialised, or NaN", "use torch.zeros")
     values = finite(where, "hx", hx.detach().double().numpy())
+    shape: tuple[int, ...] = (n_sequences, module.hidden_size)
+    if isinstance(module, nn.GRU):
+        shape = (n_states_of(module), *shape)
     if values.shape != shape:
-        found = f"an initial state {values.shape} for a batch of {shape[1]}, expected {shape}"
+        found = f"an initial state {values.shape} for a batch of {n_sequences}, expected {shape}"
         raise refuse(where, found, "make it with the batch of the input, as x.size(0)")
+    values = values.reshape(-1, n_sequences, module.hidden_size)
     if (values != values[:, :1]).any():
         raise refuse(where, "an initial state that is another one in each sequence", "expand one over the batch")
     return np.asarray(values[:, 0])
@@ -140,7 +166,10 @@ def starting_at(layers: Sequence[Gru | Bidirectional], states: FloatArray) -> tu
 
 
 def next_step(module: nn.Module) -> str:
-    return next((step for kind, step in NEXT_STEPS.items() if isinstance(module, kind)), BY_HAND)
+    """What to do about a module that is not supported, if anything helps."""
+    if "quantized" in type(module).__module__:
+        return "give the float module: quantgru quantizes it itself"
+    return "train an nn.GRU in its place" if isinstance(module, OTHER_CELLS) else ""
 
 
 def parameter(path: str, module: nn.Module, name: str) -> FloatArray:

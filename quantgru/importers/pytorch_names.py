@@ -1,4 +1,4 @@
-"""What the nodes of a traced graph are called in messages: as the user wrote them."""
+"""What the nodes of a traced graph are called in the messages of `pytorch_graph`: as the user wrote them."""
 
 from __future__ import annotations
 

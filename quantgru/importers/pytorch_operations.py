@@ -1,14 +1,20 @@
-"""Functions of torch and methods of tensors, as far as they have a meaning for signals."""
+"""Functions of torch and methods of tensors, as far as they have a meaning for signals: the table OPERATIONS.
+
+A `Call` comes in, a `Signal` goes out; `pytorch_signals` has what is done to axes and features, `pytorch_arithmetic`
+the operations with constants.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import torch
 
+from quantgru.importers.chain import IDENTITY_WEIGHTS_LIMIT
 from quantgru.importers.pytorch_arithmetic import arithmetic, linear, matmul, negative
 from quantgru.importers.pytorch_call import Call
 from quantgru.importers.pytorch_chain import want_features
@@ -21,6 +27,8 @@ from quantgru.importers.pytorch_signals import (
     CannotSayError,
     Signal,
     Size,
+    State,
+    added,
     axis_number,
     indexed,
     joined,
@@ -29,10 +37,31 @@ from quantgru.importers.pytorch_signals import (
     want_same_steps,
     with_axes,
 )
+from quantgru.model import Embedding
+
+HALVES: Final = ("half", "bfloat16")
+NEW: Final = ("new", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")
+POOLED: Final = "take the last step, h_n[-1]; or leave it out, and do it to the outputs of every step, on the host"
+STATES: Final = (
+    "the first argument of forward() is the data, the others are the states of an nn.GRU; give others a default"
+)
 
 
 def _identity(call: Call) -> Any:
     return call.signal()
+
+
+def of_state(call: Call, state: State) -> State:
+    """What may be done to a state that forward() is given: taking that of one layer."""
+    index = call.argument(1, "index")
+    if call.args[:1] == (state,):
+        if call.name in ("contiguous", "detach", "clone", "to", "float", "double"):
+            return state
+        if call.name == "getattr" and index == "data":
+            return state
+        if call.name == "getitem" and type(index) is int and index >= 0 and state.index is None:
+            return replace(state, index=index)
+    raise CannotSayError(f"uses argument {state.name!r} as something else than a state", STATES)
 
 
 def _activation(call: Call) -> Any:
@@ -54,10 +83,11 @@ def _to(call: Call) -> Any:
     value, targets = call.args[0], [*call.args[1:], *call.kwargs.values()]
     if not isinstance(value, Signal):  # a constant, to the type and device of the input
         return value.double()
+    targets += [getattr(torch, call.name)] if call.name in HALVES else []
     if _is_input(value) and torch.long in targets:
         return value
     if any(isinstance(target, torch.dtype) and target not in (torch.float32, torch.float64) for target in targets):
-        raise CannotSayError("changes the type", "leave it out: the import has one type for all")
+        raise CannotSayError("changes the type of its numbers", "leave it out: the import has one type for all")
     return value
 
 
@@ -80,16 +110,30 @@ def _getitem(call: Call) -> Any:
 
 
 def _select(call: Call) -> Any:
+    """One entry of an axis, or several of index_select."""
+    return _along(call, call.argument(2, "index"))
+
+
+def _narrow(call: Call) -> Any:
+    start, length = call.argument(2, "start"), call.argument(3, "length")
+    if type(start) is not int or type(length) is not int:
+        raise CannotSayError("takes a part of which the start or the length is not a number")
+    return _along(call, slice(start, start + length))
+
+
+def _along(call: Call, entry: Any, default: Any = None) -> Signal:
+    """An index of the one axis that the call names."""
     signal = call.signal()
-    axis = axis_number(call.argument(1, "dim"), len(signal.axes))
-    index = (*[slice(None)] * axis, call.argument(2, "index"))
-    return _indexed(call, signal, index)
+    axis = axis_number(call.argument(1, "dim", default), len(signal.axes))
+    return _indexed(call, signal, (*[slice(None)] * axis, entry))
 
 
 def _indexed(call: Call, signal: Signal, index: Any) -> Signal:
     taken = indexed(signal, index, call.chain.time_axis)
     if taken.pick == "first" and not call.chain.units():  # of use for the backward direction only
         raise CannotSayError("does not take the last step", LAST_STEP)
+    if signal.width is None and taken.matrix is not None:
+        call.chain.chain.notes.append(f"{call.where}: the model has no inputs beyond the last that is taken")
     return taken
 
 
@@ -157,15 +201,64 @@ def _cat(call: Call) -> Any:
     return joined(signals)
 
 
+def _hstack(call: Call) -> Any:
+    """Along axis 1, which are the features of one step."""
+    return _cat(replace(call, args=(call.argument(0, "tensors"), 1), kwargs={}))
+
+
 def _chunk(call: Call) -> Any:
     """The features in that many parts."""
-    signal, n_chunks = call.signal(), call.argument(1, "chunks")
+    n_chunks = call.argument(1, "chunks")
+    if type(n_chunks) is not int or n_chunks < 1:
+        raise CannotSayError("a number of parts that is not known")
+    return _parts(call, lambda width: -(-width // n_chunks))
+
+
+def _split(call: Call) -> Any:
+    """The features in parts of that size, or of these sizes."""
+    return _parts(call, lambda width: call.argument(1, "split_size_or_sections", call.kwargs.get("split_size")))
+
+
+def _parts(call: Call, size_of: Callable[[int], Any]) -> tuple[Signal, ...]:
+    signal = call.signal()
     want_features(signal, axis_number(call.argument(2, "dim", 0), len(signal.axes)), "divides another axis")
-    if type(n_chunks) is not int or n_chunks < 1 or signal.width is None:
+    if signal.width is None:
         raise CannotSayError("divides features whose number is not known")
-    rows = np.arange(signal.width)
-    step = -(-signal.width // n_chunks)
-    return tuple(signal.take(rows[i : i + step]) for i in range(0, signal.width, step))
+    size, rows = size_of(signal.width), np.arange(signal.width)
+    if type(size) is int and size > 0:
+        return tuple(signal.take(rows[i : i + size]) for i in range(0, signal.width, size))
+    if not isinstance(size, (tuple, list)) or any(type(n) is not int for n in size) or sum(size) != signal.width:
+        raise CannotSayError(f"parts of other sizes than {signal.width} features have together")
+    return tuple(signal.take(part) for part in np.split(rows, np.cumsum(size)[:-1]))
+
+
+def _unbind(call: Call) -> Any:
+    """The states of both directions."""
+    signal = call.signal()
+    axis = axis_number(call.argument(1, "dim", 0), len(signal.axes))
+    if signal.axes[axis] != (DIRECTIONS,):
+        raise CannotSayError("takes others than the final states of both directions", LAST_STEP)
+    return tuple(_along(call, i, 0) for i in range(2))
+
+
+def _reduced(call: Call) -> Any:
+    """The sum or the mean of the final states of both directions."""
+    signal, dim = call.signal(), call.argument(1, "dim", call.kwargs.get("axis"))
+    if call.name in ("sum", "mean") and type(dim) is int:
+        axis = axis_number(dim, len(signal.axes))
+        if signal.axes[axis] == (DIRECTIONS,) and not call.argument(2, "keepdim"):
+            total = added(*(_along(call, i, dim) for i in range(2)))
+            return total if call.name == "sum" else total.scaled(0.5, 0.0)
+    raise CannotSayError(f"the {call.name} of steps or features", POOLED)
+
+
+def _one_hot(call: Call) -> Any:
+    signal, n_tokens = call.signal(), call.argument(1, "num_classes", -1)
+    if not _is_input(signal):
+        raise CannotSayError("of something else than the tokens that are the input")
+    if type(n_tokens) is not int or n_tokens < 1 or n_tokens**2 > IDENTITY_WEIGHTS_LIMIT:
+        raise CannotSayError(f"of {n_tokens} classes", "write num_classes=, the number of tokens")
+    return call.chain.embedding(call.where, signal, Embedding(call.node, np.eye(n_tokens)))
 
 
 def _sizes(call: Call) -> Any:
@@ -197,7 +290,7 @@ def _new(call: Call) -> Any:
 
 
 # What asks for sizes and types only, and may do so of a tensor that a layer has read.
-QUERIES: Final[frozenset[str]] = frozenset(("size", "getattr", "new_zeros", "new_ones", "new_full", "new_tensor"))
+QUERIES: Final[frozenset[str]] = frozenset(("size", "getattr", *NEW))
 
 OPERATIONS: Final[dict[str, Callable[[Call], Any]]] = {
     **dict.fromkeys(("contiguous", "detach", "clone", "double", "float"), _identity),
@@ -206,21 +299,27 @@ OPERATIONS: Final[dict[str, Callable[[Call], Any]]] = {
     **dict.fromkeys(("add", "sub", "mul", "div"), arithmetic),
     **dict.fromkeys(("reshape", "view"), _reshape),
     **dict.fromkeys(("transpose", "swapaxes", "swapdims"), _transpose),
-    **dict.fromkeys(("to", "type_as"), _to),
+    **dict.fromkeys(("to", "type", "type_as", *HALVES), _to),
+    **dict.fromkeys(("hstack", "column_stack"), _hstack),
+    **dict.fromkeys(("sum", "mean", "max", "min", "amax", "amin"), _reduced),
     **dict.fromkeys(("long", "int"), _integers),
-    **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_tensor"), _new),
+    **dict.fromkeys(NEW, _new),
     "cat": _cat,
     "chunk": _chunk,
     "dropout": _dropout,
     "flatten": _flatten,
     "flip": _flip,
+    "narrow": _narrow,
+    "one_hot": _one_hot,
+    "split": _split,
+    "unbind": _unbind,
     "getattr": _attribute,
     "getitem": _getitem,
     "linear": linear,
     "matmul": matmul,
     "neg": negative,
     "permute": _permute,
-    "select": _select,
+    **dict.fromkeys(("select", "index_select"), _select),
     "size": _sizes,
     "squeeze": _squeeze,
     "unsqueeze": _unsqueeze,

@@ -27,6 +27,9 @@ Axis = tuple[int, ...]
 Pick = Literal["all", "first", "last", "final"]
 
 FULL: Final = slice(None)
+INPUTS_LIMIT: Final = 4096  # of those that an index takes, where their number is not known
+PAIR: Final = "give it `out` of `out, h_n = gru(x)`, or h_n[-1]"
+ONE_BY_ONE: Final = "use nn.GRU for all steps, or an nn.GRUCell in a loop: h = cell(x[:, t], h)"
 LAST_STEP: Final = "take it with out[:, -1] (batch_first=True), out[-1] (batch_first=False) or h_n[-1]"
 
 
@@ -44,6 +47,14 @@ class Size:
     """The size of an axis, which is a number at run time only."""
 
     axis: Axis
+
+
+@dataclass(frozen=True)
+class State:
+    """A state that forward() is given, by the name of its argument: of all layers, or that of one of them."""
+
+    name: str
+    index: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,16 +112,23 @@ class Signal:
 
 def joined(signals: Sequence[Signal]) -> Signal:
     """The features of all, one signal after the other."""
-    pairs = [signal.linear() for signal in signals]
-    matrix, shift = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    matrices, shifts = zip(*(signal.linear() for signal in signals), strict=True)
+    matrix, shift = np.concatenate(_padded(matrices)), np.concatenate(shifts)
     return replace(signals[0], width=len(matrix), matrix=matrix, scale=1.0, shift=shift)
 
 
 def added(first: Signal, second: Signal) -> Signal:
     (matrix, shift), (other_matrix, other_shift) = first.linear(), second.linear()
-    if matrix.shape != other_matrix.shape:
+    if len(matrix) != len(other_matrix):
         raise CannotSayError(f"adds {len(other_matrix)} features to {len(matrix)}")
+    matrix, other_matrix = _padded((matrix, other_matrix))
     return replace(first, matrix=matrix + other_matrix, scale=1.0, shift=shift + other_shift)
+
+
+def _padded(matrices: Sequence[FloatArray]) -> list[FloatArray]:
+    """With columns of zeros: of inputs whose number is not known, each knows those up to the last one that it takes."""
+    width = max(matrix.shape[1] for matrix in matrices)
+    return [np.pad(matrix, ((0, 0), (0, width - matrix.shape[1]))) for matrix in matrices]
 
 
 def want_same_steps(signals: Sequence[Signal]) -> None:
@@ -207,19 +225,24 @@ def indexed(signal: Signal, index: Any, steps: int) -> Signal:
 
 def _entries(index: Any, rank: int) -> list[Any]:
     """One entry for each of `rank` axes, beside those that are None and add one."""
-    entries = list(index) if isinstance(index, tuple) else [index]
+    entries = [_plain(entry) for entry in (index if isinstance(index, tuple) else [index])]
     missing = rank - sum(entry is not None and entry is not Ellipsis for entry in entries)
-    if any(entry is not None and entry is not Ellipsis and not _is_plain(entry) for entry in entries) or missing < 0:
-        raise CannotSayError("an index that is neither a number nor a slice of numbers")
+    if missing < 0 or sum(isinstance(entry, list) for entry in entries) > 1:
+        raise CannotSayError("an index of more axes than it has, or with several lists")
     at = next((i for i, entry in enumerate(entries) if entry is Ellipsis), len(entries))
     rest = [entry for entry in entries[at + 1 :] if entry is not Ellipsis]
     return [*entries[:at], *[FULL] * missing, *rest]
 
 
-def _is_plain(entry: Any) -> bool:
-    if isinstance(entry, slice):
-        return all(part is None or type(part) is int for part in (entry.start, entry.stop, entry.step))
-    return type(entry) is int
+def _plain(entry: Any) -> Any:
+    """An entry of an index; a list of numbers for a tensor of them. Raises CannotSayError for what is no number."""
+    if hasattr(entry, "tolist") and not isinstance(entry, Signal):
+        entry = entry.tolist()
+    parts = (entry.start, entry.stop, entry.step) if isinstance(entry, slice) else entry
+    for part in parts if isinstance(parts, (tuple, list)) else [parts]:
+        if part is not None and part is not Ellipsis and type(part) is not int:
+            raise CannotSayError("an index that is neither a number nor a slice or a list of numbers")
+    return list(entry) if isinstance(entry, tuple) else entry
 
 
 def _indexed_axis(signal: Signal, axis: Axis, entry: Any, steps: int) -> tuple[Signal, list[Axis]]:
@@ -227,23 +250,37 @@ def _indexed_axis(signal: Signal, axis: Axis, entry: Any, steps: int) -> tuple[S
     left: list[Axis] = [] if type(entry) is int else [()]
     if axis == (FEATURES,):
         if signal.width is None:
-            raise CannotSayError("takes a part of the inputs", "give the model these inputs alone")
-        rows = _rows(entry, signal.width)
-        taken = signal.take(rows)
+            signal = replace(signal, width=_fewest(entry))
+        taken = signal.take(_rows(entry, signal.width or 0))
         return taken, [] if type(entry) is int else [(FEATURES,)]
+    if isinstance(entry, list):
+        raise CannotSayError("a list of numbers on another axis than the features", LAST_STEP)
     if axis == (steps,) and signal.pick == "all" and entry in (-1, 0, slice(-1, None)):
         return replace(signal, pick="first" if entry == 0 else "last"), left
     if axis == () and len(_rows(entry, 1)) == 1:
         return signal, left
     if axis and set(axis) <= {LAYERS, DIRECTIONS}:
         return _indexed_states(signal, axis, entry)
+    if steps < 0:
+        raise CannotSayError("takes steps of the input one by one", ONE_BY_ONE)
     raise CannotSayError("does not take the last step", LAST_STEP)
+
+
+def _fewest(entry: Any) -> int:
+    """The fewest inputs of which an index takes the same, whether there are more or not."""
+    if isinstance(entry, slice):
+        numbers = [entry.start or 0, -1 if entry.stop is None else entry.stop - 1]
+    else:
+        numbers = entry if isinstance(entry, list) else [entry]
+    if not numbers or min(numbers) < 0 or max(numbers) >= INPUTS_LIMIT:
+        raise CannotSayError("takes inputs whose number is not known", "give the model these inputs alone")
+    return 1 + int(max(numbers))
 
 
 def _rows(entry: Any, size: int) -> list[int]:
     if isinstance(entry, slice):
         return list(range(size))[entry]
-    return [axis_number(entry, size)]
+    return [axis_number(number, size) for number in (entry if isinstance(entry, list) else [entry])]
 
 
 def _indexed_states(signal: Signal, axis: Axis, entry: Any) -> tuple[Signal, list[Axis]]:

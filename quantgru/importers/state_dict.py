@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,15 +15,15 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.errors import ModelError, QuantgruWarning
-from quantgru.importers.chain import Chain, identifier
+from quantgru.errors import ModelError
+from quantgru.importers.chain import Chain, identifier, warn
 from quantgru.importers.gates import finite
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.pytorch_file import read_pt, read_safetensors
 from quantgru.importers.pytorch_layers import BATCH_NORM_EPSILON, gru_layers, parameter_names
 from quantgru.importers.pytorch_pickle import Tensor
 from quantgru.importers.verify import first_line
-from quantgru.importers.weights_chain import LISTED, Matrix, Normalisation, Part, Recurrent, Unsupported, chain_of_parts
+from quantgru.importers.weights_chain import Matrix, Normalisation, Part, Recurrent, Unsupported, chain_of_parts, listed
 from quantgru.model import Dense, FloatModel
 
 ELEMENTS_LIMIT: Final = 32 << 20  # of all arrays together: 256 MiB in float64
@@ -85,7 +84,7 @@ def _state_of(where: str, value: Any) -> tuple[Mapping[Any, Any], str]:
     if not inside:
         return value, ""
     first, *others = (key[:NAME_LIMIT] for key in inside)
-    said = f"several state dicts: that under {first!r} is taken, not {', '.join(map(repr, others[:LISTED]))}"
+    said = f"several state dicts: that under {first!r} is taken, not {listed(list(map(repr, others)))}"
     state: Mapping[Any, Any] = value[inside[0]]
     return state, said if others else ""
 
@@ -101,7 +100,7 @@ def _chain(where: str, state: Mapping[Any, Any], others: str, options: ImportOpt
     chain = chain_of_parts(where, _parts(where, _arrays(where, state)), options)
     if others:
         chain.notes.append(others)
-        warnings.warn(f"{where}: {others}; give one alone for another", QuantgruWarning, stacklevel=3)
+        warn(f"{where}: {others}; give one alone for another")
     return chain
 
 

@@ -24,18 +24,17 @@ mapping of names to `Part`. Nothing else is known about files here.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Any, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES
-from quantgru.errors import ModelError, QuantgruWarning
-from quantgru.importers.chain import Chain, refuse
+from quantgru.errors import ModelError
+from quantgru.importers.chain import Chain, refuse, warn
 from quantgru.importers.gates import with_hard_sigmoid
 from quantgru.importers.options import ImportOptions
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
@@ -45,7 +44,8 @@ FloatArray = npt.NDArray[np.float64]
 
 SOFTMAXES: Final = ("softmax", "log_softmax")
 WORDS: Final = ("last", "final", "reverse", *(name for name in DENSE_ACTIVATIONS if name != "linear"), *SOFTMAXES)
-LISTED: Final = 12  # names in one message
+LISTED: Final = 160  # characters of names in one message, beside the last of them
+EXAMPLE: Final = 5  # modules in an example
 _WORD: Final = re.compile(r"\s*([^\s()]+)(?:\(([^()]*)\))?(?=\s|$)")
 
 
@@ -103,26 +103,41 @@ def chain_of_parts(
         for word, arguments in words:
             reader.add(word, arguments)
     except _ChainError as error:
-        modules = [f"{_short(name)} ({_kind(part)})" for name, part in parts.items()]
-        raise ModelError(
-            f"{where}: {error}; it holds {_listed(modules) or 'no module'}; say with chain in which order they run, "
-            f"with these words between: {', '.join(WORDS)}; for example chain={_example(parts)!r}, to be adapted: "
-            "the order in which they run is not in the file"
-        ) from None
+        raise ModelError("; ".join((f"{where}: {error}", *error.helpful(parts)))) from None
     reader.warn_of_unused()
     return reader.chain
 
 
 class _ChainError(Exception):
-    """What is missing or wrong in the text. `chain_of_parts` adds what the file holds, and an example."""
+    """What is missing or wrong in the text, where the text alone shows it."""
+
+    def helpful(self, parts: Mapping[str, Part]) -> list[str]:
+        """What to say beside it."""
+        return []
+
+
+class _ModulesError(_ChainError):
+    """The same, where one must know what the file holds."""
+
+    def helpful(self, parts: Mapping[str, Part]) -> list[str]:
+        modules = [f"{_short(name)} ({_kind(part)})" for name, part in parts.items()]
+        return [f"it holds {listed(modules) or 'no module'}"]
+
+
+class _OrderError(_ModulesError):
+    """The same, where the order of the modules is wanted."""
+
+    def helpful(self, parts: Mapping[str, Part]) -> list[str]:
+        order = f"say the order in which they run, for example chain={_example(parts)!r}"
+        return [*super().helpful(parts), order, f"words between them: {', '.join(WORDS)}"]
 
 
 def _only_gru(parts: Mapping[str, Part]) -> str:
     grus = [name for name, part in parts.items() if isinstance(part, Recurrent)]
     if not grus:
-        raise _ChainError("no GRU layer in it")
+        raise _ModulesError("no GRU layer in it")
     if len(parts) > 1:
-        raise _ChainError("weights of several modules, without their order")
+        raise _OrderError("weights of several modules, without their order")
     return grus[0]
 
 
@@ -130,7 +145,7 @@ def _words(text: str) -> Iterator[tuple[str, list[str]]]:
     """The words with their arguments."""
     text = text.strip()
     if not text:
-        raise _ChainError("the chain is empty")
+        raise _OrderError("the chain is empty")
     position = 0
     while position < len(text):
         match = _WORD.match(text, position)
@@ -160,7 +175,7 @@ class _ChainReader:
             _want_none(name, arguments)
             self._add_word(f"{self.where}: word {_short(name)} of the chain", name)
         else:
-            raise _ChainError(f"the chain names {_short(name)}, which is neither a module of it nor a word")
+            raise _OrderError(f"the chain names {_short(name)}, which is neither a module of it nor a word")
 
     def _add_word(self, where: str, word: str) -> None:
         match word:
@@ -220,9 +235,9 @@ class _ChainReader:
     def warn_of_unused(self) -> None:
         unused = [_short(name) for name in self.parts if name not in self.used]
         if unused:
-            message = f"not in the chain, and left out: {_listed(unused)}"
+            message = f"not in the chain, and left out: {listed(unused)}"
             self.chain.notes.append(message)  # without the path of a file
-            warnings.warn(f"{self.where}: {message}", QuantgruWarning, stacklevel=2)
+            warn(f"{self.where}: {message}")
 
 
 def _with_arguments(name: str, part: Recurrent, arguments: list[str], slope: float) -> list[Gru | Bidirectional]:
@@ -286,7 +301,7 @@ def _number(text: str) -> float:
 def _example(parts: Mapping[str, Part]) -> str:
     """A chain of the file's modules in the file's order if their widths fit; otherwise with the GRU layers first."""
     usable = ((name, part) for name, part in parts.items() if not isinstance(part, Unsupported))
-    parts = dict(islice(usable, LISTED))
+    parts = dict(islice(usable, EXAMPLE))
     grus = [name for name, part in parts.items() if isinstance(part, Recurrent)]
     if not grus:
         return "gru last fc"
@@ -339,9 +354,12 @@ def _kind(part: Part) -> str:
             return part.found
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+def listed(names: Sequence[str]) -> str:
+    """As many names as a message of one line has room for, and the number of the others."""
+    lengths = accumulate(len(name) + 2 for name in names)
+    shown = sum(length <= LISTED for length in lengths) or 1
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def _short(text: str) -> str:
