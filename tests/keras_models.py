@@ -20,6 +20,10 @@ from keras import layers  # noqa: E402
 
 # Of the largest value. Measured: 1e-12; with normalisations, of which Keras keeps constants in float32, 2e-7.
 TOLERANCE = 1e-6
+CANDIDATES = ["tanh", "relu", "linear", "sigmoid"]
+if hasattr(keras.activations, "hard_tanh"):  # since Keras 3.7
+    CANDIDATES.append("hard_tanh")
+MERGES = ["concat", "sum", "mul", "ave"]
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +91,11 @@ def constant(**arguments):
     values = {"kernel": 0.01, "recurrent": 0.02, "bias": 0.03}
     fixed = {f"{name}_initializer": keras.initializers.Constant(value) for name, value in values.items()}
     return layers.GRU(**fixed, **arguments)
+
+
+def assert_refused(make, message: str) -> None:
+    """What `make` makes is refused in one line that a reader grasps."""
+    with pytest.raises(qg.ModelError, match=message) as caught:
+        qg.load(make())
+    assert len(str(caught.value)) <= 400
+    assert "\n" not in str(caught.value)

@@ -22,21 +22,19 @@ FILES: Final[dict[str, tuple[str, ...]]] = {
     "Keras 2": ("keras2/*.h5", "structures/keras2_*.h5"),
     ".pb": ("tensorflow1/[!r]*.pb", "structures/[!r]*.pb"),
 }
-KERAS_TO_ONNX: Final = ("onnx/keras_torch_reset_*.onnx",)  # without GRU nodes; not in the tables
+WITHOUT_NODES: Final = (  # ONNX without GRU nodes; not in the tables
+    "onnx/keras_torch_reset_*.onnx",
+    "onnx/keras_tensorflow_[!m]*.onnx",
+    "onnx/tensorflow1_dynamic.onnx",
+)
 FOLDED: Final[dict[str, str]] = {  # into weights
     "keras2_around.h5": "normalisation",
     "static_normalisation.pb": "normalisation",
 }
-GIVEN: Final[dict[str, str]] = {"h0": "given initial state", "y_next": "streaming"}  # what a record has beside x and y
-
-# What such files must not be loaded with, by source and structure: a file, and what the error names.
-REFUSED: Final[dict[tuple[str, str], tuple[str, str]]] = {
-    ("Keras 2", "constant initial state"): ("structures/refused_constant_state.h5", "initial_state"),
-    (".pb", "bidirectional, sum"): ("structures/static_sum.pb", "node 'add"),
-    (".pb", "bidirectional, mul"): ("structures/static_mul.pb", "node 'mul"),
-    (".pb", "bidirectional, ave"): ("structures/static_ave.pb", "node 'truediv"),
-    (".pb", "given initial state"): ("structures/refused_static_given_state.pb", "2 inputs: 'samples', 'state'"),
-    (".pb", "lengths as an input"): ("structures/refused_dynamic_lengths.pb", "2 inputs: 'samples', 'lengths'"),
+GIVEN: Final[dict[str, str]] = {  # what a record has beside x and y
+    "h0": "given initial state",
+    "y_next": "streaming",
+    "lengths": "lengths as an input",
 }
 
 
@@ -55,22 +53,25 @@ class Fixture:
                 yield structure
 
     def made(self) -> Made:
-        x = self.record["x"]
-        states = {"initial_states": [self.record["h0"]]} if "h0" in self.record else {}
-        x, y = x[..., None] if x.ndim == 2 else x, self.record["y"]
+        x, y = self.record["x"], self.record["y"]
+        x = x[..., None] if x.ndim == 2 else x
         if "y_next" in self.record:  # called again with the same sequences
             x, y = np.concatenate((x, x), axis=1), np.concatenate((y, self.record["y_next"]), axis=1)
+        if "lengths" in self.record:
+            x, y = self._cut(x), self._cut(y) if y.ndim == 3 else y
+        h0 = self.record.get("h0")  # [sequences, units], or with an axis of layers first
+        states = {} if h0 is None else {"initial_states": [h0] if h0.ndim == 2 else list(h0)}
         return Made((self.path,), x, y, run_options=states, goes_on="y_next" in self.record)
+
+    def _cut(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The steps that a sequence has."""
+        return [steps[:length] for steps, length in zip(rows, self.record["lengths"], strict=True)]
 
 
 def fixtures(patterns: Sequence[str]) -> list[Fixture]:
     paths = [path for pattern in patterns for path in sorted(MODELS.glob(pattern))]
     with_record = [(path, path.parent / f"{path.name.split('.')[0]}.npz") for path in paths]
-    return [Fixture(path, dict(np.load(record))) for path, record in with_record if path not in _refused()]
-
-
-def _refused() -> set[Path]:
-    return {MODELS / name for name, _ in REFUSED.values()}
+    return [Fixture(path, dict(np.load(record))) for path, record in with_record]
 
 
 def functions_of(gru: Gru) -> Functions:
@@ -82,7 +83,7 @@ def functions_of(gru: Gru) -> Functions:
 
 def prefixes(made: Made) -> Made:
     """The same sequences, cut to unequal lengths: a layer without a look at later steps gives the same until there."""
-    lengths = [len(rows) - i for i, rows in enumerate(made.x)]
+    lengths = [max(1, len(rows) - i) for i, rows in enumerate(made.x)]
     x = [rows[:length] for rows, length in zip(made.x, lengths, strict=True)]
     y: Any = [rows[:length] for rows, length in zip(made.expected, lengths, strict=True)]
     return Made(made.forms, x, y)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+import quantgru as qg
 from quantgru.importers.tensorflow1_messages import GraphDef
 
 MODELS = Path(__file__).parent / "models" / "tensorflow1"
@@ -106,3 +108,13 @@ def keep_up_to(graph: Any, name: str) -> None:
         pending += before
     for node in [node for node in graph.node if node.name not in needed]:
         graph.node.remove(node)
+
+
+def refusal(path: Path) -> str:
+    """What is said of a file that is not loaded: one line, and a short one."""
+    with pytest.raises(qg.ModelError) as caught:
+        qg.load(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert len(text) <= 400
+    return text

@@ -110,6 +110,17 @@ def _masked(functions: Functions) -> keras.Model:
     return _sequential(layers.Embedding(TOKENS, 2, mask_zero=True), gru(functions), shape=(None,))
 
 
+def _constant_state(functions: Functions) -> keras.Model:
+    """As an array, or as a tensor with a row for each sequence."""
+    start = random_weights(generator_of("start", functions), (1, UNITS))
+    if functions.choose(True, False):
+        x = keras.Input((None, INPUTS))
+        return keras.Model(x, gru(functions)(x, initial_state=start))
+    x = keras.Input((None, INPUTS), batch_size=SEQUENCES)
+    rows = keras.ops.convert_to_tensor(np.tile(start, (SEQUENCES, 1)))
+    return keras.Model(x, gru(functions)(x, initial_state=[rows]))
+
+
 def _given_state(functions: Functions) -> keras.Model:
     x, h = keras.Input((None, INPUTS)), keras.Input((UNITS,))
     return keras.Model([x, h], gru(functions)(x, initial_state=h))
@@ -132,6 +143,7 @@ STRUCTURES: Final[dict[str, Callable[[Functions], keras.Model]]] = {
     ),
     "embedding": lambda f: _sequential(layers.Embedding(TOKENS, 2, name="embedding"), gru(f), shape=(None,)),
     "normalisation": _normalised,
+    "constant initial state": _constant_state,
     "given initial state": _given_state,
     "streaming": lambda f: _sequential(gru(f, stateful=True), batch_size=SEQUENCES),
     "unequal lengths": lambda f: _sequential(gru(f)),

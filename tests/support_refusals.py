@@ -10,7 +10,6 @@ from typing import Any, Final
 import torch
 from support_cases import INPUTS, UNITS, Functions
 from support_fixtures import MODELS
-from support_fixtures import REFUSED as REFUSED_FILES
 from support_keras import keras, layers
 from support_pytorch import Net, gru, module_of
 from torch import nn
@@ -30,27 +29,10 @@ class Refused:
 # ---- the cells "no" ------------------------------------------------------------------------------------------------
 
 
-def _keras_with_constant_state() -> keras.Model:
-    x = keras.Input((None, INPUTS))
-    return keras.Model(x, layers.GRU(UNITS)(x, initial_state=keras.ops.ones((1, UNITS))))
-
-
-def _saved(model: keras.Model, path: Path) -> Path:
-    model.save(path)
-    return path
-
-
 OF_CELLS: Final[dict[tuple[str, str], Callable[[Path], Refused]]] = {
     ("PyTorch", "lengths as an input"): lambda folder: Refused(
         module_of("lengths as an input", PLAIN), "pack_padded_sequence"
     ),
-    ("Keras 3", "constant initial state"): lambda folder: Refused(_keras_with_constant_state(), "initial_state"),
-    (".h5", "constant initial state"): lambda folder: Refused(
-        _saved(_keras_with_constant_state(), folder / "model.h5"), "initial_state"
-    ),
-} | {
-    cell: lambda folder, file=file, named=named: Refused(MODELS / file, named)
-    for cell, (file, named) in REFUSED_FILES.items()
 }
 
 
@@ -96,7 +78,7 @@ IN_LIST: Final[dict[str, Callable[[Path], Any]]] = {
     "several outputs": lambda folder: _net(_outputs_of_two_layers, fc=nn.Linear(UNITS, 2)),
     "clipping": lambda folder: MODELS / "onnx" / "hand_refused_clip.onnx",
     "lengths of one batch, as constants": lambda folder: MODELS / "onnx" / "hand_lengths.onnx",
-    "a loop in ONNX": lambda folder: MODELS / "onnx" / "keras_tensorflow_every_step.onnx",
+    "masks in ONNX": lambda folder: MODELS / "onnx" / "keras_tensorflow_masked.onnx",
     "an export of Keras on PyTorch with a free number of steps": lambda folder: (
         MODELS / "onnx" / "keras_torch_open_steps.onnx"
     ),

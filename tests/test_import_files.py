@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import os
@@ -15,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from keras_files import broken_configurations, h5py
 
 import quantgru as qg
-
-h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")
 
 MODELS = Path(__file__).parent / "models"
 
@@ -167,7 +165,7 @@ def test_archive_without_a_member(tmp_path, members, missing):
         (b"{}", "KeyError: 'class_name'"),
         (b'{"class_name": "Sequential", "config": 3}', "AttributeError"),
         (b'{"class_name": "Sequential", "config": {"name": "x", "layers": []}}', "no GRU layer"),
-        (b'{"class_name": "Net", "config": {"name": "x"}}', "Keras model 'x': of class Net; supported is"),
+        (b'{"class_name": "Net", "config": {"name": "x"}}', "Keras model 'x': of class Net, whose call"),
         (
             b'{"class_name": "Sequential", "config": {"name": "x", "layers": [{"class_name": "GRU"}]}}',
             "KeyError: 'config'",
@@ -180,31 +178,15 @@ def test_broken_configuration(tmp_path, members, content, message):
 
 
 def test_every_missing_or_mistyped_field_of_the_configuration(tmp_path, members):
-    """Each field in turn deleted, and replaced by something of another type: an import as before, or one line."""
-    config = json.loads(members["config.json"])
-    paths = list(field_paths(config))
-    assert len(paths) > 100
-    for i, path in enumerate(paths):
-        changed = copy.deepcopy(config)
-        parent = changed
-        for key in path[:-1]:
-            parent = parent[key]
-        if i % 2:
-            parent[path[-1]] = [7, {"x": "y"}, "other", None, -1][i % 5]
-        else:
-            del parent[path[-1]]
-        members["config.json"] = json.dumps(changed).encode()
+    """An import as before, or one line."""
+    altered_ones = list(broken_configurations(json.loads(members["config.json"])))
+    assert len(altered_ones) > 100
+    for altered in altered_ones:
+        members["config.json"] = json.dumps(altered).encode()
         try:
             qg.load(packed(tmp_path / "field.keras", members))
         except qg.ModelError as error:
             assert "\n" not in str(error)  # noqa: PT017
-
-
-def field_paths(value, path=()):
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in entries:
-        yield (*path, key)
-        yield from field_paths(inner, (*path, key))
 
 
 def test_other_versions_of_keras(tmp_path, members):
@@ -319,7 +301,7 @@ def test_sizes_are_checked_before_reading(tmp_path, members):
         with archive.open("model.weights.h5", "w") as member:
             for _ in range(300):
                 member.write(bytes(1 << 20))
-    assert "model.weights.h5 has 314572800 bytes, allowed are 268435456" in refusal(path)
+    assert "model.weights.h5 has 314572800 bytes, allowed are" in refusal(path)
 
     path = packed(tmp_path / "claim.keras", members)
     content = bytearray(path.read_bytes())

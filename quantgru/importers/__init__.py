@@ -91,6 +91,11 @@ def _source_of_object(source: Any) -> Source:
         return PYTORCH_OBJECT
     if isinstance(source, Mapping):
         return STATE_DICT
+    if ("torch", "ExportedProgram") in kinds:
+        raise ModelError(
+            f"model of type {_type_name(source)}: made by torch.export; give the nn.Module that was exported, or its "
+            "weights: qg.load(program.state_dict, chain=...)"
+        )
     supported = "supported are files, live PyTorch modules, live Keras 3 models and state dicts"
     if ("tf_keras", "Layer") in kinds:
         raise ModelError(f"model of type {_type_name(source)}: Keras 2; save it as .h5, and give the file; {supported}")

@@ -27,19 +27,18 @@ FloatArray = npt.NDArray[np.float64]
 IDENTITY_WEIGHTS_LIMIT: Final = 1 << 24  # 128 MiB; a file needs a few bytes to ask for each of these layers
 
 SUPPORTED: Final = (
-    "supported is one chain of GRU layers, forwards, backwards or bidirectional, and dense layers with linear, relu, "
-    "sigmoid or tanh, an embedding or a normalisation first, with the last step or all steps as the output"
+    "supported is one chain of GRU layers and of dense layers with linear, relu, sigmoid or tanh, an embedding or a "
+    "normalisation first"
 )
 BY_HAND: Final = (
-    "what is GRU and dense layers can be said by hand: "
-    "qg.FloatModel((*qg.load(gru).layers, qg.Dense('fc', weights, bias, 'linear')), last_step=True); "
-    "(x - mean) / scale on the input belongs to qg.quantize(..., mean=mean, scale=scale)"
+    "put the rest around it by hand: qg.FloatModel((*qg.load(gru).layers, qg.Dense('fc', weights, bias)), "
+    "last_step=True)"
 )
 
 
-def refuse(where: str, found: str, next_step: str = BY_HAND) -> ModelError:
-    """The error for something that the canonical layers cannot say: where, what, what is supported, what to do."""
-    return ModelError(f"{where}: {found}; {SUPPORTED}; {next_step}")
+def refuse(where: str, found: str, next_step: str = "") -> ModelError:
+    """The error for something that the canonical layers cannot say: where, what, what is supported, what would help."""
+    return ModelError("; ".join(filter(None, (f"{where}: {found}", SUPPORTED, next_step))))
 
 
 def warn(message: str) -> None:

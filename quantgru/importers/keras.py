@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from quantgru.errors import ModelError
 from quantgru.importers.chain import Chain, identifier, refuse
 from quantgru.importers.keras_compare import compare_layer, compare_model, state_variables
-from quantgru.importers.keras_config import RECURRENT, ModelConfig, read_config
+from quantgru.importers.keras_config import ModelConfig, read_config
+from quantgru.importers.keras_entries import RECURRENT
 from quantgru.importers.keras_layers import KerasReader
 from quantgru.importers.keras_precision import TOLERANCES
+from quantgru.importers.keras_trace import traced
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.verify import first_line, random_states_kept
 from quantgru.model import FloatModel
 
 
 def load_keras(model: Any, options: ImportOptions) -> FloatModel:
-    """The float model of a Sequential or Functional chain, or of a single recurrent layer; on any back end.
+    """The float model of a chain, Sequential, Functional or subclassed, or of a single recurrent layer; any back end.
 
     Raises ModelError for everything else, and where model and import do not compute the same.
     """
@@ -30,21 +33,29 @@ def load_keras(model: Any, options: ImportOptions) -> FloatModel:
         )
     if not model.built:
         raise ModelError(f"{where}: has no weights yet; start it with keras.Input((None, features)), or call it once")
-    config = _config(where, model)
-    with random_states_kept(), warnings.catch_warnings():
+    with random_states_kept(), warnings.catch_warnings(), _followed(where, model) as followed:
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # NumPy, of Keras on torch
-        reader = KerasReader(Chain(options.softmax), lambda entry: layer_at(model, entry.path).get_weights())
+        config = _config(where, followed)
+        reader = KerasReader(Chain(options.softmax), lambda entry: layer_at(followed, entry.path).get_weights())
         reader.read(config.entries)
         if reader.precisions:
             allowed = max(TOLERANCES[precision] for precision in reader.precisions)
             reader.chain.notes.append(f"compared with Keras: the same within {allowed:.0e} of the largest output")
         converted = reader.chain.model(identifier(model.name), f"Keras model {model.name}")
-        layers = [layer_at(model, source.entry.path) for source in reader.sources]
-        for layer, source in zip(layers, reader.sources, strict=True):
+        alone = [source for source in reader.sources if source.alone]
+        layers = [layer_at(followed, source.entry.path) for source in alone]
+        for layer, source in zip(layers, alone, strict=True):
             compare_layer(layer, source)
         states = [variable for layer in layers for variable in state_variables(layer)]
         compare_model(model, config, reader, converted, states)
     return converted
+
+
+def _followed(where: str, model: Any) -> AbstractContextManager[Any]:
+    """The model itself, if its configuration says what it does, otherwise a Functional one out of its call()."""
+    if type(model).__module__.partition(".")[0] == "keras" or not hasattr(model, "layers"):
+        return nullcontext(model)
+    return traced(where, model)
 
 
 def layer_at(model: Any, path: tuple[str, ...]) -> Any:
@@ -63,6 +74,8 @@ def _config(where: str, model: Any) -> ModelConfig:
         if kind in RECURRENT:
             layer = {"class_name": kind, "module": type(model).__module__, "config": config}
             return read_config("Sequential", {"name": model.name, "layers": [layer]})
+        if not hasattr(model, "layers"):
+            raise refuse(where, "a single layer that is not recurrent", "give the model that it is part of")
         return read_config(kind, config)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, NotImplementedError) as error:
         raise refuse(where, f"its get_config() is not that of a chain ({first_line(error)})") from None

@@ -1,4 +1,4 @@
-"""The layers of Keras that scale and shift each feature in inference: as a scale and a shift."""
+"""The layers and operations of Keras that scale and shift each feature in inference: as a scale and a shift."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import numpy as np
 
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import finite
-from quantgru.importers.keras_arguments import FloatArray, Shape, arrays, flag, number, numbers, shown, want
-from quantgru.importers.keras_config import Entry
+from quantgru.importers.keras_arguments import FloatArray, Shape, arrays, constant, flag, number, numbers, shown, want
+from quantgru.importers.keras_entries import Entry
 
+OPERATIONS: Final = ("Add", "Divide", "Multiply", "Negative", "Subtract", "TrueDivide")
 SMALLEST_DEVIATION: Final = 1e-7  # keras.config.epsilon(), below which Normalization does not divide
 
 
 def read_affine(entry: Entry, weights: Sequence[Any], rank: int) -> tuple[FloatArray, FloatArray]:
-    """Scale and shift of a Normalization, BatchNormalization or Rescaling layer on a tensor of that rank.
+    """Scale and shift of a Normalization, BatchNormalization or Rescaling layer, or of an operation with a constant.
+
+    rank  how many axes the tensor has that it is called on
 
     Both are one number, or one for each feature. Raises ModelError for another axis than the features.
     """
@@ -26,8 +29,10 @@ def read_affine(entry: Entry, weights: Sequence[Any], rank: int) -> tuple[FloatA
                 scale, shift = _batch_normalization(entry, weights, rank)
             case "Normalization":
                 scale, shift = _normalization(entry, weights, rank)
+            case kind if kind in OPERATIONS:
+                scale, shift = _operation(entry, rank)
             case _:
-                scale, shift = (numbers(entry.where, entry.config, key) for key in ("scale", "offset"))
+                scale, shift = (numbers(entry.where, key, entry.config[key]) for key in ("scale", "offset"))
         return finite(entry.where, "scale", scale), finite(entry.where, "shift", shift)
 
 
@@ -50,7 +55,7 @@ def _normalization(entry: Entry, weights: Sequence[Any], rank: int) -> tuple[Flo
     if shape:
         _want_features(where, config, rank)
     if config.get("mean") is not None:
-        mean, variance = numbers(where, config, "mean"), numbers(where, config, "variance")
+        mean, variance = (numbers(where, key, config[key]) for key in ("mean", "variance"))
     else:
         found = arrays(where, weights[:2], {"mean": shape, "variance": shape})  # the third is a count
         mean, variance = found["mean"], found["variance"]
@@ -60,6 +65,27 @@ def _normalization(entry: Entry, weights: Sequence[Any], rank: int) -> tuple[Flo
     if flag(where, config, "invert", False):
         return deviation, mean
     return np.asarray(1 / deviation), np.asarray(-mean / deviation)
+
+
+def _operation(entry: Entry, rank: int) -> tuple[FloatArray, FloatArray]:
+    """Of -x, and of x + c, x - c, c - x, x * c and x / c."""
+    zero, one = np.zeros(()), np.ones(())
+    if entry.kind == "Negative":
+        return -one, zero
+    if entry.constant is None or (entry.constant_first and entry.kind in ("Divide", "TrueDivide")):
+        raise refuse(entry.where, "computes something else than a fixed scale and shift of each feature")
+    shape = constant(entry.where, "operand", entry.constant).shape
+    if len(shape) > rank:
+        raise refuse(entry.where, f"operand of shape {shape} on a tensor of {rank} axes")
+    operand = numbers(entry.where, "operand", entry.constant)
+    match entry.kind:
+        case "Add":
+            return one, operand
+        case "Subtract":
+            return (-one, operand) if entry.constant_first else (one, -operand)
+        case "Multiply":
+            return operand, zero
+    return 1 / operand, zero
 
 
 def _want_features(where: str, config: Mapping[str, Any], rank: int) -> None:

@@ -17,7 +17,7 @@ from quantgru.importers.gates import finite
 FloatArray = npt.NDArray[np.float64]
 Shape = tuple[int | None, ...]
 
-SHOWN: Final = 80  # characters of something foreign in a message
+SHOWN: Final = 48  # characters of something foreign in a message
 
 OWN_FUNCTION: Final = "a function of your own"
 
@@ -63,16 +63,26 @@ def number(where: str, config: Mapping[str, Any], key: str) -> float:
     return float(value)
 
 
-def numbers(where: str, config: Mapping[str, Any], key: str) -> FloatArray:
-    """A number or a list of them, which Keras 3 may write as {"class_name": "__numpy__", "config": {"value": ...}}."""
-    value = config[key]
+def constant(where: str, name: str, value: Any) -> FloatArray:
+    """A number or nested lists of them, as they are or as {"class_name": "__numpy__", "config": {"value": ...}}."""
     if isinstance(value, Mapping):
         value = value["config"]["value"]
-    found = finite(where, key, value)
+    try:
+        found = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        found = np.asarray(None)
+    if found.dtype.kind not in "fiu":
+        raise refuse(where, f"{name}={shown(value)}, expected numbers")
+    return finite(where, name, found)
+
+
+def numbers(where: str, name: str, value: Any) -> FloatArray:
+    """A constant that is one number, or one for each feature."""
+    found = constant(where, name, value)
     if found.ndim > 1 and found.size == found.shape[-1]:
         found = found.reshape(-1)
     if found.ndim > 1:
-        raise refuse(where, f"{key} of shape {found.shape}, expected a number, or one for each feature")
+        raise refuse(where, f"{name} of shape {found.shape}, expected a number, or one for each feature")
     return found
 
 

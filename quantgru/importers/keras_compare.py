@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import ModelError
+from quantgru.importers.keras_affine import OPERATIONS
 from quantgru.importers.keras_config import ModelConfig
-from quantgru.importers.keras_layers import AFFINE, KerasReader, KerasSource
+from quantgru.importers.keras_layers import AFFINE, KerasReader
 from quantgru.importers.keras_precision import TOLERANCES, half_precisions
-from quantgru.importers.verify import LEFT_OUT, N_SEQUENCES, TOLERANCE, compare, first_line, probe
+from quantgru.importers.keras_sources import KerasSource
+from quantgru.importers.verify import LEFT_OUT, N_SEQUENCES, N_STEPS, TOLERANCE, compare, first_line, probe
 from quantgru.model import Dense, Embedding, FloatModel, Reverse
 from quantgru.model.run import dense_output
 
@@ -33,7 +35,7 @@ def compare_layer(layer: Any, source: KerasSource) -> None:
             "set the dtype policy to 'float32'"
         )
     states = state_variables(layer)
-    x = _input_of(layer, source, _n_inputs(source), states)
+    x = _input_of(layer, source, _n_inputs(source), int(states[0].shape[0]) if states else N_SEQUENCES)
     if isinstance(first, Embedding):
         found = first.vectors[x]
     elif isinstance(first, Dense):
@@ -54,18 +56,23 @@ def compare_model(
     Runs call() rather than the model, since a few steps are enough of one that was declared with thousands.
     """
     where = f"Keras model {model.name!r} ({type(model).__name__})"
-    x = _input_of(model, reader.sources[0], converted.n_inputs, variables)
+    n_sequences = reader.n_sequences or (int(variables[0].shape[0]) if variables else N_SEQUENCES)
+    x = _input_of(model, reader.sources[0], converted.n_inputs, n_sequences, reader.n_steps or N_STEPS)
     states = {
         name: np.random.default_rng(i).uniform(-1, 1, (len(x), gru.n_units))
         for i, (name, gru) in enumerate(zip(reader.given, converted.grus, strict=True))
         if name
     }
-    zeros = [np.zeros((len(x), gru.n_units)) for gru in converted.grus]
-    initial = [states.get(name or "", zero) for name, zero in zip(reader.given, zeros, strict=True)]
+    initial = [
+        states.get(name or "", np.broadcast_to(0.0 if gru.initial_state is None else gru.initial_state, shape))
+        for name, gru in zip(reader.given, converted.grus, strict=True)
+        for shape in [(len(x), gru.n_units)]
+    ]
     for inputs, keep in _masked_and_not(x, converted.mask_value):
         with _from_zero(variables):
             arguments = _arguments(config.inputs, inputs, states, model.compute_dtype)
-            expected = _run(where, model.call, arguments)[0]
+            call = model.call if model._call_has_training_arg else lambda x, training: model.call(x)
+            expected = _run(where, call, arguments)[0]
         steps = inputs[..., None] if inputs.ndim == 2 else inputs
         found = LEFT_OUT[reader.chain.left_out](converted.run(steps, initial_states=initial))
         if not converted.last_step:
@@ -116,19 +123,18 @@ def _n_inputs(source: KerasSource) -> int:
     return next(layer.n_inputs for layer in source.layers if not isinstance(layer, Reverse))
 
 
-def _input_of(layer: Any, source: KerasSource, n_inputs: int, states: Sequence[Any]) -> Any:
-    """Random input [sequences, steps, features], as many sequences as states; tokens [sequences, steps].
+def _input_of(layer: Any, source: KerasSource, n_inputs: int, n_sequences: int, n_steps: int = N_STEPS) -> Any:
+    """Random input [sequences, steps, features]; tokens [sequences, steps].
 
     What a normalisation reads first is in its range, so that the layers after it are not driven into saturation.
     """
     first = source.layers[0]
-    sequences = np.arange(int(states[0].shape[0]) if states else N_SEQUENCES) % N_SEQUENCES
-    x = probe(n_inputs)[sequences]
+    x = probe(n_inputs)[np.arange(n_sequences) % N_SEQUENCES][:, np.arange(n_steps) % N_STEPS]
     if isinstance(first, Embedding):
         tokens = np.random.default_rng(20190429).integers(0, first.n_tokens, x.shape[:2])
         tokens[:, 0] = np.maximum(tokens[:, 0], min(1, first.n_tokens - 1))  # 0 may be masked
         return tokens.astype(np.int32)
-    if source.entry.kind in AFFINE and isinstance(first, Dense):
+    if source.entry.kind in (*AFFINE, *OPERATIONS) and isinstance(first, Dense):
         scale = np.diag(first.weights)
         usable = np.abs(scale) > 1e-6
         x = np.where(usable, (x - first.bias) / np.where(usable, scale, 1.0), x)

@@ -12,8 +12,15 @@ from typing import Any
 from quantgru.errors import ConfigError, ModelError
 from quantgru.importers.chain import Chain, identifier
 from quantgru.importers.keras_arguments import plain
-from quantgru.importers.keras_config import Entry, read_config
-from quantgru.importers.keras_hdf5 import DAMAGED, WEIGHTS_LIMIT, WeightsFile, keras_version, open_weights
+from quantgru.importers.keras_config import read_config
+from quantgru.importers.keras_entries import Entry
+from quantgru.importers.keras_hdf5 import (
+    DAMAGED,
+    WEIGHTS_LIMIT,
+    WeightsFile,
+    keras_version,
+    open_weights,
+)
 from quantgru.importers.keras_layers import KerasReader
 from quantgru.importers.keras_recurrent import HARD_SIGMOID_SLOPES
 from quantgru.importers.keras_weights import parts_of_keras_2, parts_of_keras_3

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from quantgru.importers.chain import refuse
 from quantgru.importers.keras_arguments import shown
-from quantgru.importers.keras_config import Entry
+from quantgru.importers.keras_entries import Entry, with_halves
 from quantgru.importers.verify import TOLERANCE
 
 # Of the largest output, by the precision in which Keras computes. Measured for stacks of 4 to 154 units: up to 6e-3 in
@@ -31,7 +31,7 @@ def half_precisions(entries: Sequence[Entry]) -> tuple[str, ...]:
     """Those of 16 bits in which Keras computes layers."""
     policies = {
         _policy(part).removeprefix("mixed_")
-        for entry in entries
+        for entry in with_halves(entries)
         if entry.kind != "InputLayer"
         for part in _with_inner(entry.config)
     }

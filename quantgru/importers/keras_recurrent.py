@@ -12,7 +12,7 @@ from quantgru.activations import CANDIDATES, GATES
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import KERAS_ORDER, stacked_gru, with_hard_sigmoid
 from quantgru.importers.keras_arguments import FloatArray, Shape, arrays, flag, function, plain, positive, shown, want
-from quantgru.importers.keras_config import Entry, refuse_foreign_class
+from quantgru.importers.keras_entries import Entry, refuse_foreign_class
 from quantgru.model import Bidirectional, Gru
 from quantgru.model.layers import Merge, Reset
 
@@ -47,13 +47,14 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Recurrent:
-    """What a recurrent layer does; `reverse` stands for a Reverse layer before `layers`."""
+    """What a recurrent layer does: its layers, with a Reverse before them if `reverse`, and after them if `turned`."""
 
     reverse: bool
     layers: tuple[Gru | Bidirectional, ...]
     sequences: bool
     stateful: bool
     zero_masked: bool
+    turned: bool = False
 
 
 def read_recurrent(entry: Entry, weights: Sequence[Any], version: int) -> Recurrent:
@@ -71,7 +72,7 @@ def _bidirectional(entry: Entry, weights: Sequence[Any], version: int) -> Recurr
     merge = config["merge_mode"]
     if merge not in get_args(Merge):
         raise refuse(
-            where, f"merge_mode={shown(merge)}, supported are {', '.join(get_args(Merge))}", "None gives two results"
+            where, f"merge_mode={shown(merge)}, supported are {', '.join(get_args(Merge))}", "merge both of its results"
         )
     forward = _direction(where, config["layer"], "forward")
     if config.get("backward_layer"):

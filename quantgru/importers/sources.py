@@ -70,6 +70,7 @@ FILES: Final = (
 OTHER_FILES: Final = {
     ".qgru": "is already quantized: use it with simulate, explain, export, hil, or qg.IntModel.load(path)",
     ".pbtxt": "a graph as text; write it in binary: tf.io.write_graph(graph, folder, name, as_text=False)",
+    ".pt2": "a program of torch.export; give the nn.Module that was exported, or save its state dict as .pt",
     ".tflite": "a TensorFlow Lite model; give the Keras model that it was made from",
     ".pkl": "a pickle, which can run code when it is read; save a state dict, or arrays as .npz",
     ".pickle": "a pickle, which can run code when it is read; save a state dict, or arrays as .npz",

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import ModelError
-from quantgru.importers.chain import BY_HAND
 
 FloatArray = npt.NDArray[np.float64]
 
 TOLERANCE: Final = 1e-5  # of the largest expected value
+PLAIN: Final = "give its weights to a plain model of the framework's own layers"
 SMALLEST_SCALE: Final = 1e-6  # outputs that are zero, or nearly so, are compared on this scale
 
 # Two steps already use every weight. Each further one lets a large GRU multiply the rounding of float32, in which Keras
@@ -44,13 +44,18 @@ def compare(where: str, expected: npt.ArrayLike, found: npt.ArrayLike, tolerance
     """Raises ModelError where the import's output is not that of the framework."""
     expected, found = np.asarray(expected, dtype=np.float64), np.asarray(found, dtype=np.float64)
     if expected.shape != found.shape:
-        raise ModelError(f"{where}: gives shape {expected.shape}, its import gives {found.shape}; {BY_HAND}")
-    error = np.abs(expected - found).max() / max(SMALLEST_SCALE, np.abs(expected).max())
+        raise ModelError(f"{where}: gives shape {expected.shape}, its import gives {found.shape}; {PLAIN}")
+    error = difference(expected, found)
     if not error <= tolerance:  # also true for NaN
         raise ModelError(
             f"{where}: its import differs by {error:.1e} of the largest output (allowed {tolerance:.0e}), "
-            f"so it computes something else than its type says; {BY_HAND}"
+            f"so it computes something else than its type says; {PLAIN}"
         )
+
+
+def difference(expected: FloatArray, found: FloatArray) -> float:
+    """The largest, as a share of the largest expected value."""
+    return float(np.abs(expected - found).max() / max(SMALLEST_SCALE, np.abs(expected).max()))
 
 
 def first_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ import tensorflow as tf
 import tf_keras as keras
 from common import MODELS, generator_of, random_sequences, random_weights, record, report
 from tf_keras import layers
+from tf_keras.src.layers.rnn.cudnn_gru import CuDNNGRU
 
 FOLDER = MODELS / "structures"
 SEQUENCES, STEPS, INPUTS = 3, 7, 3
@@ -56,9 +57,26 @@ def given_state() -> keras.Model:
 
 
 def constant_state() -> keras.Model:
-    """Refused: which tensor it is, the file does not say in a way that another version could read."""
     x = keras.Input((None, INPUTS), batch_size=SEQUENCES)
-    return keras.Model(x, gru(4)(x, initial_state=tf.ones((SEQUENCES, 4))))
+    start = tf.constant(np.tile([[0.5, -0.25, 1.0, 0.0]], (SEQUENCES, 1)), keras.backend.floatx())
+    return keras.Model(x, gru(4)(x, initial_state=start))
+
+
+def operations() -> keras.Model:
+    """On tensors, which Keras 2 makes layers of: the inputs scaled, the steps turned around."""
+    x = keras.Input((None, INPUTS))
+    scaled = np.array([2.0, 0.5, 4.0]) - (x - 1.5) / 2
+    y = gru(4)(tf.reverse(scaled * 2 + 1, axis=[1]))[:, ::-1]
+    return keras.Model(x, tf.nn.relu(-layers.Dense(2)(y))[:, -1])
+
+
+def two_directions() -> keras.Model:
+    """Merged by layers of their own."""
+    x = keras.Input((None, INPUTS))
+    both = layers.Average()(layers.Bidirectional(gru(3), merge_mode=None)(x))
+    summed = tf.add(gru(3)(both), gru(3, go_backwards=True)(both)[:, ::-1])
+    ends = [layers.GRU(2)(summed), layers.GRU(2, go_backwards=True)(summed)]
+    return keras.Model(x, layers.Dense(2)(layers.Concatenate()(ends)))
 
 
 def stateful() -> keras.Model:
@@ -69,8 +87,11 @@ def stateful() -> keras.Model:
 MODELS_BY_NAME: dict[str, Callable[[], keras.Model]] = {
     "around": around,
     "merged": merged,
+    "constant_state": constant_state,
     "given_state": given_state,
+    "operations": operations,
     "stateful": stateful,
+    "two_directions": two_directions,
 }
 
 
@@ -96,17 +117,42 @@ def write(name: str) -> None:
     inputs = [array.astype(np.float64) for array in (x, *more.values())]
     y, y_next = (precise(inputs if more else inputs[0], training=False).numpy() for _ in range(2))
     record(path, x=x, y=y, **more, **({"y_next": y_next} if name == "stateful" else {}))
+    if name == "constant_state":  # Keras 2 itself loads numbers where it needs a tensor
+        return
     loaded = keras.models.load_model(path)
     assert np.abs(loaded([x, *more.values()] if more else x).numpy() - y).max() < 1e-5, path
+
+
+def cudnn(layer: type[layers.Layer], **options: Any) -> keras.Model:
+    """A GRU on NVIDIA's library, or on any processor."""
+    x = keras.Input((None, INPUTS))
+    y = layers.Bidirectional(layer(3, return_sequences=True, name="both", **options), name="outer")(x)
+    return keras.Model(x, layer(4, name="gru", **options)(y))
+
+
+def write_cudnn() -> None:
+    """CuDNNGRU is built without a GPU, but runs on one only: Keras 2 itself converts its weights to those of GRU."""
+    path, generator = FOLDER / "keras2_cudnn.h5", generator_of("keras2 cudnn")
+    keras.backend.clear_session()
+    keras.backend.set_floatx("float32")
+    model = cudnn(CuDNNGRU)
+    model.set_weights([random_weights(generator, variable.shape) for variable in model.weights])
+    model.save(path)
+    report(path)
+    same = cudnn(layers.GRU, reset_after=True)
+    same.load_weights(path)
+    keras.backend.set_floatx("float64")
+    precise = cudnn(layers.GRU, reset_after=True)
+    precise.set_weights(same.get_weights())
+    x = random_sequences(generator, (SEQUENCES, STEPS, INPUTS))
+    record(path, x=x, y=precise(x.astype(np.float64), training=False).numpy())
 
 
 def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in MODELS_BY_NAME:
         write(name)
-    keras.backend.set_floatx("float32")
-    keras.utils.set_random_seed(0)
-    constant_state().save(FOLDER / "refused_constant_state.h5")
+    write_cudnn()
 
 
 if __name__ == "__main__":

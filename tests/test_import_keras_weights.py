@@ -1,0 +1,129 @@
+"""Files of Keras with weights only, which a chain puts in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from keras_files import MODELS, TOLERANCE, changed, h5py, record, refusal, weights_of
+
+import quantgru as qg
+
+
+@pytest.mark.parametrize(
+    ("name", "chain"),
+    [
+        ("reset_after", "gru last dense"),
+        ("stack", "first second(after) last scores sigmoid"),
+        ("embedding", "embedding bidirectional(sum) time_distributed"),
+        ("precise", "net(hard_sigmoid, linear) last dense sigmoid"),
+        ("old_precise", "net(hard_sigmoid, linear) last score sigmoid"),
+        ("old_functional", "both(hard_sigmoid, tanh) final scores"),
+    ],
+)
+def test_weights_of_keras_2(tmp_path, name, chain):
+    arrays = record(MODELS / "keras2" / f"{name}.h5")
+    path = weights_of(changed(tmp_path, name, lambda file: None))
+    if name == "stack":  # reset before the product, and no bias that would tell it
+        chain = chain.replace("after", "before")
+    found = qg.load(path, chain=chain).run(arrays["x"])
+    assert found.shape == arrays["y"].shape
+    assert np.abs(found - arrays["y"]).max() <= TOLERANCE
+
+
+def weights_in(path: Path, target: Path) -> Path:
+    """The weights of a .keras file, which are as save_weights of Keras 3 writes them."""
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        target.write_bytes(archive.read("model.weights.h5"))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "chain"),
+    [
+        ("functional", "first second last scores"),
+        ("bidirectional_mul", "bidirectional(mul)"),
+        ("bidirectional_sum", "bidirectional(sum) final dense"),
+        ("bidirectional_stack", "bidirectional gru_1 bidirectional_1(sum)"),
+        ("go_backwards_last", "reverse gru last dense"),
+        ("go_backwards_stack", "gru reverse gru_1"),
+        ("cell", "rnn last dense"),
+        ("cells", "rnn"),
+        ("embedding", "embedding gru"),
+        ("batch_normalization", "batch_normalization gru batch_normalization_1 gru_1 last"),
+        ("normalization", "normalization gru last dense"),
+        ("dense_between", "dense tanh gru time_distributed relu gru_1 last dense_2 sigmoid dense_3"),
+        ("relu", "gru(sigmoid, relu)"),
+        ("hard_sigmoid", "gru(hard_sigmoid, tanh) last dense"),
+    ],
+)
+def test_weights_of_keras_3(tmp_path, name, chain):
+    path = MODELS / "keras3" / f"{name}.keras"
+    arrays = record(path)
+    found = qg.load(weights_in(path, tmp_path / "x.weights.h5"), chain=chain).run(arrays["x"])
+    assert found.shape == arrays["y"].shape
+    assert np.abs(found - arrays["y"]).max() <= TOLERANCE
+
+
+def test_weights_without_a_chain(tmp_path):
+    text = refusal(MODELS / "keras3" / "functional.weights.h5")
+    assert "'first' (GRU 3 → 5), 'second' (GRU 5 → 4)" in text
+    assert "for example chain='first second last scores'" in text
+    arrays = record(MODELS / "keras3" / "linear.keras")
+    alone = weights_in(MODELS / "keras3" / "relu.keras", tmp_path / "my_gru.weights.h5")
+    assert qg.load(alone).name == "my_gru"
+    assert qg.load(alone).run(arrays["x"]).shape == arrays["y"].shape
+
+
+def test_a_chain_for_a_whole_model():
+    with pytest.raises(qg.ConfigError, match="the file says how its layers run; leave it out"):
+        qg.load(MODELS / "keras3" / "whole.h5", chain="gru")
+
+
+def parts_file(tmp_path: Path, **arrays: list[tuple[int, ...]]) -> Path:
+    """Weights of layers by group, of given shapes."""
+    path = tmp_path / "parts.weights.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group("vars")
+        for name, shapes in arrays.items():
+            for i, shape in enumerate(shapes):
+                file[f"{name.replace('__', '/')}/vars/{i}"] = np.ones(shape, "f4")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (dict(layers__lstm__cell=[(3, 16), (4, 16), (16,)]), "'lstm' (an LSTM layer)"),
+        (dict(layers__simple_rnn__cell=[(3, 4), (4, 4), (4,)]), "'simple_rnn' (a SimpleRNN layer)"),
+        (dict(layers__gru__cell=[(3, 12), (4, 12), (24,)]), "'gru' (GRU 3 → 4)"),  # of CuDNNGRU
+        (dict(layers__gru__cell=[(3, 12), (4, 12), (11,)]), "'gru' (a layer (rnn) with arrays 3x12, 4x12, 11)"),
+        (dict(layers__gru__cell=[(3, 12)]), "'gru' (a layer (rnn) with arrays 3x12)"),
+        (dict(layers__gru__cell=[(0, 12), (4, 12)]), "'gru' (a layer (rnn) with arrays 0x12, 4x12)"),
+        (dict(layers__conv1d=[(3, 2, 4), (4,)]), "'conv1d' (a layer (conv1d) with arrays 3x2x4, 4)"),
+        (dict(layers__layer_normalization=[(4,), (4,)]), "(a layer (layer_normalization) with arrays 4, 4)"),
+        (dict(layers__batch_normalization=[(4,)] * 3), "(a layer (batch_normalization) with arrays 4, 4, 4)"),
+        (dict(encoder__cell=[(3, 12), (4, 12)], fc=[(4, 2), (2,)]), "'encoder' (GRU 3 → 4), 'fc' (dense 4 → 2)"),
+        (dict(attention__key=[(4, 2), (2,)], attention__value=[(4, 2), (2,)]), "'attention' (a layer (attention) with"),
+        (dict(a__layers__gru__cell=[(3, 12), (4, 12)], layers__gru__cell=[(4, 12), (4, 12)]), "'gru' (GRU 4 → 4)"),
+    ],
+)
+def test_what_the_parts_of_a_weights_file_are(tmp_path, arrays, message):
+    assert message in refusal(parts_file(tmp_path, **arrays), chain="nothing").replace("; it holds ", "")
+
+
+def test_a_layer_without_bias_does_not_say_where_its_reset_gate_acts(tmp_path):
+    path = parts_file(tmp_path, layers__gru__cell=[(3, 12), (4, 12)])
+    assert "write gru(after) or gru(before)" in refusal(path)
+    assert qg.load(path, chain="gru(before)").grus[0].reset == "before"
+
+
+def test_weights_of_cudnn_gru(tmp_path):
+    """Their kernels are packed in another way, which the shape of the bias says. Nothing else is in the file."""
+    path = changed(tmp_path, "keras2_cudnn", lambda file: None)
+    arrays = record(MODELS / "structures" / "keras2_cudnn.h5")
+    for model in (qg.load(path), qg.load(weights_of(path), chain="outer gru last")):
+        assert np.abs(model.run(arrays["x"]) - arrays["y"]).max() <= TOLERANCE
