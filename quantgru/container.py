@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +93,19 @@ def load(path: str | Path, what: str) -> tuple[dict[str, Any], Arrays]:
     if not isinstance(header, dict):
         raise ModelError(f"{what} {path}: the header is not a JSON object; the file is damaged")
     return header, arrays
+
+
+def check_fields(entry: Mapping[str, Any], fields: Iterable[str], what: str) -> None:
+    """Raises ModelError for a field that is not among `fields`, KeyError for one that is missing."""
+    unknown = set(entry) - set(fields)
+    if unknown:
+        raise ModelError(f"{what}: unknown field {min(unknown)!r}; update quantgru")
+    missing = set(fields) - set(entry)
+    if missing:
+        raise KeyError(min(missing))
+
+
+def check_nothing_left(arrays: Arrays) -> None:
+    """Raises ModelError for arrays that no reader has taken out."""
+    if arrays:
+        raise ModelError(f"unknown array {min(arrays)!r}, one of {len(arrays)}; update quantgru")

@@ -134,6 +134,16 @@ def changed_entry(**fields):
     return {"layers": [GRU_ENTRY | fields]}
 
 
+BOTH = {"kind": "bidirectional", "name": "b", "merge": "sum", "final": False, "backward": GRU_ENTRY}
+
+
+def nested(depth):
+    entry = GRU_ENTRY
+    for _ in range(depth):
+        entry = BOTH | {"forward": entry}
+    return entry
+
+
 DAMAGES = {
     "newer format": ({"format": 3}, {}, "format 3, this version reads 2; update quantgru"),
     "layer kind": (
@@ -160,10 +170,19 @@ DAMAGES = {
         "a field has the wrong type (mask_value is '0'); the file is damaged",
     ),
     "directions": (
-        changed_entry(kind="bidirectional", forward={"kind": "reverse", "name": "r"}, backward=GRU_ENTRY),
-        {f"layers.0.backward.{name.removeprefix('layers.0.')}": array for name, array in ARRAYS.items()},
-        "a field has the wrong type (forward and backward of layers.0 are no GRU layers); the file is damaged",
+        {"layers": [BOTH | {"forward": {"kind": "reverse", "name": "r"}}]},
+        {},
+        "layer layers.0.forward: kind 'reverse', expected 'gru'; the file is damaged",
     ),
+    "directions within directions": (
+        {"layers": [nested(400)]},
+        {},
+        "layer layers.0.forward: kind 'bidirectional', expected 'gru'; the file is damaged",
+    ),
+    "field of the header": ({"dropout": 0.1}, {}, "header: unknown field 'dropout'; update quantgru"),
+    "field of a layer": (changed_entry(clip=1.0), {}, "layers.0: unknown field 'clip'; update quantgru"),
+    "array": ({}, {"layers.0.peephole": np.zeros(2)}, "unknown array 'layers.0.peephole', one of 1; update quantgru"),
+    "format's type": ({"format": True}, {}, "format True, this version reads 2; update quantgru"),
     "NaN": ({}, {"layers.0.bias": np.full((3, 2), np.nan)}, "GRU layer 'gru': bias holds nan at [0, 0]"),
 }
 

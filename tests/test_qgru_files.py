@@ -207,7 +207,7 @@ def test_missing_and_unknown_arrays_are_refused(any_file):
         with refused("digest" if name.endswith("initial_state") else "missing"):
             file.load()
     file.arrays = arrays | {"layers.0.more": np.zeros(1, np.int8)}
-    with refused("unknown arrays"):
+    with refused("unknown array"):
         file.load()
 
 

@@ -25,7 +25,7 @@ def test_unknown_fields_of_every_kind_of_layer_are_refused(file, place):
     [
         (("mask_value",), True, "mask_value is True"),
         (("mask_value",), float("nan"), "mask value nan"),
-        (("layers", 0, "kind"), "reverse", "unknown arrays"),
+        (("layers", 0, "kind"), "reverse", "unknown array"),
         (("layers", 1, "kind"), "embedding", "codes"),
         (("layers", 2, "state"), "s16f32", "state 's16f32'"),
         (("layers", 2, "state"), "u16f10", "state 'u16f10'"),
@@ -37,8 +37,8 @@ def test_unknown_fields_of_every_kind_of_layer_are_refused(file, place):
         (("layers", 4, "merge"), "max", "merge 'max'"),
         (("layers", 4, "final"), False, "digest"),
         (("layers", 4, "final"), 1, "final is 1"),
-        (("layers", 4, "forward", "kind"), "dense", "unknown field"),
-        (("layers", 4, "forward"), {"kind": "reverse", "name": "r"}, "its parts are no GRU layers"),
+        (("layers", 4, "forward", "kind"), "dense", "kind 'dense', expected 'gru'"),
+        (("layers", 4, "forward"), {"kind": "reverse", "name": "r"}, "kind 'reverse', expected 'gru'"),
         (("last_step",), False, "a single vector"),
     ],
 )
@@ -57,3 +57,13 @@ def test_a_missing_or_changed_initial_state_is_refused(file):
         file.arrays[name] = other
         with refused("digest"):
             file.load()
+
+
+def test_directions_within_directions_end_at_the_first(file):
+    both = file.header["layers"][4]
+    nested = both["forward"]
+    for _ in range(400):
+        nested = both | {"forward": nested}
+    file.header["layers"][4] = nested
+    with refused("layers.4.forward: a layer of kind 'bidirectional', expected 'gru'"):
+        file.load()

@@ -8,7 +8,7 @@ from typing import Any, Final
 from quantgru import container
 from quantgru.errors import ModelError
 from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
-from quantgru.int_model.file_layers import known, read_layer, write_layer
+from quantgru.int_model.file_layers import read_layer, write_layer
 from quantgru.int_model.int_model import IntModel, SelfTest
 
 FORMAT: Final = 2
@@ -82,14 +82,13 @@ def load(path: str | Path) -> IntModel:
 
 def _model(header: dict[str, Any], arrays: container.Arrays) -> IntModel:
     if header["format"] == 1:
-        known(header, _HEADER - {"mask_value"}, "header")
+        container.check_fields(header, _HEADER - {"mask_value"}, "header")
         header = header | {"mask_value": None}
-    known(header, _HEADER, "header")
+    container.check_fields(header, _HEADER, "header")
     layers = tuple(read_layer(entry, f"layers.{i}", arrays) for i, entry in enumerate(header["layers"]))
     selftest = SelfTest(arrays.pop("selftest"), header["selftest_check"])
     input_fraction_bits = arrays.pop("input_fraction_bits")
-    if arrays:
-        raise ModelError(f"unknown arrays {sorted(arrays)}")
+    container.check_nothing_left(arrays)
     mask_value = header["mask_value"]
     if mask_value is not None and type(mask_value) not in (int, float):
         raise TypeError(f"mask_value is {mask_value!r}")

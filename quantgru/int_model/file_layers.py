@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -86,7 +85,7 @@ def read_layer(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> 
     kind = entry["kind"]
     if kind not in _FIELDS:
         raise ModelError(f"unknown layer kind {kind!r}; update quantgru")
-    known(entry, _FIELDS[kind], f"layer {entry['name']!r}")
+    container.check_fields(entry, _FIELDS[kind], f"layer {entry['name']!r}")
     layer: IntLayer
     match kind:
         case "gru":
@@ -99,17 +98,27 @@ def read_layer(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> 
             layer = IntReverse(entry["name"])
         case _:
             layer = IntEmbedding(entry["name"], arrays.pop(f"{prefix}.codes"))
-    if isinstance(layer, (IntGru, IntDense)):
-        bounds = prove(layer)
-        if not _equal(entry["bounds"], _bounds_entry(bounds)):
-            raise ModelError(f"layer {layer.name!r}: its bounds are {bounds}, the file says {entry['bounds']!r}")
     return layer
+
+
+def _check_bounds(layer: IntGru | IntDense, entry: dict[str, Any]) -> None:
+    bounds = prove(layer)
+    if not _equal(entry["bounds"], _bounds_entry(bounds)):
+        raise ModelError(f"layer {layer.name!r}: its bounds are {bounds}, the file says {entry['bounds']!r}")
+
+
+def _read_direction(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> IntGru:
+    """A GRU layer: nothing else, so that entries within entries end here."""
+    if entry["kind"] != "gru":
+        raise ModelError(f"{prefix}: a layer of kind {entry['kind']!r}, expected 'gru'; the file is damaged")
+    container.check_fields(entry, _FIELDS["gru"], prefix)
+    return _read_gru(entry, prefix, arrays)
 
 
 def _read_gru(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> IntGru:
     recurrent = _read_matrix(entry["recurrent"], f"{prefix}.recurrent", arrays)
     initial_state = arrays.pop(f"{prefix}.initial_state", np.zeros(recurrent.n_columns, np.int16))
-    return IntGru(
+    layer = IntGru(
         entry["name"],
         entry["reset"],
         _read_matrix(entry["input"], f"{prefix}.input", arrays),
@@ -121,6 +130,8 @@ def _read_gru(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> I
         _fraction_bits(entry),
         initial_state,
     )
+    _check_bounds(layer, entry)
+    return layer
 
 
 def _fraction_bits(entry: dict[str, Any]) -> int:
@@ -133,19 +144,19 @@ def _fraction_bits(entry: dict[str, Any]) -> int:
 
 
 def _read_dense(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> IntDense:
-    return IntDense(
+    layer = IntDense(
         entry["name"],
         entry["activation"],
         _read_matrix(entry["matrix"], f"{prefix}.matrix", arrays),
         arrays.pop(f"{prefix}.bias"),
         entry["output_fraction_bits"],
     )
+    _check_bounds(layer, entry)
+    return layer
 
 
 def _read_bidirectional(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> IntBidirectional:
-    forward, backward = (read_layer(entry[part], f"{prefix}.{part}", arrays) for part in ("forward", "backward"))
-    if not (isinstance(forward, IntGru) and isinstance(backward, IntGru)):
-        raise ModelError(f"layer {entry['name']!r}: its parts are no GRU layers; the file is damaged")
+    forward, backward = (_read_direction(entry[part], f"{prefix}.{part}", arrays) for part in ("forward", "backward"))
     return IntBidirectional(entry["name"], forward, backward, entry["merge"], entry["final"])
 
 
@@ -162,7 +173,7 @@ def _write_matrix(matrix: Matrix, prefix: str, arrays: container.Arrays) -> dict
 
 
 def _read_matrix(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> Matrix:
-    known(entry, _MATRIX, prefix)
+    container.check_fields(entry, _MATRIX, prefix)
     codes = arrays.pop(f"{prefix}.codes")
     if not _equal([entry["rows"], entry["columns"]], list(np.shape(codes))):
         raise ModelError(f"{prefix}: codes {np.shape(codes)}, the header says {entry['rows']!r} x {entry['columns']!r}")
@@ -173,16 +184,6 @@ def _read_matrix(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -
         entry["left_shift"],
         entry["bits"],
     )
-
-
-def known(entry: dict[str, Any], fields: Iterable[str], what: str) -> None:
-    """Raises ModelError for a field that is not among `fields`, KeyError for one that is missing."""
-    unknown = set(entry) - set(fields)
-    if unknown:
-        raise ModelError(f"{what}: unknown field {min(unknown)!r}; update quantgru")
-    missing = set(fields) - set(entry)
-    if missing:
-        raise KeyError(min(missing))
 
 
 def _equal(found: Any, expected: Any) -> bool:

@@ -26,6 +26,8 @@ _TEXTS: Final[dict[str, tuple[str, ...]]] = {
     "embedding": ("name",),
     "reverse": ("name",),
 }
+_HEADER: Final = frozenset(("kind", "format", "name", "last_step", "mask_value", "notes", "layers"))
+_GRU_OF_FORMAT_1: Final = {"gate": "sigmoid", "candidate": "tanh", "has_initial_state": False}
 _KINDS: Final[dict[str, type[Gru] | type[Dense] | type[Embedding] | type[Reverse]]] = {
     "gru": Gru,
     "dense": Dense,
@@ -69,21 +71,34 @@ def load(path: str | Path) -> FloatModel:
     where = f"float model {path}"
     if header.get("kind") != "float model":
         raise ModelError(f"{where}: holds {header.get('kind')!r}, expected a float model")
-    if header.get("format") not in _FORMATS_READ:
+    if type(header.get("format")) is not int or header["format"] not in _FORMATS_READ:
         raise ModelError(f"{where}: format {header.get('format')!r}, this version reads {FORMAT}; update quantgru")
     try:
-        layers = tuple(_read(entry, f"layers.{i}", arrays) for i, entry in enumerate(header["layers"]))
-        notes = tuple(str(note) for note in header["notes"])
-        mask_value = header.get("mask_value")
-        if mask_value is not None:
-            mask_value = float(_field(header, "mask_value", (int, float)))
-        return FloatModel(layers, _field(header, "last_step", bool), _field(header, "name", str), notes, mask_value)
+        return _model(header if header["format"] == FORMAT else _of_format_1(header), arrays)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
     except KeyError as error:
         raise ModelError(f"{where}: field or array {error} is missing; the file is damaged") from None
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{where}: a field has the wrong type ({error}); the file is damaged") from None
+
+
+def _of_format_1(header: dict[str, Any]) -> dict[str, Any]:
+    """The same header in the present format."""
+    layers = [_GRU_OF_FORMAT_1 | entry if entry["kind"] == "gru" else entry for entry in header["layers"]]
+    return {"mask_value": None, **header, "layers": layers}
+
+
+def _model(header: dict[str, Any], arrays: container.Arrays) -> FloatModel:
+    container.check_fields(header, _HEADER, "header")
+    layers = tuple(_read(entry, f"layers.{i}", arrays) for i, entry in enumerate(header["layers"]))
+    notes = tuple(str(note) for note in header["notes"])
+    mask_value = header["mask_value"]
+    if mask_value is not None:
+        mask_value = float(_field(header, "mask_value", (int, float)))
+    model = FloatModel(layers, _field(header, "last_step", bool), _field(header, "name", str), notes, mask_value)
+    container.check_nothing_left(arrays)
+    return model
 
 
 def _field(entry: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
@@ -96,17 +111,30 @@ def _field(entry: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> A
 def _read(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> Layer:
     kind = entry["kind"]
     if kind == "bidirectional":
-        forward, backward = (_read(entry[part], f"{prefix}.{part}", arrays) for part in ("forward", "backward"))
-        if not (isinstance(forward, Gru) and isinstance(backward, Gru)):
-            raise TypeError(f"forward and backward of {prefix} are no GRU layers")
+        container.check_fields(entry, ("kind", "name", "merge", "final", "forward", "backward"), prefix)
+        forward, backward = (_read_gru(entry[part], f"{prefix}.{part}", arrays) for part in ("forward", "backward"))
         merge = _field(entry, "merge", str)
         return Bidirectional(_field(entry, "name", str), forward, backward, merge, _field(entry, "final", bool))
+    if kind == "gru":
+        return _read_gru(entry, prefix, arrays)
     if kind not in _KINDS:
         kinds = ", ".join((*_KINDS, "bidirectional"))
         raise ModelError(f"layer {prefix}: kind {kind!r}, this version reads {kinds}; update quantgru")
-    fields: dict[str, Any] = {name: arrays[f"{prefix}.{name}"] for name in _ARRAYS[kind]}
-    # Absent in files of format 1: gate, candidate.
-    fields |= {name: _field(entry, name, str) for name in _TEXTS[kind] if name in entry or name in ("name", "reset")}
-    if kind == "gru" and entry.get("has_initial_state"):
-        fields["initial_state"] = arrays[f"{prefix}.initial_state"]
-    return _KINDS[kind](**fields)
+    container.check_fields(entry, ("kind", *_TEXTS[kind]), prefix)
+    return _KINDS[kind](**_values(entry, kind, prefix, arrays))
+
+
+def _read_gru(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> Gru:
+    if entry["kind"] != "gru":
+        raise ModelError(f"layer {prefix}: kind {entry['kind']!r}, expected 'gru'; the file is damaged")
+    container.check_fields(entry, ("kind", *_TEXTS["gru"], "has_initial_state"), prefix)
+    values = _values(entry, "gru", prefix, arrays)
+    if _field(entry, "has_initial_state", bool):
+        values["initial_state"] = arrays.pop(f"{prefix}.initial_state")
+    return Gru(**values)
+
+
+def _values(entry: dict[str, Any], kind: str, prefix: str, arrays: container.Arrays) -> dict[str, Any]:
+    """The arrays and the texts of a layer, by the names of its fields."""
+    found: dict[str, Any] = {name: arrays.pop(f"{prefix}.{name}") for name in _ARRAYS[kind]}
+    return found | {name: _field(entry, name, str) for name in _TEXTS[kind]}
