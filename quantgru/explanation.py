@@ -10,8 +10,9 @@ from quantgru.model import FloatModel
 from quantgru.model.run import run_body
 from quantgru.quantizer import dequantize, quantize
 from quantgru.report.derivation import Derivation, GateValues, GruNumbers, unit_lines
-from quantgru.sequences import Sequences, SequencesLike
+from quantgru.sequences import FloatArray, Sequences, SequencesLike, StatesLike, as_states
 from quantgru.simulator import run
+from quantgru.simulator.states import start_states
 
 
 def explain(
@@ -19,6 +20,7 @@ def explain(
     x: SequencesLike | Sequences,
     *,
     calibration: SequencesLike | Sequences | None = None,
+    initial_states: StatesLike | None = None,
     sequence: int = 0,
     layer: int | str | None = None,
     step: int | None = None,
@@ -26,19 +28,21 @@ def explain(
 ) -> list[Derivation]:
     """The derivations of one sequence of x: of all GRU layers, steps and units, or of those that are given.
 
-    model        a float model, of which an integer one is made with formats from `calibration` (x if None); or an
-                 integer model, and the float weights are those that its integers mean
-    layer        number or name of a GRU layer; of a bidirectional layer each direction is one
-    step         in the order in which the layer reads the steps
+    model           a float model, of which an integer one is made with formats from `calibration` (x if None); or an
+                    integer model, and the float weights are those that its integers mean
+    initial_states  for each GRU layer h before the first step, [units] or [sequences, units]
+    layer           number or name of a GRU layer; of a bidirectional layer each direction is one
+    step            in the order in which the layer reads the steps; masked ones are not among them
 
     Raises DataError, ModelError, ConfigError for a layer, step or unit that there is not.
     """
-    float_model, int_model = _both(model, x if calibration is None else calibration)
+    starts = initial_states if calibration is None else None  # they belong to x
+    float_model, int_model = _both(model, x if calibration is None else calibration, starts)
     sequences = float_model.sequences(x)
     if not 0 <= sequence < sequences.n_sequences:
         raise DataError(f"explain: sequence {sequence}, the input has 0 ... {sequences.n_sequences - 1}")
     one = Sequences(sequences.values[sequence : sequence + 1], sequences.lengths[sequence : sequence + 1])
-    numbers = _numbers(float_model, int_model, one)
+    numbers = _numbers(float_model, int_model, one, _of_sequence(float_model, initial_states, sequence, sequences))
     chosen = range(len(numbers)) if layer is None else [_layer_number(int_model, layer)]
     return [
         Derivation(numbers[i].integers.name, sequence, t, u, unit_lines(numbers[i], t, u))
@@ -48,19 +52,31 @@ def explain(
     ]
 
 
-def _both(model: object, calibration: SequencesLike | Sequences) -> tuple[FloatModel, IntModel]:
+def _of_sequence(
+    model: FloatModel, initial_states: StatesLike | None, sequence: int, sequences: Sequences
+) -> list[FloatArray] | None:
+    """h [1, units] of each GRU layer before the first step of one sequence."""
+    if initial_states is None:
+        return None
+    states = as_states(initial_states, [gru.n_units for gru in model.grus], sequences.n_sequences)
+    return [h[sequence : sequence + 1] for h in states]
+
+
+def _both(
+    model: object, calibration: SequencesLike | Sequences, initial_states: StatesLike | None
+) -> tuple[FloatModel, IntModel]:
     if isinstance(model, IntModel):
         return dequantize(model), model
     if isinstance(model, FloatModel):
-        return model, quantize(model, calibration)
+        return model, quantize(model, calibration, initial_states=initial_states)
     raise ModelError(f"explain: a model of type {type(model).__name__}, expected a FloatModel or an IntModel")
 
 
 def _chosen(what: str, number: int | None, n: int) -> range:
     if number is None:
         return range(n)
-    if not 0 <= number < n:
-        raise ConfigError(f"explain: {what} {number}, there are 0 ... {n - 1}")
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or not 0 <= number < n:
+        raise ConfigError(f"explain: {what} {number!r}, there are 0 ... {n - 1}")
     return range(number, number + 1)
 
 
@@ -74,14 +90,18 @@ def _layer_number(model: IntModel, layer: int | str) -> int:
     raise ConfigError(f"explain: GRU layer {layer!r}, there are: {known}; several of one name are told apart by number")
 
 
-def _numbers(float_model: FloatModel, int_model: IntModel, one: Sequences) -> list[GruNumbers]:
+def _numbers(
+    float_model: FloatModel, int_model: IntModel, one: Sequences, initial_states: list[FloatArray] | None
+) -> list[GruNumbers]:
     """Of each GRU layer, on a batch of one sequence."""
-    body = run_body(float_model, one)
-    trace = run(int_model, one, trace=True).trace
+    body = run_body(float_model, one, initial_states)
+    trace = run(int_model, one, initial_states=initial_states, trace=True).trace
     assert trace is not None
+    raw_starts = start_states(int_model, initial_states, 1)
     result = []
     for i, (floats, integers) in enumerate(zip(float_model.grus, int_model.grus, strict=True)):
         start = np.zeros(floats.n_units) if floats.initial_state is None else floats.initial_state
+        start = start if initial_states is None else initial_states[i][0]
         layer = trace.layers[i]
         result.append(
             GruNumbers(
@@ -90,7 +110,7 @@ def _numbers(float_model: FloatModel, int_model: IntModel, one: Sequences) -> li
                 body.gru_inputs[i].values[0],
                 np.concatenate((start[None], body.states[i][0])),
                 layer.x[0],
-                np.concatenate((integers.initial_state[None], layer.h[0])),
+                np.concatenate((raw_starts[i].h, layer.h[0])),
                 np.concatenate((np.zeros((1, integers.n_units), np.uint16), layer.residual[0])),
                 GateValues(layer.u[0], layer.r[0], layer.n[0]),
             )

@@ -97,12 +97,10 @@ class Sequences:
     def keeping(self, keep: npt.NDArray[np.bool_], what: str = "input") -> Sequences:
         """The sequences without the steps at which `keep` [sequences, steps] is false.
 
-        Raises DataError where nothing is left of one, or steps were taken out before.
+        Raises DataError where nothing is left of one.
         """
         if (keep | ~self.valid).all():
             return self
-        if self.mask is not None:
-            raise DataError(f"{what}: masked twice; give a single mask")
         keep = self.valid & keep
         lengths = keep.sum(axis=1).astype(np.int64)
         if lengths.min() < 1:
@@ -110,7 +108,15 @@ class Sequences:
         order = np.argsort(~keep, axis=1, kind="stable")[:, : lengths.max(), None]  # kept steps first
         inside = np.arange(lengths.max()) < lengths[:, None]
         values = np.where(inside[..., None], np.take_along_axis(self.values, order, axis=1), 0.0)
-        return Sequences(values, lengths, self.ragged, Mask(keep, self.lengths))
+        return Sequences(values, lengths, self.ragged, self._mask_of(keep))
+
+    def _mask_of(self, keep: npt.NDArray[np.bool_]) -> Mask:
+        """Of these steps and of those that were taken out before."""
+        if self.mask is None:
+            return Mask(keep, self.lengths)
+        of_all = np.zeros_like(self.mask.keep)
+        of_all[self.mask.keep] = keep[self.valid]  # as many, and in the same order
+        return Mask(of_all, self.mask.lengths)
 
 
 def reverse_steps(values: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

@@ -67,6 +67,22 @@ def test_floats_of_every_function(reset, gate, candidate):
         assert found["W_n x"].value == pytest.approx(total, abs=1e-14)
 
 
+def test_given_states_are_those_before_the_first_step():
+    gru, x, given = gru_of(1), random_x(2, 4, 2), [[0.1, 0.2, 0.3], [0.5, -0.25, 0.75]]
+    states = states_by_formula(gru, x[1].tolist(), given[1])
+    model = FloatModel((gru,), last_step=False)
+    for found in qg.explain(model, x, sequence=1, initial_states=[given]):
+        before = given[1] if found.step == 0 else states[found.step - 1]
+        assert found["h before"].value == pytest.approx(before[found.unit], abs=1e-13)
+        assert found["h"].value == pytest.approx(states[found.step][found.unit], abs=1e-13)
+        if found.step == 0:
+            assert found["h before"].raw == 2**15 * given[1][found.unit]  # exact in s16f15
+    int_model = qg.quantize(model, x, initial_states=[given])
+    expected = qg.simulate(int_model, x, initial_states=[given])[1]
+    last = qg.explain(int_model, x, sequence=1, initial_states=[given], step=3)
+    assert [found["h"].real for found in last] == expected[3].tolist()
+
+
 # ---- integers, by the oracle ---------------------------------------------------------------------------------------
 
 
@@ -152,6 +168,10 @@ def test_every_kind_of_model():
         ({"step": 4}, ConfigError, r"explain: step 4, there are 0 \.\.\. 3"),
         ({"step": -1}, ConfigError, r"explain: step -1, there are 0 \.\.\. 3"),
         ({"unit": 1}, ConfigError, r"explain: unit 1, there are 0 \.\.\. 0"),
+        ({"unit": "a"}, ConfigError, r"explain: unit 'a', there are 0 \.\.\. 0"),
+        ({"step": 1.5}, ConfigError, r"explain: step 1\.5, there are 0 \.\.\. 3"),
+        ({"step": True}, ConfigError, r"explain: step True, there are 0 \.\.\. 3"),
+        ({"initial_states": [[0.5, 0.5]]}, DataError, r"initial states, layer 0: shape \(2,\)"),
         ({"sequence": 1}, DataError, r"explain: sequence 1, the input has 0 \.\.\. 0"),
         ({"layer": 1}, ConfigError, "explain: GRU layer 1, there are: 0 gru"),
         ({"layer": "lstm"}, ConfigError, "explain: GRU layer 'lstm', there are: 0 gru"),
@@ -206,3 +226,11 @@ def test_the_command_calibrates_on_other_data(files):
         for options in ((), ("--calibration", str(files / "wide.npz")))
     )
     assert abs(wide) < abs(narrow)
+
+
+def test_the_command_reads_the_initial_states_of_its_input(files):
+    np.savez(files / "x.npz", x=SEQUENCE, initial_state0=[0.5])
+    for model in ("one.qgf", "one.qgru"):
+        answer = json.loads(command(files, model, "--json", "--step", "0").output)
+        (before,) = (line for line in answer[0]["lines"] if line["name"] == "h before")
+        assert (before["value"], before["raw"]) == (0.5, 2**14)

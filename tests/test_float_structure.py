@@ -9,7 +9,7 @@ from test_float_model import TOLERANCE, dot, random_gru, sigmoid
 import quantgru as qg
 from quantgru.errors import DataError, ModelError
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
-from quantgru.sequences import Sequences
+from quantgru.sequences import Sequences, as_sequences
 
 Z, R, N = range(3)
 
@@ -251,6 +251,18 @@ def test_a_mask_value_masks_steps_whose_inputs_all_have_it():
     found = FloatModel((gru,), last_step=False, mask_value=7.0).run(x)
     expected = states_by_formula(gru, x[0][[0, 2, 3]].tolist())
     assert_close(found[0], [expected[0], expected[0], expected[1], expected[2]])
+
+
+def test_a_mask_of_the_caller_and_one_by_value_are_one_mask():
+    gru, x = gru_of(1), random_x(2, 5, 2)
+    x[0, 1], x[1, 3] = 7.0, 7.0
+    mask = np.array([[True, True, False, True, True], [False, True, True, True, True]])
+    model = FloatModel((gru,), last_step=False, mask_value=7.0)
+    both = mask & np.array([[True, False, True, True, True], [True, True, True, False, True]])
+    expected = FloatModel((gru,), last_step=False).run(x, mask=both)
+    assert_close(model.run(x, mask=mask), expected)
+    before = as_sequences(x).keeping(mask)
+    assert_close(model.run(before), expected)
 
 
 def test_masks_in_both_directions():

@@ -11,13 +11,13 @@ from quantgru.cli.loading import load_model, loading_options
 
 @click.command(epilog="Example: quantgru explain gesture.keras --input test.npz --step 0 --unit 3")
 @click.argument("model")
-@click.option("--input", "input_path", required=True, metavar="X.npz", help="Input sequences.")
+@click.option("--input", "input_path", required=True, metavar="X.npz", help="Input sequences, initial states.")
 @click.option(
     "--calibration", metavar="X.npz", help="What formats are chosen on, if MODEL is in float.  [default: the input]"
 )
 @click.option("--sequence", default=0, show_default=True, help="Which sequence of the input.")
 @click.option("--layer", metavar="NAME", help="One GRU layer, by name or number.  [default: all]")
-@click.option("--step", type=int, help="One time step, from 0.  [default: all]")
+@click.option("--step", type=int, help="One step, from 0, in the order in which the layer reads them.  [default: all]")
 @click.option("--unit", type=int, help="One unit, from 0.  [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @loading_options
@@ -44,12 +44,14 @@ def explain(
     from quantgru.explanation import explain as derive
     from quantgru.int_model import IntModel
     from quantgru.report.derivation import print_derivations
-    from quantgru.sequences import load_npz
+    from quantgru.sequences import load_initial_states, load_npz
 
     found = IntModel.load(model) if Path(model).suffix == ".qgru" else load_model(model, loading)
     x, _ = load_npz(input_path)
     calibrated = None if calibration is None else load_npz(calibration, "calibration data")[0]
-    derivations = derive(found, x, calibration=calibrated, sequence=sequence, layer=layer, step=step, unit=unit)
+    states = load_initial_states(input_path)
+    chosen = {"sequence": sequence, "layer": layer, "step": step, "unit": unit}
+    derivations = derive(found, x, calibration=calibrated, initial_states=states, **chosen)
     if as_json:
         click.echo(json.dumps([derivation.to_json() for derivation in derivations], indent=2))
     else:
