@@ -1,7 +1,7 @@
 """Arrays in .npz files, which come from anywhere.
 
-Nothing is unpickled, and nothing is allocated before the size that an array declares is the size that it has in the
-file.
+Nothing is unpickled. What an array takes is bounded by what lies in the file: a size that the file only declares
+allocates nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from quantgru.errors import DataError
 _SUFFIX: Final = ".npy"  # of each member of the archive
 _END_BYTES: Final = 22  # of the record that ends a zip archive; at 10 in it, 16 bits: the number of members
 _CHUNK_BYTES: Final = 2**20
+_MOST_DEFLATED: Final = 1032  # bytes that one byte of a deflated stream can stand for: zlib.net/zlib_tech.html
 _LAST_CODE_POINT: Final = 0x10FFFF  # of Unicode: numpy keeps characters as numbers, and checks none
 
 # What numpy and zipfile raise for damaged archives; RuntimeError: encrypted, MemoryError: a size that cannot be.
@@ -85,6 +86,11 @@ def _check_directory(archive: zipfile.ZipFile, file: IO[bytes]) -> None:
         raise ValueError(f"its directory shows {len(archive.infolist())} of {count} arrays")
     if len(set(archive.namelist())) < count:
         raise ValueError("it holds two arrays of the same name")
+    size = file.seek(0, 2)
+    for member in archive.infolist():
+        most = 1 if member.compress_type == zipfile.ZIP_STORED else _MOST_DEFLATED
+        if member.compress_size > size or member.file_size > most * member.compress_size:
+            raise ValueError(f"{member.filename!r} declares {member.file_size} bytes, more than it can hold")
 
 
 def _read_members(

@@ -55,6 +55,10 @@ def test_masks_and_initial_states_of_an_input_file(here: Path) -> None:
     done(quantgru("simulate", "m.qgru", "--input", "more.npz", "-o", "y.npz"))
     expected = qg.simulate(model, np.delete(x, 2, axis=1), initial_states=[states])
     np.testing.assert_array_equal(np.load("y.npz")["y"], expected)
+    done(quantgru("simulate", "m.qgru", "--input", "more.npz", "-o", "trace.npz", "--trace"))
+    traced = np.load("trace.npz")
+    assert traced["kept"].tolist() == mask.tolist()
+    assert traced["layer0.h"].shape[:2] == (3, mask[0].sum())
     assert_refused(quantgru("hil", "m.qgru", "--input", "more.npz", "--board", "host"), "has initial states")
     np.savez("wrong.npz", x=x, initial_state0=states[:, :3])
     says = "initial states, layer 0: shape (3, 3)"

@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 @click.argument("model", metavar="M.qgru")
 @click.option("--input", "input_path", required=True, metavar="X.npz", help="Input sequences.")
 @click.option(
-    "-o", "--output", required=True, metavar="Y.npz", help="Where the arrays y, lengths and clipped_inputs go."
+    "-o",
+    "--output",
+    required=True,
+    metavar="Y.npz",
+    help="Where the arrays y, lengths, clipped_inputs and, if steps are masked, kept go.",
 )
 @click.option(
-    "--trace", is_flag=True, help="Also write every real step's layer0.x, .u, .r, .n, .h, .residual, layer1.x ..., raw."
+    "--trace",
+    is_flag=True,
+    help="Also write layer0.x, .u, .r, .n, .h, .residual, layer1.x ..., raw, of the steps that are not masked.",
 )
 @click.option("--raw", is_flag=True, help="x holds raw integers, as a device logs them, and y is raw, too.")
 def simulate(model: str, input_path: str, output: str, trace: bool, raw: bool) -> None:
@@ -56,6 +62,8 @@ def _arrays(result: SimulationResult, raw: bool) -> dict[str, Any]:
         "lengths": sequences.lengths if sequences.mask is None else sequences.mask.lengths,
         "clipped_inputs": result.clipped_inputs,
     }
+    if sequences.mask is not None:
+        arrays["kept"] = sequences.mask.keep
     if result.trace is not None:
         for i, layer in enumerate(result.trace.layers):
             arrays |= {f"layer{i}.{name}": getattr(layer, name) for name in vars(layer)}
