@@ -4,9 +4,10 @@
 
 #include <stdint.h>
 
-/* Right shifts of negative numbers must be arithmetic and int32_t two's complement: a target where this array
- * has a negative size cannot run the library. */
+/* C leaves both to the compiler: right shifts of negative numbers must be arithmetic, and an unsigned number beyond the
+ * int32_t wraps around. A target where one of these arrays has a negative size cannot run the library. */
 typedef char qg_needs_arithmetic_right_shift[((int32_t)-3 >> 1) == -2 ? 1 : -1];
+typedef char qg_needs_twos_complement[(int32_t)0xfffffffeu == -2 ? 1 : -1];
 
 /* [R1] v / 2^s, rounded to nearest, ties up. 1 <= s <= 30, v <= 2^31 - 1 - 2^(s-1). */
 static inline int32_t qg_round_shift(int32_t v, uint8_t s)

@@ -1,4 +1,4 @@
-/* How often the format of a state was too small. Linked only if it is called [R25]. */
+/* How often the format of a state was too small [R25]. A model that runs step by step links it only if it is called. */
 #include "quantgru.h"
 
 enum { RELU = 1, LINEAR = 2 }; /* candidates, as in the digest [R17]; the others have limits of their own */

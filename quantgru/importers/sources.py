@@ -27,10 +27,13 @@ class Source:
     @property
     def installed(self) -> bool:
         """Whether the package that it needs is there."""
-        return not self.package or find_spec(_MODULES.get(self.package, self.package)) is not None
+        try:
+            return not self.package or find_spec(_MODULES.get(self.package, self.package)) is not None
+        except ModuleNotFoundError:  # of the package around a module
+            return False
 
 
-_MODULES: Final = {"protobuf": "google"}  # where a package's name is not that of its module
+_MODULES: Final = {"protobuf": "google.protobuf"}  # where a package's name is not that of its module
 
 KERAS_OBJECT: Final = Source((), "live Keras 3 model or GRU layer", ("keras", "load_keras"), "keras", ("softmax",))
 PYTORCH_OBJECT: Final = Source((), "live PyTorch module", ("pytorch", "load_pytorch"), "torch", ("softmax",))

@@ -33,12 +33,17 @@ def start_states(model: IntModel, given: InitialStates | None, n_sequences: int)
 
     given  real h of each GRU layer, [units] or [sequences, units]; or all states as another run left them
 
-    Raises DataError.
+    Raises DataError, also for residuals where a run begins with h alone [R24].
     """
     if given is None:
         return [_copy(layer.initial_state, 0, n_sequences) for layer in model.grus]
     if isinstance(given, (list, tuple)) and any(isinstance(state, GruState) for state in given):
         _check_raw(model.grus, given, n_sequences)
+        if not model.streaming and any(state.residual.any() for state in given):
+            raise DataError(
+                "initial states: those of another run, but this model runs whole sequences, and does not go on between "
+                "two of them; give h alone, real numbers for each GRU layer"
+            )
         return [_copy(state.h, state.residual, n_sequences) for state in given]
     real = as_states(given, [layer.n_units for layer in model.grus], n_sequences)  # type: ignore[arg-type]
     return [_copy(_raw(i, layer, h), 0, n_sequences) for i, (layer, h) in enumerate(zip(model.grus, real, strict=True))]
