@@ -59,8 +59,16 @@ typedef struct gesture_scratch {
     int16_t vectors[1][6];
 } gesture_scratch;
 
+/* Arrays are in RAM, and none may overlap another. There is no data but what is passed: tasks and interrupts can run at
+ * the same time, each with a state and a scratch of its own. */
+
+/* To the begin of a sequence. */
 void gesture_reset(gesture_state *state);
+
+/* One time step: reads the inputs, raw, and updates the state. What the scratch held does not matter. */
 void gesture_step(gesture_state *state, gesture_scratch *scratch, const int16_t inputs[GESTURE_INPUTS]);
+
+/* The outputs for the present state, raw. The state stays as it is: ask for them as often, or as rarely, as needed. */
 void gesture_output(const gesture_state *state, gesture_scratch *scratch, int16_t outputs[GESTURE_OUTPUTS]);
 
 /* Runs a few stored steps and compares their check value: 0, or QG_SELFTEST_FAILED. Leaves the state reset. */
@@ -69,8 +77,8 @@ int8_t gesture_selftest(gesture_state *state, gesture_scratch *scratch);
 /* `scratch` as the library takes it. */
 qg_scratch gesture_scratch_arrays(gesture_scratch *scratch);
 
-/* The raw value of input `feature` from sensor counts, saturated; for a model that was calibrated in counts. From a
- * float: see gesture_float.h. */
+/* The raw value of input `feature`, 0 ... GESTURE_INPUTS - 1, from sensor counts, saturated; for a model that was
+ * calibrated in counts. From a float: see gesture_float.h. */
 int16_t gesture_input_from_counts(uint16_t feature, int32_t counts);
 
 /* GESTURE_INPUT_FRACTION_BITS in memory: read them with QG_READ_S8. */

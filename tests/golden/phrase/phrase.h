@@ -86,7 +86,8 @@ static inline qg_work phrase_work_arrays(phrase_work *work)
     return arrays;
 }
 
-/* Computes all outputs of a sequence: 0, or QG_WRONG_STEPS.
+/* Computes all outputs of a sequence: 0, or QG_WRONG_STEPS. Arrays may not overlap. There is no data but what is
+ * passed: tasks can run at the same time, each with a work space of its own.
  *
  * `initial_states` [PHRASE_UNITS]: h of all GRU layers before their first step, of a bidirectional layer forward, then
  * backward: 8 of s16f15, then 5 of s16f14, then 18 of s16f15. NULL: those that belong to the model, which are zeros
@@ -108,8 +109,8 @@ static inline int8_t phrase_selftest(phrase_work *work)
     return phrase_selftest_arrays(&arrays);
 }
 
-/* The raw value of input `feature` from sensor counts, saturated; for a model that was calibrated in counts. From a
- * float: see phrase_float.h. */
+/* The raw value of input `feature`, 0 ... PHRASE_INPUTS - 1, from sensor counts, saturated; for a model that was
+ * calibrated in counts. From a float: see phrase_float.h. */
 int16_t phrase_input_from_counts(uint16_t feature, int32_t counts);
 
 /* PHRASE_INPUT_FRACTION_BITS in memory: read them with QG_READ_S8. */

@@ -65,12 +65,20 @@ typedef struct valve_scratch {
     int16_t vectors[2][5];
 } valve_scratch;
 
+/* Arrays are in RAM, and none may overlap another. There is no data but what is passed: tasks and interrupts can run at
+ * the same time, each with a state and a scratch of its own. */
+
+/* To the begin of a sequence. */
 void valve_reset(valve_state *state);
+
+/* One time step: reads the inputs, raw, and updates the state. What the scratch held does not matter. */
 void valve_step(valve_state *state, valve_scratch *scratch, const int16_t inputs[VALVE_INPUTS]);
+
+/* The outputs for the present state, raw. The state stays as it is: ask for them as often, or as rarely, as needed. */
 void valve_output(const valve_state *state, valve_scratch *scratch, int16_t outputs[VALVE_OUTPUTS]);
 
-/* How many candidates of the last step stood at a limit of their format, which calibration chose. Where it is often
- * above 0, the model sees larger inputs than calibration did. */
+/* How many candidates of the last step with this scratch stood at a limit of their format, which calibration chose.
+ * Where it is often above 0, the model sees larger inputs than calibration did. */
 uint16_t valve_saturated(const valve_scratch *scratch);
 
 /* Runs a few stored steps and compares their check value: 0, or QG_SELFTEST_FAILED. Leaves the state reset. */
@@ -79,8 +87,8 @@ int8_t valve_selftest(valve_state *state, valve_scratch *scratch);
 /* `scratch` as the library takes it. */
 qg_scratch valve_scratch_arrays(valve_scratch *scratch);
 
-/* The raw value of input `feature` from sensor counts, saturated; for a model that was calibrated in counts. From a
- * float: see valve_float.h. */
+/* The raw value of input `feature`, 0 ... VALVE_INPUTS - 1, from sensor counts, saturated; for a model that was
+ * calibrated in counts. From a float: see valve_float.h. */
 int16_t valve_input_from_counts(uint16_t feature, int32_t counts);
 
 /* VALVE_INPUT_FRACTION_BITS in memory: read them with QG_READ_S8. */
