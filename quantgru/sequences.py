@@ -176,6 +176,8 @@ def without_masked(
 
 
 def _as_mask(mask: Any, sequences: Sequences, what: str) -> npt.NDArray[np.bool_]:
+    if not isinstance(mask, (list, tuple)) and np.ndim(mask) == 0:
+        raise DataError(f"{what}: mask {mask!r}, expected a bool for each step, [sequences, steps]")
     rows = [np.asarray(row) for row in mask] if isinstance(mask, (list, tuple)) else list(np.asarray(mask))
     expected = [(int(length),) for length in sequences.lengths]
     if not sequences.ragged:
@@ -196,7 +198,11 @@ def as_states(
     states: StatesLike, units: Sequence[int], n_sequences: int, what: str = "initial states"
 ) -> list[FloatArray]:
     """[sequences, units] of each GRU layer, of states given as [units] or [sequences, units]. Raises DataError."""
-    if isinstance(states, np.ndarray) or len(states) != len(units):
+    if not isinstance(states, (list, tuple)):
+        raise DataError(
+            f"{what}: a single {type(states).__name__}, expected a list of {len(units)}: an array for each GRU layer"
+        )
+    if len(states) != len(units):
         raise DataError(f"{what}: {len(states)} of them, expected a list of {len(units)}: an array for each GRU layer")
     result = []
     for i, (state, n) in enumerate(zip(states, units, strict=True)):
@@ -250,6 +256,18 @@ def load_initial_states(path: str | Path, what: str = "input") -> list[FloatArra
     if n == 0:
         return None
     return load_vectors(path, [f"initial_state{i}" for i in range(n)], what)
+
+
+def check_tokens(sequences: Sequences, n_tokens: int, embedding: str) -> None:
+    """Raises DataError for the first value that is no token of this embedding."""
+    tokens = sequences.values[..., 0]
+    wrong = np.argwhere((tokens != np.floor(tokens)) | (tokens < 0) | (tokens >= n_tokens))
+    if len(wrong):
+        i, t = wrong[0].tolist()
+        raise DataError(
+            f"input: {tokens[i, t]} at sequence {i}, step {t}, embedding {embedding!r} takes integers of "
+            f"0 ... {n_tokens - 1}"
+        )
 
 
 def check_labels(labels: npt.NDArray[np.int64], n_outputs: int) -> npt.NDArray[np.int64]:

@@ -132,7 +132,7 @@ def test_a_run_goes_on_where_another_ended(cut):
     [
         ([], "0 of them, expected a list of 1"),
         ([np.zeros(3)] * 2, "2 of them, expected a list of 1"),
-        (np.zeros((1, 3)), "1 of them, expected a list of 1"),
+        (np.zeros((1, 3)), "a single ndarray, expected a list of 1: an array for each GRU layer"),
         ([np.zeros(2)], r"layer 0: shape \(2,\), expected finite numbers \(3,\) or \(2, 3\)"),
         ([np.zeros((3, 3))], r"layer 0: shape \(3, 3\), expected"),
         ([[np.nan, 0, 0]], "layer 0: a value that is not finite"),
@@ -351,3 +351,21 @@ def test_parameters_of_a_framework_are_taken_as_they_are():
     fc = torch.nn.Linear(3, 2)
     dense = Dense("fc", fc.weight, fc.bias)
     np.testing.assert_array_equal(dense.weights, fc.weight.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: FloatModel((gru_of(1),), last_step=1), "last_step is 1, expected True or False"),
+        (lambda: FloatModel((gru_of(1),), last_step=True, mask_value="a"), "mask value 'a', expected a finite number"),
+        (lambda: Bidirectional("both", gru_of(1), gru_of(2), final="no"), "final is 'no', expected True or False"),
+    ],
+)
+def test_values_of_another_type_are_refused_where_they_come_in(wrong, message):
+    with pytest.raises(ModelError, match=message):
+        wrong()
+
+
+def test_a_mask_that_is_none_for_steps_is_refused():
+    with pytest.raises(DataError, match=r"input: mask True, expected a bool for each step, \[sequences, steps\]"):
+        FloatModel((gru_of(1),), last_step=True).run(random_x(2, 3, 2), mask=True)

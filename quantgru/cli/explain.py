@@ -50,8 +50,16 @@ def explain(
     x, _ = load_npz(input_path)
     calibrated = None if calibration is None else load_npz(calibration, "calibration data")[0]
     states = load_initial_states(input_path)
-    chosen = {"sequence": sequence, "layer": layer, "step": step, "unit": unit}
-    derivations = derive(found, x, calibration=calibrated, initial_states=states, **chosen)
+    derivations = derive(
+        found,
+        x,
+        calibration=calibrated,
+        initial_states=states,
+        sequence=sequence,
+        layer=layer,
+        step=step,
+        unit=unit,
+    )
     if as_json:
         click.echo(json.dumps([derivation.to_json() for derivation in derivations], indent=2))
     else:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.checks import check_finite, check_flag, check_name, in_range, own, own_integer
 from quantgru.errors import ModelError
 from quantgru.fixed import MAX_FRACTION_BITS
-from quantgru.int_model.checks import check_flag, check_name, in_range, own, own_integer
 from quantgru.int_model.layers import (
     IntBidirectional,
     IntDense,
@@ -71,8 +71,8 @@ class IntModel:
             raise ModelError(f"{where}: notes are a {type(self.notes).__name__}, expected a mapping")
         object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
         check_flag(self.last_step, where, "last_step")
-        if self.mask_value is not None and not np.isfinite(self.mask_value):
-            raise ModelError(f"{where}: mask value {self.mask_value}, expected a finite number")
+        if self.mask_value is not None:
+            check_finite(self.mask_value, where, "mask value")
         self._check_layers(where)
         self._check_inputs()
         _own_physical_units(self, "input_units", self.n_inputs)

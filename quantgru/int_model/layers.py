@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.activations import BOUNDED_CANDIDATES
+from quantgru.checks import check_flag, check_name, in_range, one_of, own, own_integer
 from quantgru.errors import ModelError
 from quantgru.fixed import MAX_FRACTION_BITS, PRE_ACTIVATION, STATE
-from quantgru.int_model.checks import check_flag, check_name, in_range, one_of, own, own_integer
 from quantgru.int_model.contract import (
     ACTIVATION_NUMBERS,
     CANDIDATE_NUMBERS,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.checks import check_finite, check_flag
 from quantgru.errors import ModelError
 from quantgru.model.layers import Bidirectional, Dense, Embedding, Gru, Layer, Reverse
 from quantgru.sequences import Sequences, SequencesLike, StatesLike, as_sequences, with_token_axis, without_masked
@@ -37,8 +38,10 @@ class FloatModel:
             raise ModelError(
                 f"model {self.name!r}: no GRU layer; at least one is needed, with dense layers as you like"
             )
-        if self.mask_value is not None and not np.isfinite(self.mask_value):
-            raise ModelError(f"model {self.name!r}: mask value {self.mask_value}, expected a finite number")
+        where = f"model {self.name!r}"
+        check_flag(self.last_step, where, "last_step")
+        if self.mask_value is not None:
+            check_finite(self.mask_value, where, "mask value")
         width = self.n_inputs
         for i, layer in enumerate(self.layers):
             self._check_place(i, layer)

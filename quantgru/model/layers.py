@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES
+from quantgru.checks import check_flag
 from quantgru.errors import ModelError
 
 FloatArray = npt.NDArray[np.float64]
@@ -108,6 +109,7 @@ class Bidirectional:
     def __post_init__(self) -> None:
         where = f"bidirectional layer {self.name!r}"
         _one_of(where, "merge", self.merge, get_args(Merge))
+        check_flag(self.final, where, "final")
         forward, backward = self.forward.input_weights.shape, self.backward.input_weights.shape
         if forward != backward:
             raise ModelError(f"{where}: input weights {forward} forward, {backward} backward, expected the same shape")

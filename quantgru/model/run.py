@@ -13,7 +13,7 @@ from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES, FloatArra
 from quantgru.errors import DataError
 from quantgru.model.float_model import FloatModel
 from quantgru.model.layers import Bidirectional, Dense, Embedding, Gru, Layer, Reverse
-from quantgru.sequences import Sequences, StatesLike, as_states, reverse_steps
+from quantgru.sequences import Sequences, StatesLike, as_states, check_tokens, reverse_steps
 
 # Called after each step with its number, the state before it, z, r and n, [sequences, units] each.
 GateObserver = Callable[[int, FloatArray, FloatArray, FloatArray, FloatArray], None]
@@ -96,15 +96,8 @@ def _merged(layer: Bidirectional, forward: Sequences, backward: Sequences) -> Se
 
 
 def _vectors(layer: Embedding, x: Sequences) -> FloatArray:
-    tokens = x.values[..., 0]
-    wrong = np.argwhere((tokens != np.floor(tokens)) | (tokens < 0) | (tokens >= layer.n_tokens))
-    if len(wrong):
-        i, t = wrong[0].tolist()
-        raise DataError(
-            f"input: {tokens[i, t]} at sequence {i}, step {t}, embedding {layer.name!r} takes integers of "
-            f"0 ... {layer.n_tokens - 1}"
-        )
-    return np.asarray(layer.vectors[tokens.astype(np.int64)])
+    check_tokens(x, layer.n_tokens, layer.name)
+    return np.asarray(layer.vectors[x.values[..., 0].astype(np.int64)])
 
 
 def gru_states(

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from quantgru.errors import DataError
 from quantgru.fixed import INT16_MAX, INT16_MIN, to_raw16
-from quantgru.int_model import IntEmbedding, IntModel
-from quantgru.sequences import Sequences
+from quantgru.int_model import IntModel
+from quantgru.sequences import Sequences, check_tokens
 
 Int16Array = npt.NDArray[np.int16]
 Int64Array = npt.NDArray[np.int64]
@@ -17,7 +17,7 @@ Int64Array = npt.NDArray[np.int64]
 def to_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, Int64Array]:
     """Raw inputs of real ones, and how many of each feature were out of range. Raises DataError for no token."""
     if model.embedding is not None:
-        _check_tokens(model.embedding, sequences)
+        check_tokens(sequences, model.embedding.n_tokens, model.embedding.name)
     raw, clipped = to_raw16(sequences.values, model.input_fraction_bits)
     return raw, (clipped & sequences.valid[..., None]).sum(axis=(0, 1))
 
@@ -31,14 +31,3 @@ def as_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, Int64Arra
     if model.embedding is not None:
         clipped = (values < 0) | (values >= model.embedding.n_tokens)
     return values.astype(np.int16), clipped.sum(axis=(0, 1))
-
-
-def _check_tokens(embedding: IntEmbedding, sequences: Sequences) -> None:
-    tokens = sequences.values[..., 0]
-    wrong = np.argwhere((tokens != np.floor(tokens)) | (tokens < 0) | (tokens >= embedding.n_tokens))
-    if len(wrong):
-        i, t = wrong[0].tolist()
-        raise DataError(
-            f"input: {tokens[i, t]} at sequence {i}, step {t}, embedding {embedding.name!r} takes integers of "
-            f"0 ... {embedding.n_tokens - 1}"
-        )

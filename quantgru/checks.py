@@ -1,4 +1,4 @@
-"""Checks that the types of the integer model share: what they refuse is a ModelError."""
+"""Checks that the types of models share: what they refuse is a ModelError."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ def check_name(name: object, where: str) -> None:
     """Raises ModelError unless `name` is text."""
     if not isinstance(name, str):
         raise ModelError(f"{where}: name {name!r}, expected text")
+
+
+def check_finite(number: object, where: str, what: str) -> None:
+    """Raises ModelError unless `number` is a finite real number."""
+    if isinstance(number, bool) or not isinstance(number, (int, float, np.number)) or not np.isfinite(number):
+        raise ModelError(f"{where}: {what} {number!r}, expected a finite number")
 
 
 def check_flag(flag: object, where: str, what: str) -> None:
