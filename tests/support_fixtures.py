@@ -29,6 +29,7 @@ WITHOUT_NODES: Final = (  # ONNX without GRU nodes; not in the tables
 )
 FOLDED: Final[dict[str, str]] = {  # into weights
     "keras2_around.h5": "normalisation",
+    "keras2_masked_normalization.h5": "normalisation",
     "static_normalisation.pb": "normalisation",
 }
 GIVEN: Final[dict[str, str]] = {  # what a record has beside x and y

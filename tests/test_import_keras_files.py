@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
 import subprocess
 import sys
@@ -81,6 +83,39 @@ def test_hard_sigmoid_is_that_of_the_version_in_the_file(tmp_path, version, slop
     assert model.grus[0].candidate == "linear"
     body = qg.FloatModel(model.grus, last_step=True)
     assert np.allclose(body.run(np.zeros((1, 1, 3))), 0.5 - slope, atol=1e-12)
+
+
+def with_gru_before_identity(file, config):
+    """The GRU layer twice, in between Identity, where the mask ends in Keras 2."""
+    gru = config["config"]["layers"].pop()
+    first = copy.deepcopy(gru)
+    first["config"] |= {"name": "first", "return_sequences": True}
+    config["config"]["layers"][-1:] = [first, config["config"]["layers"][-1], gru]
+    file.copy(f"model_weights/{gru['config']['name']}", "model_weights/first")
+
+
+def with_another_value(file, config):
+    (masking,) = [layer for layer in config["config"]["layers"] if layer["class_name"] == "Masking"]
+    masking["config"]["mask_value"] = 1.5
+
+
+@pytest.mark.parametrize("change", [with_gru_before_identity, with_another_value])
+def test_a_mask_that_ends_where_only_keras_2_ends_it(tmp_path, change):
+    """If a layer before used it, or if it changed the inputs."""
+
+    def changed_for(version):
+        def apply(file):
+            config = json.loads(file.attrs["model_config"])
+            change(file, config)
+            file.attrs["model_config"] = json.dumps(config)
+            file.attrs["keras_version"] = version
+
+        return changed(tmp_path, "keras2_masked_identity", apply)
+
+    text = refusal(changed_for("2.21.0"))
+    assert re.search(r"\(GRU\): gets no mask, since layer '[a-z_0-9]+' \(Identity\) does not hand it on", text)
+    assert qg.load(changed_for("3.0.0")).mask_value is not None
+    assert qg.load(MODELS / "structures" / "keras2_masked_identity.h5").mask_value is None
 
 
 def live_models():

@@ -127,3 +127,21 @@ def test_weights_of_cudnn_gru(tmp_path):
     arrays = record(MODELS / "structures" / "keras2_cudnn.h5")
     for model in (qg.load(path), qg.load(weights_of(path), chain="outer gru last")):
         assert np.abs(model.run(arrays["x"]) - arrays["y"]).max() <= TOLERANCE
+
+
+def test_weights_that_do_not_say_of_which_keras_they_are(tmp_path):
+    """Late versions of Keras 2 write the layout of Keras 3, whose hard_sigmoid has another slope."""
+    path = MODELS / "structures" / "keras2_masked_rescaling.keras"
+    weights, arrays = weights_in(path, tmp_path / "x.weights.h5"), record(path)
+    text = refusal(weights, chain="gru(hard_sigmoid, tanh) last")
+    assert "write hard_sigmoid(0.2) in the brackets if it was Keras 2, hard_sigmoid(1/6) if it was Keras 3" in text
+    model = qg.load(weights, chain="gru(hard_sigmoid(0.2), tanh) last")
+    assert np.abs(model.run(arrays["x"] * 2 + 1) - arrays["y"]).max() <= TOLERANCE
+    assert model.notes == ("imported from weights of Keras 2 or 3 in x.weights.h5",)
+    with_names = weights_in(MODELS / "keras3" / "hard_sigmoid.keras", tmp_path / "y.weights.h5")
+    runs = [
+        qg.load(with_names, chain=f"gru({gates}, tanh) last dense").run(arrays["x"])
+        for gates in ("hard_sigmoid", "hard_sigmoid(1/6)")
+    ]
+    assert np.array_equal(*runs)
+    assert "in brackets may be two functions" in refusal(with_names, chain="gru(hard_sigmoid(0.3), tanh)")

@@ -23,7 +23,7 @@ from quantgru.importers.keras_hdf5 import (
 )
 from quantgru.importers.keras_layers import KerasReader
 from quantgru.importers.keras_recurrent import HARD_SIGMOID_SLOPES
-from quantgru.importers.keras_weights import parts_of_keras_2, parts_of_keras_3
+from quantgru.importers.keras_weights import parts_of_keras_2, parts_of_keras_3, says_keras_3
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.weights_chain import chain_of_parts
 from quantgru.model import FloatModel
@@ -82,11 +82,12 @@ def _names_of(path: tuple[str, ...], names: list[str]) -> list[str]:
 
 def _weights_only(file: WeightsFile, path: Path, options: ImportOptions) -> FloatModel:
     if file.has("", "layer_names"):
-        version, parts = _version(file, ""), parts_of_keras_2(file)
+        version: int | None = _version(file, "")
+        parts = parts_of_keras_2(file)
     else:
-        version, parts = 3, parts_of_keras_3(file)
+        version, parts = (3 if says_keras_3(file) else None), parts_of_keras_3(file)
     if not parts:
         raise ModelError(f"{file.where}: neither a model nor weights of Keras; {DAMAGED}")
-    chain = chain_of_parts(file.where, parts, options, HARD_SIGMOID_SLOPES[version])
+    chain = chain_of_parts(file.where, parts, options, HARD_SIGMOID_SLOPES[version] if version else None)
     name = path.stem.removesuffix(".weights")
-    return chain.model(identifier(name), f"weights of Keras {version} in {path.name}")
+    return chain.model(identifier(name), f"weights of Keras {version or '2 or 3'} in {path.name}")

@@ -104,6 +104,7 @@ class KerasReader:
             for part in with_halves((entry,)):
                 refuse_quantized(part.where, part.config)
             self._read_entry(entry)
+            self.masks.hand_on(entry)
         self.precisions = half_precisions(entries)
         if self.precisions:
             names = " and ".join(self.precisions)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from quantgru.importers.chain import Chain, refuse, warn
 from quantgru.importers.keras_entries import Entry
 from quantgru.importers.keras_recurrent import Recurrent
+from quantgru.model import Bidirectional, Gru
+
+ENDS_IN_KERAS_2: Final = ("Identity", "Normalization", "Rescaling")  # supports_masking is False there, True in Keras 3
 
 
 @dataclass
@@ -28,6 +32,18 @@ class Masks:
     def make(self, entry: Entry, value: float) -> None:
         self.chain.add_mask(entry.where, value)
         self.made_in = entry.path[:-1]
+
+    def hand_on(self, entry: Entry) -> None:
+        """Ends the mask after a layer that hands it on in Keras 3 only.
+
+        Where no recurrent layer had it yet, the model has none: Masking(0) puts 0 where 0 was, an embedding nothing.
+        """
+        if self.version == 3 or entry.kind not in ENDS_IN_KERAS_2:
+            return
+        used = any(isinstance(layer, (Gru, Bidirectional)) for layer in self.chain.layers)
+        if self.chain.mask_value == 0 and not used:
+            self.chain.mask_value = None
+        self.lose(entry)
 
     def lose(self, entry: Entry) -> None:
         """Later recurrent layers get no mask; the others do not need it."""

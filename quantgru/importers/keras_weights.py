@@ -1,4 +1,4 @@
-"""The modules of files that hold weights only: `.weights.h5` of Keras 3, and `.h5` of Keras 2 by save_weights.
+"""The modules of files that hold weights only: `.weights.h5` of Keras 3 and late 2, and `.h5` of Keras 2.
 
 Such a file has arrays in groups. What a layer is follows from the names that Keras gives, and from shapes.
 """
@@ -77,6 +77,14 @@ def parts_of_keras_3(file: WeightsFile) -> dict[str, Part]:
         if module.arrays:
             parts[name] = _part(f"{file.where}: layer {shown(name)}", name, module)
     return parts
+
+
+def says_keras_3(file: WeightsFile) -> bool:
+    """Whether a file in the layout of Keras 3 is of it. Keras 2.13 and later write the same, but no names of layers.
+
+    The first versions of Keras 3 write none either.
+    """
+    return "vars" in file.keys("") and file.has("vars", "name")
 
 
 def _walk(file: WeightsFile) -> Iterator[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ says it, in words with spaces between them:
 A name is followed by what the file does not say about its module, if anything, in brackets with commas:
 
     gru(hard_sigmoid, relu)  the functions of gates and candidate; otherwise sigmoid and tanh
+    gru(hard_sigmoid(0.2), tanh)  the same with the slope of Keras 2, or with (1/6) that of Keras 3 and PyTorch
     gru(sum)                 how a bidirectional GRU merges its directions: concat, sum, mul or ave; otherwise concat
     gru(before)              where the reset gate acts, after or before the product, of a GRU whose file does not say it
     matrix(embedding)        a lone matrix that comes first: an embedding, or (dense) a dense layer without bias
@@ -46,7 +47,8 @@ SOFTMAXES: Final = ("softmax", "log_softmax")
 WORDS: Final = ("last", "final", "reverse", *(name for name in DENSE_ACTIVATIONS if name != "linear"), *SOFTMAXES)
 LISTED: Final = 160  # characters of names in one message, beside the last of them
 EXAMPLE: Final = 5  # modules in an example
-_WORD: Final = re.compile(r"\s*([^\s()]+)(?:\(([^()]*)\))?(?=\s|$)")
+SLOPES: Final = {"hard_sigmoid(0.2)": 0.2, "hard_sigmoid(1/6)": 1 / 6}
+_WORD: Final = re.compile(r"\s*([^\s()]+)(?:\(((?:[^()]|(?<=\w)\([^()]*\))*)\))?(?=\s|$)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,20 +82,22 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Unsupported:
-    """A module that no chain can have, with what was found: "an LSTM layer"."""
+    """A module that no chain can have, with what was found, "an LSTM layer", and what to do if anything helps."""
 
     found: str
+    next_step: str = ""
 
 
 Part = Recurrent | Dense | Embedding | Matrix | Normalisation | Unsupported
 
 
 def chain_of_parts(
-    where: str, parts: Mapping[str, Part], options: ImportOptions, hard_sigmoid_slope: float = 1 / 6
+    where: str, parts: Mapping[str, Part], options: ImportOptions, hard_sigmoid_slope: float | None = 1 / 6
 ) -> Chain:
     """The chain that `options.chain` says; without it, that of the only module, if this is a GRU.
 
-    hard_sigmoid_slope  of hard_sigmoid in the file's framework: 1/6 in Keras 3 and PyTorch, 0.2 in Keras 2
+    hard_sigmoid_slope  of hard_sigmoid in the file's framework: 1/6 in Keras 3 and PyTorch, 0.2 in Keras 2;
+                        None if the file does not say which it is, so that the chain must say it
 
     Modules that are not in the chain are named in a warning. Raises ModelError, with the modules found and an example.
     """
@@ -124,6 +128,14 @@ class _ModulesError(_ChainError):
         return [f"it holds {listed(modules) or 'no module'}"]
 
 
+class _NoGruError(_ModulesError):
+    """The same, where no module of the file can be used."""
+
+    def helpful(self, parts: Mapping[str, Part]) -> list[str]:
+        next_steps = [part.next_step for part in parts.values() if isinstance(part, Unsupported) and part.next_step]
+        return [*super().helpful(parts), *next_steps[:1]]
+
+
 class _OrderError(_ModulesError):
     """The same, where the order of the modules is wanted."""
 
@@ -135,7 +147,7 @@ class _OrderError(_ModulesError):
 def _only_gru(parts: Mapping[str, Part]) -> str:
     grus = [name for name, part in parts.items() if isinstance(part, Recurrent)]
     if not grus:
-        raise _ModulesError("no GRU layer in it")
+        raise _NoGruError("no GRU layer in it")
     if len(parts) > 1:
         raise _OrderError("weights of several modules, without their order")
     return grus[0]
@@ -162,7 +174,7 @@ class _ChainReader:
     where: str
     parts: Mapping[str, Part]
     chain: Chain
-    hard_sigmoid_slope: float
+    hard_sigmoid_slope: float | None
     used: set[str] = field(default_factory=set)
 
     def add(self, name: str, arguments: list[str]) -> None:
@@ -204,8 +216,8 @@ class _ChainReader:
             case Embedding() as part:
                 _want_none(name, arguments)
                 self.chain.add_embedding(where, part)
-            case Unsupported(found):
-                raise refuse(where, found)
+            case Unsupported(found, next_step):
+                raise refuse(where, found, next_step)
 
     def _add_matrix(self, where: str, name: str, values: FloatArray, arguments: list[str]) -> None:
         rows, columns = values.shape
@@ -240,7 +252,7 @@ class _ChainReader:
             warn(f"{self.where}: {message}")
 
 
-def _with_arguments(name: str, part: Recurrent, arguments: list[str], slope: float) -> list[Gru | Bidirectional]:
+def _with_arguments(name: str, part: Recurrent, arguments: list[str], slope: float | None) -> list[Gru | Bidirectional]:
     """The layers of a module as the words in its brackets say."""
     gate, candidate, merge, reset = _functions(name, arguments)
     if part.says_reset and reset:
@@ -253,9 +265,17 @@ def _with_arguments(name: str, part: Recurrent, arguments: list[str], slope: flo
     if merge and not all(isinstance(layer, Bidirectional) for layer in part.layers):
         raise _ChainError(f"module {_short(name)} has one direction, so nothing for {merge!r} to merge")
 
+    if gate in SLOPES:
+        gate, slope = "hard_sigmoid", SLOPES[gate]
+    if gate == "hard_sigmoid" and slope is None:
+        raise _ChainError(
+            f"module {_short(name)}: the file does not say which Keras wrote it, and their hard_sigmoid differs; write "
+            "hard_sigmoid(0.2) in the brackets if it was Keras 2, hard_sigmoid(1/6) if it was Keras 3"
+        )
+
     def changed(layer: Gru) -> Gru:
         layer = replace(layer, candidate=candidate, reset=reset or layer.reset)
-        return with_hard_sigmoid(layer, slope) if gate == "hard_sigmoid" else layer
+        return with_hard_sigmoid(layer, slope) if slope is not None and gate == "hard_sigmoid" else layer
 
     layers: list[Gru | Bidirectional] = []
     for layer in part.layers:
@@ -275,7 +295,7 @@ def _functions(name: str, arguments: list[str]) -> tuple[Any, Any, Any, Any]:
     if (
         max(len(merges), len(resets)) > 1
         or len(functions) != 2
-        or functions[0] not in GATES
+        or functions[0] not in (*GATES, *SLOPES)
         or functions[1] not in CANDIDATES
     ):
         raise _ChainError(

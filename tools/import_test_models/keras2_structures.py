@@ -1,4 +1,4 @@
-"""Writes tests/models/structures/*.h5: files of Keras 2 with the structures and functions that docs/sources.md names.
+"""Writes tests/models/structures/keras2_*: files of Keras 2 with structures and functions that docs/sources.md names.
 
     pip install tensorflow-cpu==2.21.0 tf_keras==2.21.0 tf2onnx==1.17.0 onnx==1.23.2 onnxruntime
     python tools/import_test_models/keras2_structures.py
@@ -84,11 +84,24 @@ def stateful() -> keras.Model:
     return keras.Sequential([x, gru(4, "relu", stateful=True), layers.Dense(2, activation="relu")])
 
 
+def masked(layer: layers.Layer) -> keras.Model:
+    """The mask ends at the layer, which does not support it in Keras 2: the GRU layer computes every step."""
+    return sequential(layers.Masking(), layers.Dense(3), layer, layers.GRU(3))
+
+
+def masked_rescaling() -> keras.Model:
+    """As `.keras`, whose weights are as save_weights("x.weights.h5") writes them: hard_sigmoid is not said there."""
+    return sequential(layers.Masking(), layers.Rescaling(2.0, 1.0), layers.GRU(3, recurrent_activation="hard_sigmoid"))
+
+
 MODELS_BY_NAME: dict[str, Callable[[], keras.Model]] = {
     "around": around,
     "merged": merged,
     "constant_state": constant_state,
     "given_state": given_state,
+    "masked_identity": lambda: masked(layers.Identity()),
+    "masked_normalization": lambda: masked(layers.Normalization(mean=[0.5, 1.0, -1.0], variance=[1.0, 4.0, 0.25])),
+    "masked_rescaling": masked_rescaling,
     "operations": operations,
     "stateful": stateful,
     "two_directions": two_directions,
@@ -103,12 +116,15 @@ def build(name: str, dtype: str) -> keras.Model:
 
 
 def write(name: str) -> None:
-    path, generator = FOLDER / f"keras2_{name}.h5", generator_of(f"keras2 {name}")
+    suffix = "keras" if name == "masked_rescaling" else "h5"
+    path, generator = FOLDER / f"keras2_{name}.{suffix}", generator_of(f"keras2 {name}")
     model = build(name, "float32")
     weights = [random_weights(generator, variable.shape) for variable in model.weights]
     names = [variable.name for variable in model.weights]
     model.set_weights([abs(w) + 0.25 if "variance" in key else w for w, key in zip(weights, names, strict=True)])
     x = random_sequences(generator, (SEQUENCES, STEPS, INPUTS))
+    if name.startswith("masked"):
+        x[:, [1, STEPS - 1]] = 0
     more = {"h0": random_weights(generator, (SEQUENCES, 4))} if name == "given_state" else {}
     model.save(path)
     report(path)
