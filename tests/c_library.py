@@ -109,7 +109,6 @@ _FUNCTIONS = {  # result, arguments
     "qg_reset": (None, _MODEL, _S16, _U16),
     "qg_output": (None, _MODEL, _S16, _SCRATCH, _S16),
     "qg_step_check": (c_uint32, _MODEL, _S16, _U16, _S16, c_uint32),
-    "qg_selftest": (c_int8, _MODEL, _SELFTEST, _S16, _U16, _SCRATCH, _S16, _S16),
     "qg_saturated": (c_uint16, _MODEL, _S16),
     "qg_run": (c_int8, _MODEL, _S16, c_uint16, _S16, _WORK, _S16),
     "qg_run_selftest": (c_int8, _MODEL, _SELFTEST, _WORK, _S16, _S16),
@@ -126,7 +125,7 @@ class CModel:
     def __init__(self, library: ctypes.CDLL, model: IntModel) -> None:
         self.library = library
         self.units = [gru.n_units for gru in model.grus]
-        n_units, self.n_inputs = model.n_units, model.n_inputs
+        n_units = model.n_units
         self.descriptor = model_descriptor(library, model)
         self.h, self.residual = (c_int16 * n_units)(), (c_uint16 * n_units)()
         self.outputs = (c_int16 * model.n_outputs)()
@@ -158,13 +157,6 @@ class CModel:
     def saturated(self) -> int:
         """qg_saturated after a step"""
         return self.library.qg_saturated(self.descriptor, self.scratch.gates.n)
-
-    def selftest(self, inputs: Sequence[Sequence[int]], check: int) -> int:
-        """qg_selftest with these inputs and this expected check value."""
-        flat = array(c_int16, [v for x in inputs for v in x])
-        vector = CSelfTest(flat, check, len(inputs))
-        x = (c_int16 * self.n_inputs)()
-        return self.library.qg_selftest(self.descriptor, vector, self.h, self.residual, self.scratch, x, self.outputs)
 
     def digest(self) -> str:
         """model_digest of the test firmware, hexadecimal."""

@@ -130,7 +130,7 @@ struct qg_model {
     uint16_t n_outputs;
 };
 
-/* Inputs of a few steps from reset, and the check value that they must give. */
+/* Inputs of a sequence, and the check value that its run must give [R24]. */
 typedef struct qg_selftest_vector {
     const int16_t *inputs; /* [n_steps][n_inputs], QG_CONSTANT */
     uint32_t check;
@@ -161,11 +161,6 @@ uint16_t qg_saturated(const qg_model *model, const int16_t *n);
 /* CRC-32 (IEEE 802.3) of h, residual and out after one step, continued from `crc`, first 0 [R16]. */
 uint32_t qg_step_check(const qg_model *model, const int16_t *h, const uint16_t *residual, const int16_t *out,
                        uint32_t crc);
-
-/* Runs the steps of `vector` from reset and compares check values: 0, or QG_SELFTEST_FAILED. Resets h and residual
- * before and after; uses x [n_inputs] and out [n_outputs] as work space. */
-int8_t qg_selftest(const qg_model *model, const qg_selftest_vector *vector, int16_t *h, uint16_t *residual,
-                   const qg_scratch *scratch, int16_t *x, int16_t *out);
 
 /* Models that need a whole sequence. Layer after layer runs over all steps, in place: there is one row of memory for a
  * step. A reversal reads the rows from the other end, and moves none. */
