@@ -153,6 +153,14 @@ def worked_head() -> oracle.Dense:
     return oracle.Dense(oracle.RELU, 15, matrix, (7, 7))
 
 
+def test_every_rule_is_in_the_list_of_rules():
+    """In the order of the page, chapter by chapter."""
+    page = oracle.SPEC.read_text(encoding="utf-8")
+    listed = [re.findall(r"\b[RP]\d+[ab]?\b", rules) for _, rules in worked_rows("| chapter | rules |")]
+    chapters = re.split(r"^## \d\. ", page, flags=re.MULTILINE)[2:8]
+    assert listed == [re.findall(r"^\*\*([RP]\d+[ab]?)\b", chapter, re.MULTILINE) for chapter in chapters]
+
+
 @pytest.mark.parametrize("reset", [oracle.RESET_AFTER, oracle.RESET_BEFORE])
 def test_worked_numbers_of_a_step(reset):
     rows = worked_rows("| value | rule | reset after | reset before | |")
