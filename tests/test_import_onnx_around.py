@@ -176,6 +176,12 @@ def limited_head(g):
     return g.add("Clip", g.add("MatMul", y, g.weights(UNITS, 2)), g.constant(0.0))
 
 
+def without_limits(g):
+    y, _ = forward(g)
+    largest = float(np.finfo(np.float32).max)
+    return g.add("Clip", g.add("Clip", y), g.constant(-largest), g.constant(largest))
+
+
 def affine_between(g):
     """Normalisations between layers and after the last one."""
     y, _ = forward(g)
@@ -235,6 +241,7 @@ AROUND = [
     scaled_head,
     activation_of_states,
     limited_head,
+    without_limits,
     affine_between,
     nothing_between,
     low_rank,

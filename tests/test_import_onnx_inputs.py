@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+
 import numpy as np
 import pytest
 from onnx_graphs import (
@@ -128,10 +131,56 @@ def test_inputs_of_other_shapes(make, shape, to_file, from_file, tmp_path):
     model = g.model(make(g))
     x = samples(2, *shape)
     (expected,) = computed(model, x=to_file(x))
-    loaded = qg.load(written(tmp_path, model))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*in the file; this model takes", qg.QuantgruWarning)
+        loaded = qg.load(written(tmp_path, model))
     found = loaded.run(x)
     assert found.shape == from_file(expected).shape
     assert np.abs(found - from_file(expected)).max() <= TOLERANCE
+
+
+def features_first(g):
+    """x [features, steps, batch]."""
+    y, _ = g.gru(g.add("Transpose", g.input("x", [3, "steps", "batch"]), perm=[1, 2, 0]), 3, UNITS)
+    return batch_first(g, y)
+
+
+@pytest.mark.parametrize(
+    ("make", "order"),
+    [(channels_before_steps, "[batch, features, steps]"), (features_first, "[features, steps, batch]")],
+)
+def test_features_before_steps_are_warned_of(make, order, tmp_path):
+    """With as many steps as features, run() takes either order."""
+    g = GraphBuilder(1)
+    note = f"input 'x' is {order} in the file; this model takes [batch, steps, features]"
+    with pytest.warns(qg.QuantgruWarning, match=re.escape(note)):
+        loaded = qg.load(written(tmp_path, g.model(make(g))))
+    assert loaded.notes.count(note) == 1
+
+
+def steps_first(g):
+    return g.gru(g.input("x", ["steps", "batch", 3]), 3, UNITS)[0]
+
+
+def tokens_steps_first(g):
+    tokens = g.input("x", ["steps", "batch"], TensorProto.INT64)
+    return g.gru(g.add("Gather", g.weights(7, 3), tokens), 3, UNITS)[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "notes"),
+    [
+        (steps_first, ["input 'x' is [steps, batch, features] in the file; this model takes [batch, steps, features]"]),
+        (tokens_steps_first, ["input 'x' is [steps, batch] in the file; this model takes [batch, steps]"]),
+        (batch_of_one, []),
+        (no_batch, []),
+        (one_feature, []),
+        (one_step_only, []),
+    ],
+)
+def test_steps_before_the_batch_are_noted(make, notes, tmp_path):
+    g = GraphBuilder(1)
+    assert [note for note in qg.load(written(tmp_path, g.model(make(g)))).notes if "in the file" in note] == notes
 
 
 def test_given_states_and_streaming(tmp_path):

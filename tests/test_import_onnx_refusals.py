@@ -185,6 +185,11 @@ def free_reshape(g):
     return g.add("Reshape", y, g.constant([-1, 2, UNITS]))
 
 
+def other_numbers_for_each_sequence(g):
+    x = g.add("Add", g.input("x", [2, 5, 3]), g.weights(2, 1, 3))
+    return g.gru(g.add("Transpose", x, perm=[1, 0, 2]), 3, UNITS)[0]
+
+
 def gru_that_reads_batch_features(g):
     """Steps are features: of an axis that no input has."""
     x = g.add("Unsqueeze", g.input("x", ["batch", 3]), g.constant([0]))
@@ -196,7 +201,10 @@ GRAPHS = [
     (recurrent("RNN", 1), r"\(RNN\): this operator is not supported here"),
     (after("Erf"), r"\(Erf\): this operator is not supported here"),
     (after("ReduceMean", [1]), r"\(ReduceMean\): this operator is not supported here"),
-    (after("Clip", 0.0, 0.5), r"limits to 0 \.\.\. 0\.5"),
+    (after("Clip", 0.0, 0.5), r"node '[^']+' \(Clip\) to 0 \.\.\. 0\.5: hard_sigmoid outside of a GRU layer"),
+    (after("Clip", -1.0, 1.0), r"\(Clip\) to -1 \.\.\. 1: hard_tanh outside of a GRU layer; .*train with relu or tanh"),
+    (after("Clip", -1.0, 2.0), r"\(Clip\) to -1 \.\.\. 2: limits that no activation has; supported is"),
+    (after("HardSigmoid"), r"\(HardSigmoid\): hard_sigmoid outside of a GRU layer"),
     (residual, "reads input 'x' and node .* at once: the graph branches, and comes together"),
     (skipped_layer, "the graph branches"),
     (two_layers_on_one_input, "the graph branches"),
@@ -227,6 +235,10 @@ GRAPHS = [
     (wrong_width, "weights of 4 inputs, but it reads"),
     (tokens_after_a_layer, "makes whole numbers of what was computed"),
     (free_reshape, "mixes steps, batch and features"),
+    (
+        other_numbers_for_each_sequence,
+        "axis 0 of 'x': one node takes it as features, another as steps or batch; .*export it with a free size",
+    ),
     (gru_that_reads_batch_features, "a single step that starts from no state, or is taken from a sequence"),
 ]
 

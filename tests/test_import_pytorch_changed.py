@@ -129,6 +129,15 @@ def test_hooks_that_compute_weights(change):
     assert_equal(module, qg.load(module))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_no_call_has_computed_since_they_were_loaded():
+    module, other = seed(EndingNet(**EVERY_STEP)), seed(EndingNet(**EVERY_STEP), 0.5)
+    for each in (module, other):
+        nn.utils.weight_norm(each.gru, "weight_hh_l0")
+    other.load_state_dict(module.state_dict())
+    assert_equal(module, qg.load(other))
+
+
 @pytest.mark.parametrize("layer", ["gru", "fc"])
 def test_the_second_comparison_is_of_more_steps_and_larger_values(layer, monkeypatch):
     """What nothing else finds: an operation that is another one beyond the first comparison."""

@@ -25,6 +25,14 @@ class Keeping(Packed):
         return out
 
 
+class KeepingNone(Keeping):
+    """At first there is no state."""
+
+    def __init__(self):
+        super().__init__()
+        self.h = None
+
+
 class Translator(Packed):
     """The second GRU starts where the first one ends."""
 
@@ -86,6 +94,8 @@ def with_module(module, ending=lambda self, out, h: out):
 REFUSALS = {
     "lstm": (lambda: with_module(nn.LSTM(3, 5)), r"\(LSTM\): this module is not supported; .*an nn.GRU"),
     "simple rnn": (lambda: with_module(nn.RNN(3, 5)), r"\(RNN\): this module is not supported; .*train an nn.GRU"),
+    "lstm alone": (lambda: nn.LSTM(3, 5), "^PyTorch module LSTM: an nn.LSTM; .*train an nn.GRU in its place$"),
+    "simple rnn alone": (lambda: nn.RNN(3, 5), "^PyTorch module RNN: an nn.RNN; .*train an nn.GRU in its place$"),
     "cell": (lambda: nn.Sequential(nn.GRUCell(3, 5)), r"\(GRUCell\): a cell reads one step, of a loop .*; use nn.GRU"),
     "packed": (
         lambda: Net(lambda s, x: s.gru(nn.utils.rnn.pack_padded_sequence(x, [2] * 8))[0]),
@@ -95,6 +105,10 @@ REFUSALS = {
     "lengths without use": (lambda: Ignoring(), "argument 'lengths' of Ignoring: is no initial state; .*a default"),
     "a tuple": (lambda: Unpacking(), "input 'both': a tuple of 2; .*take its parts as arguments"),
     "only by name": (lambda: Named(), r"forward\(\) needs the inputs x; take the data as the first argument"),
+    "kept state, none at first": (
+        lambda: KeepingNone(),
+        "^PyTorch module KeepingNone: 'h' is kept from one call of forward.. to the next; leave it out",
+    ),
     "kept state": (lambda: Keeping(), "constant 'h': is kept from one call of forward.. to the next; .*leave it out"),
     "conv": (lambda: with_module(nn.Conv1d(3, 5, 1)), r"module 'gru' \(Conv1d\): this module is not supported"),
     "leaky relu": (

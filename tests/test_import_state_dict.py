@@ -144,7 +144,11 @@ def test_names_without_a_module():
 REFUSED = {
     "lstm": (
         {"lstm.weight_ih_l0": (12, 2), "lstm.weight_hh_l0": (12, 3)},
-        r"no GRU layer in it; it holds 'lstm' \(an LSTM",
+        r"no GRU layer in it; it holds 'lstm' \(an LSTM layer\); train a GRU in its place$",
+    ),
+    "lstm alone": (
+        {"weight_ih_l0": (12, 2), "weight_hh_l0": (12, 3)},
+        r"it holds 'recurrent' \(an LSTM layer\); train a GRU in its place$",
     ),
     "simple rnn": ({"rnn.weight_ih_l0": (3, 2), "rnn.weight_hh_l0": (3, 3)}, r"'rnn' \(a simple RNN layer\)"),
     "projection": (

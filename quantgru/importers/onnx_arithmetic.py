@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any, Final
 
@@ -217,22 +216,23 @@ def function(name: str) -> Operator:
     """The operator that is a function of each feature."""
 
     def operator(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
-        return [_function(reader, node, name, tensor_at(node, arguments, 0))]
+        return [_function(reader, node.where, name, tensor_at(node, arguments, 0))]
 
     return operator
 
 
-def _function(reader: Reader, node: Node, name: str, tensor: Tensor) -> Tensor:
+def _function(reader: Reader, where: str, name: str, tensor: Tensor) -> Tensor:
     vector = tensor.vectors[0]
     if len(tensor.vectors) > 1:
-        vector = of_atom(reader.settle(node.where, tensor.vectors))
-    return _each(tensor, [of_atom(reader.algebra.function(node.where, name, vector))])
+        vector = of_atom(reader.settle(where, tensor.vectors))
+    return _each(tensor, [of_atom(reader.algebra.function(where, name, vector))])
 
 
 def hard_sigmoid(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     """Its slope and offset become part of what it reads."""
     alpha, beta = float(node.attributes["alpha"]), float(node.attributes["beta"])
-    return [_function(reader, node, "hard_sigmoid", _affine(reader, tensor_at(node, arguments, 0), alpha, beta - 0.5))]
+    slope = _affine(reader, tensor_at(node, arguments, 0), alpha, beta - 0.5)
+    return [_function(reader, node.where, "hard_sigmoid", slope)]
 
 
 def _affine(reader: Reader, tensor: Tensor, scale: float, shift: float) -> Tensor:
@@ -243,14 +243,17 @@ def _affine(reader: Reader, tensor: Tensor, scale: float, shift: float) -> Tenso
 def clip(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     tensor = tensor_at(node, arguments, 0)
     low, high = (_limit(node, arguments, i, name) for i, name in ((1, "min"), (2, "max")))
+    largest = np.finfo(np.float32).max
+    where = f"{node.where} to {low:g} ... {high:g}"
+    if low <= -largest and high >= largest:
+        return [tensor]
     if (low, high) == (-1, 1):
-        return [_function(reader, node, "hard_tanh", tensor)]
-    if low == 0 and high >= np.finfo(np.float32).max:
-        return [_function(reader, node, "relu", tensor)]
+        return [_function(reader, where, "hard_tanh", tensor)]
+    if low == 0 and high >= largest:
+        return [_function(reader, where, "relu", tensor)]
     if low != 0 or not high > 0:
-        raise refuse(node.where, f"limits to {low:g} ... {high:g}")
-    limited = replace(node, name=f"{node.name}, limits to {low:g} ... {high:g}")
-    gate = _function(reader, limited, "hard_sigmoid", _affine(reader, tensor, 1 / high, -0.5))
+        raise refuse(where, "limits that no activation has")
+    gate = _function(reader, where, "hard_sigmoid", _affine(reader, tensor, 1 / high, -0.5))
     return [_scaled(reader, gate, np.asarray(high))]  # in a GRU, a gate: Keras writes clip(x + 3, 0, 6) / 6
 
 
@@ -260,7 +263,7 @@ def maximum(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     tensors = [value for value in arguments if isinstance(value, Tensor)]
     if len(tensors) != 1 or any(constant.size != 1 or constant.any() for constant in constants):
         raise refuse(node.where, "a maximum of something else than data and zero")
-    return [_function(reader, node, "relu", tensors[0])]
+    return [_function(reader, node.where, "relu", tensors[0])]
 
 
 def _limit(node: Node, arguments: Arguments, i: int, name: str) -> float:
@@ -278,7 +281,7 @@ def softmax(name: str) -> Operator:
         last = len(tensor.axes) - 1
         if position(node.where, axis, len(tensor.axes)) != last or tensor.axes[last] != tensor.n_features:
             raise refuse(node.where, f"{name} over axis {axis} of {tensor}", "use the last axis")
-        return [_function(reader, node, name, tensor)]
+        return [_function(reader, node.where, name, tensor)]
 
     return operator
 

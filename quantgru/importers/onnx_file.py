@@ -39,7 +39,7 @@ OPERATORS: Final = {
 
 
 def load_onnx_file(path: Path, options: ImportOptions) -> FloatModel:
-    """The float model of a file. Warns of PyTorch's exports that are known to be wrong.
+    """The float model of a file. Warns of what is known to be wrong, and of another order of axes.
 
     Raises ModelError, ConfigError where onnx is not installed or the option `reset` has nothing to act on.
     """
@@ -59,9 +59,9 @@ def _load(where: str, path: Path, options: ImportOptions) -> FloatModel:
     reader = _read(graph, options, chain)
     if options.reset is not None and not reader.has_nodes:
         raise ConfigError(f"option reset={options.reset!r}, but no node GRU, to which it would apply")
-    if reader.warnings:
-        warn(f"{where}: {reader.warnings[0]}")
-        chain.notes.append(reader.warnings[0])
+    for warning in reader.warnings:
+        warn(f"{where}: {warning}")
+        chain.notes.append(warning)
     return chain.model(identifier(path.stem), f"ONNX file {path.name}")
 
 
@@ -81,6 +81,8 @@ def _read(graph: Graph, options: ImportOptions, chain: Chain) -> Reader:
         except FeaturesNeeded as needed:
             symbol = replace(needed.symbol, size=needed.symbol.size or needed.width)
             if symbol in tried:
-                raise refuse(str(symbol), "holds features for one node, and steps or batch for another") from None
+                found = "one node takes it as features, another as steps or batch"
+                free = "export it with a free size of this axis (dynamic_axes or dynamic_shapes)"
+                raise refuse(str(symbol), found, free if symbol.size else "") from None
             tried.add(symbol)
             features[symbol.input] = symbol

@@ -121,7 +121,7 @@ def _reset(reader: Reader, node: Node) -> Reset:
     written: Reset = "after" if node.attributes.get("linear_before_reset") else "before"
     if reader.options.reset is not None:
         return reader.options.reset
-    if written == "before" and reader.graph.producer == "pytorch":
+    if written == "before" and reader.graph.producer == "pytorch" and not reader.warnings:  # once is enough
         reader.warnings.append(FAULT.format(where=node.where))
     return written
 

@@ -24,9 +24,11 @@ from quantgru.importers.onnx_atoms import (
     describe,
 )
 from quantgru.importers.onnx_reader import Reader, Value
+from quantgru.importers.onnx_sizes import Symbol
 from quantgru.importers.onnx_tensors import Tensor
 from quantgru.model import Bidirectional, Dense, Embedding
 
+_ORDER: Final = ("batch", "steps", "features")  # of run()
 _ONE_OUTPUT: Final = "export the model with one of them"
 
 
@@ -159,6 +161,8 @@ def _add(reader: Reader, chain: Chain, atom: Atom) -> None:
         case Function():
             if atom.name.endswith("softmax"):
                 chain.add_softmax(atom.where, atom.name, None)
+            elif atom.name.startswith("hard_"):
+                raise refuse(atom.where, f"{atom.name} outside of a GRU layer", "train with relu or tanh in its place")
             else:
                 chain.add_activation(atom.where, atom.name)
         case Recurrent():
@@ -202,6 +206,7 @@ def _check_inputs(reader: Reader, path: Sequence[Atom], chain: Chain) -> None:
     """Says which inputs of the file are arguments of run(). Raises ModelError where an input is used in two ways."""
     source = path[0]
     assert isinstance(source, Input)
+    _note_order(reader, source.name, chain)
     layers = [layer for atom in path for layer in _recurrent(atom)]
     lengths = {reader.lengths.get(layer) for layer in layers}
     name = next(iter(lengths)) if len(lengths) == 1 else None
@@ -219,6 +224,28 @@ def _check_inputs(reader: Reader, path: Sequence[Atom], chain: Chain) -> None:
     if any(given):
         names = ", ".join(str(entry) for entry in given)
         chain.notes.append(f"initial states, run(x, initial_states=...), are inputs of the file: {names}")
+
+
+def _note_order(reader: Reader, name: str, chain: Chain) -> None:
+    """Says where the axes of the file's input are in another order than run() takes; warns where features move.
+
+    Sizes alone need not show it: with as many steps as features, run() takes either order.
+    """
+    dims = next(entry.dims for entry in reader.graph.inputs if entry.name == name)
+    symbols = [Symbol(name, i, dim) for i, dim in enumerate(dims)]
+    features = reader.features.get(name)
+    found = [
+        "features" if features and symbol.axis == features.axis else reader.role(symbol) or "1" * (symbol.size == 1)
+        for symbol in symbols
+    ]
+    found = [role or "batch" for role in found]
+    order = [role for role in found if role != "1"]
+    if order == sorted(order, key=_ORDER.index):
+        return
+    taken = _ORDER if features else _ORDER[:2]
+    note = f"input {name[:60]!r} is [{', '.join(found)}] in the file; this model takes [{', '.join(taken)}]"
+    notes = reader.warnings if features and order[-1] != "features" else chain.notes
+    notes.append(note)
 
 
 def _recurrent(atom: Atom) -> list[Recurrent]:

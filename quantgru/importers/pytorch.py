@@ -15,10 +15,18 @@ import torch
 from torch import fx, nn
 
 from quantgru.errors import ModelError
-from quantgru.importers.chain import Chain, identifier
+from quantgru.importers.chain import Chain, identifier, refuse
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.pytorch_graph import ONE_STEP, GraphReader
-from quantgru.importers.pytorch_modules import Source, recurrent_layers, want_no_hooks, want_stock, with_current_weights
+from quantgru.importers.pytorch_modules import (
+    OTHER_CELLS,
+    Source,
+    next_step,
+    recurrent_layers,
+    want_no_hooks,
+    want_stock,
+    with_current_weights,
+)
 from quantgru.importers.pytorch_trace import takes_states, trace
 from quantgru.importers.pytorch_verify import compare_layer, compare_model
 from quantgru.importers.verify import first_line, random_states_kept
@@ -40,6 +48,7 @@ def load_pytorch(module: nn.Module, options: ImportOptions) -> FloatModel:
     Raises ModelError for everything else, and where module and import do not compute the same.
     """
     module = _without_wrappers(module)
+    _want_no_other_cell(module)
     halves = sorted({HALVES[p.dtype] for p in module.parameters() if p.dtype in HALVES})
     with random_states_kept(), torch.no_grad(), _float64_by_default():
         copied = _float64_copy(module)
@@ -74,6 +83,12 @@ def _without_wrappers(module: nn.Module) -> nn.Module:
         return module
     want_no_hooks(where, module)
     return _without_wrappers(getattr(module, WRAPPERS[name]))
+
+
+def _want_no_other_cell(module: nn.Module) -> None:
+    for kind in OTHER_CELLS:
+        if isinstance(module, kind):
+            raise refuse(f"PyTorch module {type(module).__name__}", f"an nn.{kind.__name__}", next_step(module))
 
 
 def _want_own_call(module: nn.Module) -> None:

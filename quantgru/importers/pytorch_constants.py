@@ -19,6 +19,7 @@ from quantgru.importers.pytorch_signals import CannotSayError, Signal, Size
 from quantgru.importers.verify import first_line
 
 SIZES: Final = {0: 4, 1: 5}  # of the leading axes of the input: different, and small
+KEPT: Final = "leave it out: the import starts each run at zero or at given states, and a device keeps its own"
 UNINITIALISED: Final = ("new", "new_empty", "empty", "empty_like")
 
 
@@ -26,10 +27,7 @@ def attribute(root: nn.Module, path: str) -> Any:
     """A copy of a parameter or a buffer."""
     value = operator.attrgetter(path)(root)
     if isinstance(value, fx.Proxy):  # what tracing left there
-        raise CannotSayError(
-            "is kept from one call of forward() to the next",
-            "leave it out: the import starts each run at zero or at given states, and a device keeps its own",
-        )
+        raise CannotSayError("is kept from one call of forward() to the next", KEPT)
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 

@@ -9,10 +9,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import fx, nn
 
 from quantgru.errors import ModelError, QuantgruError
 from quantgru.importers.pytorch_chain import SignalChain
+from quantgru.importers.pytorch_constants import KEPT
 from quantgru.importers.pytorch_graph import GraphReader
 from quantgru.importers.pytorch_modules import Source
 from quantgru.importers.pytorch_signals import FEATURES, Axis
@@ -165,4 +166,12 @@ def _run(
     except QuantgruError:
         raise
     except Exception as error:  # runs the user's forward() and hooks, which may raise anything
+        if kept := _kept(module):
+            raise ModelError(f"{where}: {kept!r} is kept from one call of forward() to the next; {KEPT}") from None
         raise ModelError(f"{where}: fails on random input {inputs[0].shape} ({first_line(error)})") from None
+
+
+def _kept(module: nn.Module) -> str:
+    """An attribute in which tracing has left what forward() computed, for its next call to read; empty if none."""
+    held = (entry for part in module.modules() for entry in vars(part).items())
+    return next((name for name, value in held if isinstance(value, fx.Proxy)), "")

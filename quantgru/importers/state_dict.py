@@ -38,6 +38,7 @@ ALONE: Final = "save or give the tensors of the wanted modules alone, as a mappi
 
 _RECURRENT: Final = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(_l\d{1,4}(_reverse)?)?")
 OTHER_CELLS: Final = {1: "a simple RNN layer", 4: "an LSTM layer"}  # by blocks of rows
+TRAIN: Final = "train a GRU in its place"
 
 # How old tools store a weight: endings of two names, which tool, and what puts the weight itself back.
 REPARAMETRISED: Final = {
@@ -159,7 +160,9 @@ def _parts_of_module(where: str, module: str, group: dict[str, Array]) -> dict[s
     others = {name: array for name, array in group.items() if name not in recurrent}
     found: dict[str, Part] = {}
     if recurrent:
-        found[module or "gru"] = _recurrent_part(where, module or "gru", recurrent)
+        part = _recurrent_part(where, module or "gru", recurrent)
+        of_another_cell = isinstance(part, Unsupported) and part.next_step
+        found[module or ("recurrent" if of_another_cell else "gru")] = part
     if others and module and not recurrent:
         found[module] = _other_part(where, module, others)
     else:
@@ -187,7 +190,7 @@ def _recurrent_part(where: str, module: str, arrays: Arrays) -> Part:
     bidirectional = any(name.endswith("_reverse") for name in arrays)
     n_layers = 1 + max(int(name.partition("_l")[2].removesuffix("_reverse") or 0) for name in arrays)
     if found := _not_gru(arrays, n_layers, bidirectional):
-        return Unsupported(found)
+        return Unsupported(found, TRAIN if found.startswith(tuple(OTHER_CELLS.values())) else "")
     values = {name: finite(f"{where}: module {module!r}", name, array) for name, array in arrays.items()}
     return Recurrent(gru_layers(module, values, n_layers, bidirectional))
 
