@@ -1,15 +1,21 @@
-"""The real functions that layers can have, in float64, by the names that models and files use."""
+"""What layers can be, by the names that models and files use, and the functions among these in float64."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 Function = Callable[[FloatArray], FloatArray]
+
+Reset = Literal["after", "before"]
+GateFunction = Literal["sigmoid", "hard_sigmoid"]
+Candidate = Literal["tanh", "relu", "linear", "sigmoid", "hard_tanh"]
+DenseActivation = Literal["linear", "relu", "sigmoid", "tanh"]
+Merge = Literal["concat", "sum", "mul", "ave"]
 
 
 def sigmoid(x: FloatArray) -> FloatArray:

@@ -12,13 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from quantgru.activations import Reset
 from quantgru.c_names import c_name
 from quantgru.errors import ModelError
 from quantgru.importers.arrays import from_arrays
 from quantgru.importers.options import ImportOptions, Softmax
 from quantgru.importers.sources import FILES, KERAS_OBJECT, OTHER_FILES, PYTORCH_OBJECT, STATE_DICT, Source
 from quantgru.model import FloatModel
-from quantgru.model.layers import Reset
 
 __all__ = ["ImportOptions", "Softmax", "from_arrays", "load"]
 

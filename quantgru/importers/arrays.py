@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.activations import Candidate, GateFunction
 from quantgru.errors import ConfigError, DataError, ModelError
 from quantgru.importers.array_layout import FACTORS, GATES, Array, Sizes, as_key
 from quantgru.importers.chain import identifier
@@ -20,7 +21,6 @@ from quantgru.importers.conventions import CONVENTIONS, Convention
 from quantgru.importers.gates import finite, stacked_gru, with_hard_sigmoid
 from quantgru.importers.options import ImportOptions
 from quantgru.model import FloatModel, Gate, Gru
-from quantgru.model.layers import Candidate, GateFunction
 from quantgru.npz import read_npz
 
 FloatArray = npt.NDArray[np.float64]

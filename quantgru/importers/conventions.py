@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from quantgru.activations import Reset
 from quantgru.importers.array_layout import FACTORS, Array, Sizes
-from quantgru.model.layers import Reset
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.activations import Reset
 from quantgru.errors import ModelError
 from quantgru.model import Gate, Gru
-from quantgru.model.layers import Reset
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from quantgru.activations import Merge
 from quantgru.importers.chain import refuse
 from quantgru.importers.keras_entries import Entry
 from quantgru.importers.keras_recurrent import Recurrent, read_recurrent
 from quantgru.model import Bidirectional, Gru
-from quantgru.model.layers import Merge
 
 MODES: Final[dict[str, Merge]] = {"Add": "sum", "Average": "ave", "Concatenate": "concat", "Multiply": "mul"}
 TURN_AROUND: Final = (

@@ -8,13 +8,12 @@ from typing import Any, Final, get_args
 
 import numpy as np
 
-from quantgru.activations import CANDIDATES, GATES
+from quantgru.activations import CANDIDATES, GATES, Merge, Reset
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import KERAS_ORDER, stacked_gru, with_hard_sigmoid
 from quantgru.importers.keras_arguments import FloatArray, Shape, arrays, flag, function, plain, positive, shown, want
 from quantgru.importers.keras_entries import Entry, refuse_foreign_class
 from quantgru.model import Bidirectional, Gru
-from quantgru.model.layers import Merge, Reset
 
 # hard_sigmoid(x) is slope * x + 1/2, limited to 0 ... 1: Keras 2 and 3 have functions of the same name.
 HARD_SIGMOID_SLOPES: Final = {2: 0.2, 3: 1 / 6}

@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.activations import Merge
 from quantgru.importers.onnx_sizes import Symbol
 from quantgru.model import Gru
-from quantgru.model.layers import Merge
 
 FloatArray = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from quantgru.activations import CANDIDATES, GATES
+from quantgru.activations import CANDIDATES, GATES, Reset
 from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_algebra import Algebra
 from quantgru.importers.onnx_atoms import (
@@ -37,7 +37,6 @@ from quantgru.importers.onnx_atoms import (
 )
 from quantgru.importers.onnx_sizes import Symbol
 from quantgru.model import Gru
-from quantgru.model.layers import Reset
 
 Bind = Callable[[str, Symbol, str], None]  # says, at a node, that a free axis has a role
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from quantgru.activations import Merge
 from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_algebra import Algebra
 from quantgru.importers.onnx_atoms import (
@@ -28,7 +29,6 @@ from quantgru.importers.onnx_atoms import (
     widths,
 )
 from quantgru.importers.onnx_cells import Bind, Cells, read_step
-from quantgru.model.layers import Merge
 
 
 class Finder:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.activations import Reset
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import KERAS_ORDER, stacked_gru, with_hard_sigmoid, with_scaled_candidate
@@ -25,7 +26,6 @@ from quantgru.importers.onnx_shapes import Arguments, tensor_at, whole_numbers
 from quantgru.importers.onnx_sizes import Symbol
 from quantgru.importers.onnx_tensors import Axis, Tensor, explode, pick
 from quantgru.model import Gru
-from quantgru.model.layers import Reset
 
 DIRECTIONS: Final = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}  # whether from the end
 GATE_FUNCTIONS: Final = ("sigmoid", "hardsigmoid")

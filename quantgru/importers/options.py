@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from quantgru.activations import Reset
 from quantgru.errors import ConfigError
-from quantgru.model.layers import Reset
 
 Softmax = Literal["refuse", "logits"]
 

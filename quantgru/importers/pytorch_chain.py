@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from quantgru.activations import Merge
 from quantgru.importers.chain import Chain, refuse
 from quantgru.importers.pytorch_signals import (
     DIRECTIONS,
@@ -25,7 +26,6 @@ from quantgru.importers.pytorch_signals import (
     State,
 )
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
-from quantgru.model.layers import Merge
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import get_args
 
 import numpy as np
 
+from quantgru.activations import Candidate, GateFunction, Merge, Reset
 from quantgru.importers.tensorflow1_sums import (
     MismatchError,
     Terms,
@@ -25,7 +26,6 @@ from quantgru.importers.tensorflow1_sums import (
 )
 from quantgru.importers.tensorflow1_trace import FloatArray, Ids, Trace
 from quantgru.model import Gate, Gru
-from quantgru.model.layers import Candidate, GateFunction, Merge, Reset
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from quantgru.activations import DENSE_ACTIVATIONS
+from quantgru.activations import DENSE_ACTIVATIONS, Merge
 from quantgru.errors import ModelError
 from quantgru.importers.chain import Chain
 from quantgru.importers.tensorflow1_cells import Cell, find_cell, gru_layer, merged
@@ -19,7 +19,6 @@ from quantgru.importers.tensorflow1_errors import SMALLER, listed, refused, shor
 from quantgru.importers.tensorflow1_sums import MismatchError, operand_without, terms, weights
 from quantgru.importers.tensorflow1_trace import Ids, InputIds, Trace, Vector
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
-from quantgru.model.layers import Merge
 
 LAYER_LIMIT: Final = 64  # activations count, too
 STEP_LIMIT: Final = 10_000  # of all layers

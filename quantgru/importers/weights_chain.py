@@ -33,13 +33,12 @@ from typing import Any, Final, get_args
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES
+from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES, Merge, Reset
 from quantgru.errors import ModelError
 from quantgru.importers.chain import Chain, refuse, warn
 from quantgru.importers.gates import with_hard_sigmoid
 from quantgru.importers.options import ImportOptions
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
-from quantgru.model.layers import Merge, Reset
 
 FloatArray = npt.NDArray[np.float64]
 

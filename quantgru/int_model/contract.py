@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
+
+from quantgru.activations import Candidate, DenseActivation, GateFunction, Merge, Reset
 
 SPEC_MAJOR: Final = 1
 SPEC_MINOR: Final = 1
-
-Reset = Literal["after", "before"]
-GateFunction = Literal["sigmoid", "hard_sigmoid"]
-Candidate = Literal["tanh", "relu", "linear", "sigmoid", "hard_tanh"]
-DenseActivation = Literal["linear", "relu", "sigmoid", "tanh"]
-Merge = Literal["concat", "sum", "mul", "ave"]
 
 # Enumerators [R17].
 RESET_NUMBERS: Final[dict[Reset, int]] = {"after": 0, "before": 1}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.activations import BOUNDED_CANDIDATES
+from quantgru.activations import BOUNDED_CANDIDATES, Candidate, DenseActivation, GateFunction, Merge, Reset
 from quantgru.checks import check_flag, check_name, in_range, one_of, own, own_integer
 from quantgru.errors import ModelError
 from quantgru.fixed import MAX_FRACTION_BITS, PRE_ACTIVATION, STATE
@@ -19,11 +19,6 @@ from quantgru.int_model.contract import (
     MAX_TOKENS,
     MERGE_NUMBERS,
     RESET_NUMBERS,
-    Candidate,
-    DenseActivation,
-    GateFunction,
-    Merge,
-    Reset,
 )
 
 IntArray = npt.NDArray[np.int64]
@@ -69,6 +64,18 @@ class Matrix:
     @property
     def n_columns(self) -> int:
         return int(self.codes.shape[1])
+
+
+def gate_bits(gate: str) -> int:
+    """Fraction bits of the pre-activations of z and r [R10, R18]."""
+    return PRE_ACTIVATION.fraction_bits if gate == "sigmoid" else HARD_BITS
+
+
+def candidate_bits(candidate: str, state_bits: int) -> int:
+    """Fraction bits of the pre-activation of n [R19]."""
+    if candidate not in BOUNDED_CANDIDATES:
+        return state_bits
+    return HARD_BITS if candidate == "hard_tanh" else PRE_ACTIVATION.fraction_bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,14 +138,12 @@ class IntGru:
     @property
     def gate_bits(self) -> int:
         """Fraction bits of the pre-activations of z and r [R10, R18]."""
-        return PRE_ACTIVATION.fraction_bits if self.gate == "sigmoid" else HARD_BITS
+        return gate_bits(self.gate)
 
     @property
     def candidate_bits(self) -> int:
         """Fraction bits of the pre-activation of n [R19]."""
-        if not self.bounded:
-            return self.state_fraction_bits
-        return HARD_BITS if self.candidate == "hard_tanh" else PRE_ACTIVATION.fraction_bits
+        return candidate_bits(self.candidate, self.state_fraction_bits)
 
     @property
     def candidate_shift(self) -> int:
@@ -148,8 +153,7 @@ class IntGru:
     @property
     def row_bits(self) -> IntArray:
         """Fraction bits of the pre-activation of each row [3H]."""
-        units = self.n_units
-        return np.repeat([self.gate_bits, self.gate_bits, self.candidate_bits], units)
+        return np.repeat([self.gate_bits, self.gate_bits, self.candidate_bits], self.n_units)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,21 +12,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES
+from quantgru.activations import (
+    CANDIDATES,
+    DENSE_ACTIVATIONS,
+    GATES,
+    Candidate,
+    DenseActivation,
+    GateFunction,
+    Merge,
+    Reset,
+)
 from quantgru.checks import check_flag
 from quantgru.errors import ModelError
 
 FloatArray = npt.NDArray[np.float64]
-Reset = Literal["after", "before"]
-GateFunction = Literal["sigmoid", "hard_sigmoid"]
-Candidate = Literal["tanh", "relu", "linear", "sigmoid", "hard_tanh"]
-DenseActivation = Literal["linear", "relu", "sigmoid", "tanh"]
-Merge = Literal["concat", "sum", "mul", "ave"]
 
 
 class Gate(IntEnum):

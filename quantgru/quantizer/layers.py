@@ -21,7 +21,7 @@ from quantgru.int_model import (
     output_bits,
 )
 from quantgru.int_model.contract import MAX_TOKENS
-from quantgru.int_model.layers import HARD_BITS
+from quantgru.int_model.layers import candidate_bits, gate_bits
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gate, Gru, Reverse
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics
 from quantgru.quantizer.dequantize import real_weights
@@ -132,9 +132,8 @@ def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits:
 
 def _gru_row_bits(layer: Gru, state_bits: int) -> IntArray:
     """Fraction bits of the pre-activation of each row [3H], as [R10, R18, R19] say."""
-    gate = PRE_ACTIVATION.fraction_bits if layer.gate == "sigmoid" else HARD_BITS
-    candidate = {"tanh": PRE_ACTIVATION.fraction_bits, "sigmoid": PRE_ACTIVATION.fraction_bits, "hard_tanh": HARD_BITS}
-    return np.repeat([gate, gate, candidate.get(layer.candidate, state_bits)], layer.n_units)
+    gate = gate_bits(layer.gate)
+    return np.repeat([gate, gate, candidate_bits(layer.candidate, state_bits)], layer.n_units)
 
 
 def _bidirectional(
