@@ -233,8 +233,8 @@ void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16_t *x, int
 uint32_t qg_crc32(uint32_t crc, const uint8_t *bytes, size_t n_bytes);
 uint32_t qg_check_values(uint32_t crc, const void *values, uint16_t n);
 
-/* A raw input from a number of sensor counts, when the model was calibrated in counts [R15]. Saturates. fraction_bits is
- * -31 ... 31. */
+/* A raw input from a number of sensor counts, when the model was calibrated in counts [R15]. Saturates.
+ * -31 <= fraction_bits <= 31. */
 int16_t qg_input_from_counts(int32_t counts, int8_t fraction_bits);
 
 #ifdef __cplusplus
