@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+IntLike = TypeVar("IntLike", int, npt.NDArray[np.int32], npt.NDArray[np.int64])
 
 INT16_MIN: Final = -(2**15)
 INT16_MAX: Final = 2**15 - 1
@@ -35,6 +37,16 @@ STATE: Final = Format(16, 15)
 PRE_ACTIVATION: Final = Format(32, 14)
 GATE: Final = Format(16, 15, signed=False)
 RESIDUAL: Final = Format(16, 30, signed=False)
+
+
+def round_shift(v: IntLike, s: int) -> IntLike:
+    """v / 2**s to nearest, ties towards plus infinity, s >= 1; of Python's integers or of an array with room [R1]."""
+    return (v + (1 << (s - 1))) >> s
+
+
+def requantize(acc: int, k: int, m: int, s: int) -> int:
+    """acc * 2**k * m / 2**(16 + s), rounded as the contract does [R4]."""
+    return round_shift((acc << k) * m >> 16, s)
 
 
 def round_half_up(v: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.activations import CANDIDATES, GATES, Function
-from quantgru.fixed import GATE, Format
+from quantgru.fixed import GATE, Format, requantize, round_shift
 from quantgru.int_model import IntGru, Matrix
 from quantgru.model import Gate, Gru
 
@@ -155,14 +155,14 @@ class _UnitStep:
         from_h = self._row("U_n h", Gate.N, self._h, self._h_raw)
         c = _Both(float(self._floats.recurrent_bias[self._unit]), int(self._integers.recurrent_bias[self._unit]))
         self._add("c", "", c, "", self._candidate_format)
-        raw = ((from_h.raw + c.raw) * r.raw + 2**14) >> 15  # [R5]
+        raw = round_shift((from_h.raw + c.raw) * r.raw, 15)  # [R5]
         name = "r (U_n h + c)"
         inner = _Both(r.value * (from_h.value + c.value), raw)
         self._add(name, "r * (U_n h + c)", inner, "(U_n h + c) * r / 2^15", self._candidate_format)
         return name, inner
 
     def _before_product(self) -> tuple[str, _Both]:
-        products = (self._h_raw.astype(np.int64) * self._numbers.gates.r[self._t] + 2**14) >> 15  # [R11b]
+        products = round_shift(self._h_raw.astype(np.int64) * self._numbers.gates.r[self._t], 15)  # [R11b]
         name = "U_n (r h)"
         return name, self._row(name, Gate.N, self._reset_gates() * self._h, products.astype(np.int16))
 
@@ -195,7 +195,7 @@ class _UnitStep:
         self._terms(name, zip(weights, operand, codes, values, strict=True), _row_scale(matrix, row, bits))
         acc = int(codes @ values)
         k, m, s = matrix.left_shift, int(matrix.multiplier[row]), int(matrix.shift[row])
-        raw = ((acc * 2**k * m >> 16) + 2 ** (s - 1)) >> s  # [R4]
+        raw = requantize(acc, k, m, s)
         raw_formula = f"{acc}{f' * 2^{k}' if k else ''} * {m} / 2^{16 + s}"
         return self._add(name, "sum", _Both(float(weights @ operand), raw), raw_formula, bits)
 

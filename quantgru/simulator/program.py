@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import ModelError
-from quantgru.fixed import INT16_MAX
+from quantgru.fixed import INT16_MAX, round_shift
 from quantgru.int_model import (
     IntBidirectional,
     IntDense,
@@ -134,21 +134,19 @@ class BidirectionalProgram:
         return replace(forward, values=self._merge(forward.values, backward.values))
 
 
-def _sum(forward: Int16Array, backward: Int16Array) -> Int16Array:
-    rounded = (forward.astype(np.int32) + backward + 1) >> 1
-    return np.asarray(rounded, np.int16)
+def _mean(forward: Int16Array, backward: Int16Array) -> Int16Array:
+    return np.asarray(round_shift(forward.astype(np.int32) + backward, 1), np.int16)
 
 
 def _product(forward: Int16Array, backward: Int16Array) -> Int16Array:
-    rounded = (forward.astype(np.int32) * backward + 2**14) >> 15
-    return np.asarray(np.minimum(rounded, INT16_MAX), np.int16)
+    return np.asarray(np.minimum(round_shift(forward.astype(np.int32) * backward, 15), INT16_MAX), np.int16)
 
 
 _MERGES: dict[str, Callable[[Int16Array, Int16Array], Int16Array]] = {
     "concat": lambda forward, backward: np.concatenate((forward, backward), axis=-1),
-    "sum": _sum,
+    "sum": _mean,
     "mul": _product,
-    "ave": _sum,  # the same integers with another meaning
+    "ave": _mean,  # the same integers with another meaning
 }
 
 
