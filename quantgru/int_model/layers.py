@@ -65,6 +65,11 @@ class Matrix:
     def n_columns(self) -> int:
         return int(self.codes.shape[1])
 
+    def row_scales(self, row_bits: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """What 1 in the accumulator of each row means [rows], where sums have `row_bits` fraction bits [R4]."""
+        exponent = self.left_shift - 16 - self.shift.astype(np.int64) - np.asarray(row_bits)
+        return np.asarray(np.ldexp(self.multiplier.astype(np.float64), exponent))
+
 
 def gate_bits(gate: str) -> int:
     """Fraction bits of the pre-activations of z and r [R10, R18]."""

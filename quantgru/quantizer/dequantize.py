@@ -40,9 +40,7 @@ def dequantize(model: IntModel) -> FloatModel:
 def real_weights(matrix: Matrix, operand_bits: IntArray, result_bits: IntArray) -> FloatArray:
     """Real weights [rows, columns] of a matrix on operands with `operand_bits` [columns], whose sums have `result_bits`
     [rows]."""
-    exponent = matrix.left_shift - 16 - matrix.shift.astype(np.int64) - result_bits
-    scale = np.ldexp(matrix.multiplier.astype(np.float64), exponent)
-    return np.asarray(np.ldexp(matrix.codes * scale[:, None], operand_bits))
+    return np.asarray(np.ldexp(matrix.codes * matrix.row_scales(result_bits)[:, None], operand_bits))
 
 
 def _layer(layer: IntLayer, operand_bits: IntArray) -> Layer:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from quantgru.activations import CANDIDATES, GATES, Function
 from quantgru.fixed import GATE, Format, requantize, round_shift
-from quantgru.int_model import IntGru, Matrix
+from quantgru.int_model import IntGru
 from quantgru.model import Gate, Gru
 
 FloatArray = npt.NDArray[np.float64]
@@ -192,7 +192,8 @@ class _UnitStep:
         row = gate * self._integers.n_units + self._unit
         bits = Format(32, int(self._integers.row_bits[row]))
         codes, values = matrix.codes[row].astype(int), operand_raw.astype(int)
-        self._terms(name, zip(weights, operand, codes, values, strict=True), _row_scale(matrix, row, bits))
+        scale = float(matrix.row_scales(bits.fraction_bits)[row])
+        self._terms(name, zip(weights, operand, codes, values, strict=True), scale)
         acc = int(codes @ values)
         k, m, s = matrix.left_shift, int(matrix.multiplier[row]), int(matrix.shift[row])
         raw = requantize(acc, k, m, s)
@@ -231,12 +232,6 @@ def _apply(function: Function, a: float) -> float:
 
 def _function(name: str, argument: str) -> str:
     return _FUNCTIONS[name].format(argument)
-
-
-def _row_scale(matrix: Matrix, row: int, bits: Format) -> float:
-    """What 1 in the accumulator of a row means."""
-    exponent = matrix.left_shift - 16 - int(matrix.shift[row]) - bits.fraction_bits
-    return float(np.ldexp(float(matrix.multiplier[row]), exponent))
 
 
 def print_derivations(derivations: Sequence[Derivation], console: Any) -> None:
