@@ -24,6 +24,12 @@
 
 #define QG_DIGEST_BYTES 32
 
+/* What a function returns that can fail; 0 if it did not. */
+enum {
+    QG_SELFTEST_FAILED = -1, /* other numbers than the simulator's: do not use this build */
+    QG_WRONG_STEPS = -2      /* a sequence without a step, or longer than the work space */
+};
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -137,8 +143,6 @@ typedef struct qg_selftest_vector {
     uint16_t n_steps;
 } qg_selftest_vector;
 
-#define QG_SELFTEST_FAILED (-1)
-
 /* Models that run step by step: no bidirectional layer, and no reversal after the first GRU layer [R22]. */
 
 /* h [n_units] of all GRU layers, one after the other, to the initial states, residual [n_units] to zero [R13]. */
@@ -176,8 +180,6 @@ typedef struct qg_work {
                           * rows, also as many as it reads and one direction puts out */
     uint16_t most_steps;
 } qg_work;
-
-#define QG_WRONG_STEPS (-2)
 
 /* Reads inputs [n_steps][n_inputs], all in RAM, and writes outputs [n_steps][n_outputs], for a model with last_step
  * outputs [n_outputs] [R24]. The GRU layers begin with the h [n_units] of initial_states, one after the other, or with

@@ -30,7 +30,7 @@ QG_KERNEL void qg_step_layers(const qg_model *model, const int16_t *x, int16_t *
             qg_look_up(model->embedding, x, vector);
             x = vector;
             break;
-        default: /* a reversal: the caller gives the steps in that order */
+        default: /* QG_REVERSE: the caller gives the steps in that order */
             break;
         }
     }

@@ -173,10 +173,17 @@ static void run_body(run *self, const qg_model *model)
         case QG_REVERSE:
             reverse(self);
             break;
-        default:
-            (bidirectional->one_vector ? run_to_one_vector : run_directions)(self, bidirectional, gru);
+        case QG_BIDIRECTIONAL:
+            if (bidirectional->one_vector) {
+                run_to_one_vector(self, bidirectional, gru);
+            } else {
+                run_directions(self, bidirectional, gru);
+            }
             ++bidirectional;
             gru += 2;
+            break;
+        default: /* no other kind */
+            break;
         }
     }
 }
