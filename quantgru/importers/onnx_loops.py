@@ -195,7 +195,9 @@ def _slots(
     for before, after, start in zip(*names, starts, strict=False):
         if start is None:
             raise ModelError(f"{node.where}: carries {before[:60]!r}, which has no value at first")
-        while after in same_as:
+        for _ in same_as:  # as often as there are any: a damaged body may have a circle of them
+            if after not in same_as:
+                break
             after = same_as[after]
         if after == before:
             slots.append(_Same(before, start))

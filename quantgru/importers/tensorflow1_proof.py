@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 TOLERANCE: Final = 1e-6  # of the largest output
 N_SEQUENCES: Final = 5
-N_STEPS: Final = (3, 6)  # two, since a graph may pick a step by its number
+N_STEPS: Final = (3, 6, 130)  # a graph may pick a step by its number, or see no more than the last hundred
 
 BY_ARRAYS: Final = "qg.from_arrays('tensorflow1', ...) takes the weights of a single cell"
 
