@@ -271,3 +271,11 @@ def test_changed_scan(change, message, tmp_path):
     model = onnx.load(MODELS / "tensorflow1_dynamic.onnx")
     change(model)
     assert message in refusal(written(tmp_path, model))
+
+
+def test_a_circle_of_identities_has_an_end(tmp_path):
+    g = GraphBuilder(1)
+    model = g.model(Loop(g).outputs()[0])
+    carried = next(node for node in body_of(model).node if node.op_type == "Identity")
+    carried.input[0] = carried.output[0]
+    assert "is computed nowhere before it" in refusal(written(tmp_path, model))

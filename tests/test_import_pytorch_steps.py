@@ -235,10 +235,23 @@ def until_step_ten(self, x, embed):
     ],
     ids=["features", "tokens", "single precision"],
 )
-def test_loops_that_differ_later_are_found(steps):
+def test_loops_that_end_early_are_found(steps):
     """The steps that are traced are fewer."""
     with pytest.raises(qg.ModelError, match="PyTorch module CellNet: its import differs by"):
         qg.load(CellNet(steps))
+
+
+def last_hundred(self, x):
+    h, states = None, []
+    for t in range(x.size(1)):
+        h = self.cell(x[:, t], h)
+        states.append(h)
+    return self.fc(torch.stack(states[-100:], 1))
+
+
+def test_a_window_of_steps_is_found():
+    with pytest.raises(qg.ModelError, match=r"^PyTorch module CellNet: "):
+        qg.load(CellNet(last_hundred))
 
 
 def test_a_cell_of_linear_layers_is_refused():
