@@ -174,11 +174,8 @@ static void run_body(run *self, const qg_model *model)
             reverse(self);
             break;
         case QG_BIDIRECTIONAL:
-            if (bidirectional->one_vector) {
-                run_to_one_vector(self, bidirectional, gru);
-            } else {
-                run_directions(self, bidirectional, gru);
-            }
+            /* Called in one place: of two calls, each would be inlined. */
+            (bidirectional->one_vector ? run_to_one_vector : run_directions)(self, bidirectional, gru);
             ++bidirectional;
             gru += 2;
             break;
