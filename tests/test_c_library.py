@@ -1,6 +1,7 @@
 """The C library against the oracle, with `==`: primitives and functions, also with UBSan. Models: test_c_models.py."""
 
 import ctypes
+import re
 import zlib
 
 import c_descriptors
@@ -181,3 +182,11 @@ def test_the_sanitizer_build_reports_undefined_behaviour(capfd):
 def test_layout_of_a_section():
     rows = np.arange(20).reshape(10, 2).tolist()
     assert c_descriptors.section_codes(rows) == [*range(0, 16, 2), *range(1, 16, 2), 16, 17, 18, 19]
+
+
+def test_the_kinds_in_the_header_have_the_numbers_of_the_digest():
+    _, _, digest = (c_library.FIRMWARE / "SPEC.md").read_text().partition("**R17 Digest")
+    pattern = r"QG_(?:GATE|CANDIDATE|ACTIVATION|MERGE)_(\w+) = (\d)"
+    kinds = re.findall(pattern, (c_library.FIRMWARE / "include" / "quantgru.h").read_text())
+    assert len(kinds) == 2 + 5 + 4 + 4
+    assert [name for name, number in kinds if f" {number} {name.lower()}" not in digest] == []

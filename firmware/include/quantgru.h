@@ -50,8 +50,18 @@ typedef struct qg_matrix {
     uint8_t left_shift; /* k: |accumulator| 2^k < 2^31, proved when the model was quantized */
 } qg_matrix;
 
-/* Kinds of layers, with the numbers of the digest [R17]. */
+/* Kinds of layers, of their functions and of merging, with the numbers of the digest [R17]. */
 enum { QG_GRU = 1, QG_DENSE = 2, QG_EMBEDDING = 3, QG_REVERSE = 4, QG_BIDIRECTIONAL = 5 };
+enum { QG_GATE_SIGMOID = 0, QG_GATE_HARD_SIGMOID = 1 };
+enum {
+    QG_CANDIDATE_TANH = 0,
+    QG_CANDIDATE_RELU = 1,
+    QG_CANDIDATE_LINEAR = 2,
+    QG_CANDIDATE_SIGMOID = 3,
+    QG_CANDIDATE_HARD_TANH = 4
+};
+enum { QG_ACTIVATION_LINEAR = 0, QG_ACTIVATION_RELU = 1, QG_ACTIVATION_SIGMOID = 2, QG_ACTIVATION_TANH = 3 };
+enum { QG_MERGE_CONCAT = 0, QG_MERGE_SUM = 1, QG_MERGE_MUL = 2, QG_MERGE_AVE = 3 };
 
 /* u, r and n of the last step, as the step leaves them. */
 typedef struct qg_gates {
@@ -77,8 +87,8 @@ struct qg_gru {
     uint16_t n_units;
     uint8_t state_shift;        /* what `candidate` returns to n: 15 - state_fraction_bits; 0 for relu and linear */
     int8_t state_fraction_bits; /* -31 ... 31 */
-    uint8_t gate_kind;          /* [R17] 0 sigmoid, 1 hard_sigmoid */
-    uint8_t candidate_kind;     /* [R17] 0 tanh, 1 relu, 2 linear, 3 sigmoid, 4 hard_tanh */
+    uint8_t gate_kind;          /* QG_GATE_... */
+    uint8_t candidate_kind;     /* QG_CANDIDATE_... */
 };
 
 /* One dense layer. */
@@ -86,7 +96,7 @@ typedef struct qg_dense {
     int16_t (*activation)(int32_t a); /* qg_linear, qg_relu, qg_dense_sigmoid or qg_tanh */
     qg_matrix matrix;
     const int32_t *bias;     /* [n_rows], in the output's format for linear and relu, else s32f14 */
-    uint8_t activation_kind; /* [R17] 0 linear, 1 relu, 2 sigmoid, 3 tanh */
+    uint8_t activation_kind; /* QG_ACTIVATION_... */
     int8_t output_fraction_bits;
 } qg_dense;
 
@@ -100,7 +110,7 @@ typedef struct qg_embedding {
 /* How the two directions of a bidirectional layer come together [R23]. */
 typedef struct qg_bidirectional {
     int16_t (*merge)(int16_t forward, int16_t backward); /* qg_merge_mean, qg_merge_product; NULL: concat */
-    uint8_t merge_kind;                                  /* [R17] 0 concat, 1 sum, 2 mul, 3 ave */
+    uint8_t merge_kind;                                  /* QG_MERGE_... */
     uint8_t one_vector; /* 1: of both states after all steps, instead of a vector for every step */
 } qg_bidirectional;
 

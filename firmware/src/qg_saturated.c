@@ -1,12 +1,11 @@
 /* How often the format of a state was too small [R25]. A model that runs step by step links it only if it is called. */
 #include "quantgru.h"
 
-enum { RELU = 1, LINEAR = 2 }; /* candidates, as in the digest [R17]; the others have limits of their own */
-
 uint16_t qg_gru_saturated(const qg_gru *gru, const int16_t *n)
 {
     uint16_t saturated = 0;
-    if (gru->candidate_kind == RELU || gru->candidate_kind == LINEAR) {
+    /* The other candidates have limits of their own. */
+    if (gru->candidate_kind == QG_CANDIDATE_RELU || gru->candidate_kind == QG_CANDIDATE_LINEAR) {
         for (uint16_t i = 0; i < gru->n_units; ++i) {
             saturated = (uint16_t)(saturated + (n[i] == INT16_MAX || n[i] == INT16_MIN));
         }

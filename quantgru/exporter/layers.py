@@ -9,7 +9,6 @@ import numpy as np
 from quantgru.c_names import comment_text
 from quantgru.exporter.layout import memory_order
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, IntReverse, Matrix
-from quantgru.int_model.contract import ACTIVATION_NUMBERS, CANDIDATE_NUMBERS, GATE_NUMBERS, MERGE_NUMBERS
 
 _GATES: Final = {"sigmoid": "qg_sigmoid", "hard_sigmoid": "qg_hard_sigmoid"}
 
@@ -108,8 +107,8 @@ def _gru(i: int, layer: IntGru, name: str) -> dict[str, Any]:
         "initial_state": layer.initial_state.tolist() if layer.initial_state.any() else [],
         "state_shift": layer.candidate_shift,
         "state_fraction_bits": layer.state_fraction_bits,
-        "gate_kind": GATE_NUMBERS[layer.gate],
-        "candidate_kind": CANDIDATE_NUMBERS[layer.candidate],
+        "gate_kind": f"QG_GATE_{layer.gate.upper()}",
+        "candidate_kind": f"QG_CANDIDATE_{layer.candidate.upper()}",
     }
 
 
@@ -118,8 +117,8 @@ def _dense(i: int, layer: IntDense) -> dict[str, Any]:
         "prefix": f"dense{i}",
         "comment": f"Dense {comment_text(layer.name)}: {layer.n_inputs} inputs, {layer.n_outputs} outputs, "
         f"{layer.activation}",
-        "activation": ACTIVATION_NUMBERS[layer.activation],
-        "function": _ACTIVATIONS[layer.activation],
+        "activation": _ACTIVATIONS[layer.activation],
+        "activation_kind": f"QG_ACTIVATION_{layer.activation.upper()}",
         "output_fraction_bits": layer.output_fraction_bits,
         "matrix": _matrix(layer.matrix, layer.n_outputs),
         "bias": layer.bias.tolist(),
@@ -136,7 +135,8 @@ def _embedding(layer: IntEmbedding) -> dict[str, Any]:
 
 
 def _bidirectional(layer: IntBidirectional) -> dict[str, Any]:
-    return {"merge": _MERGES[layer.merge], "merge_kind": MERGE_NUMBERS[layer.merge], "one_vector": int(layer.final)}
+    merge_kind = f"QG_MERGE_{layer.merge.upper()}"
+    return {"merge": _MERGES[layer.merge], "merge_kind": merge_kind, "one_vector": int(layer.final)}
 
 
 def _matrix(matrix: Matrix, section_rows: int) -> dict[str, Any]:

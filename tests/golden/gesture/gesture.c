@@ -144,8 +144,8 @@ static const qg_gru grus[] = {
      9,
      0,
      15,
-     0,
-     0},
+     QG_GATE_SIGMOID,
+     QG_CANDIDATE_TANH},
     {qg_gru_reset_before,
      qg_sigmoid,
      qg_tanh,
@@ -157,20 +157,20 @@ static const qg_gru grus[] = {
      5,
      0,
      15,
-     0,
-     0},
+     QG_GATE_SIGMOID,
+     QG_CANDIDATE_TANH},
 };
 
 static const qg_dense dense[] = {
     {qg_relu,
      {dense0_codes, dense0_multipliers, dense0_shifts, 6, 5, 0},
      dense0_bias,
-     1,
+     QG_ACTIVATION_RELU,
      11},
     {qg_linear,
      {dense1_codes, dense1_multipliers, dense1_shifts, 4, 6, 0},
      dense1_bias,
-     0,
+     QG_ACTIVATION_LINEAR,
      11},
 };
 
