@@ -11,7 +11,7 @@ from quantgru.hil.transport import Transport
 
 Fault = Callable[[bytes], bytes]  # what becomes of a frame on the wire
 
-QUIET_S = 0.02  # after so long without a byte, nothing is on its way; if something is, it comes late, as it may
+ANSWER_S = 5.0  # in which the firmware answers on any machine
 
 
 class Clock:
@@ -90,19 +90,23 @@ class FaultyLine:
         self._pending = b""
         self._held = b""
         self._late = b""
+        self._board = FrameReader()  # reads what the board reads
+        self._due = 0  # replies that the board has yet to give: one to each frame
 
     def write(self, data: bytes) -> None:
         self.before_request(self.n_requests)
         fault = self.requests.get(self.n_requests)
         self.n_requests += 1
         self._late, self._held = self._late + self._held, b""
-        self.inner.write(fault(data) if fault else data)
+        sent = fault(data) if fault else data
+        self._due += len(self._board.feed(sent))
+        self.inner.write(sent)
 
     def read(self, timeout_s: float) -> bytes:
         late, self._late = self._late, b""
         if late:
             return late
-        data = self.inner.read(min(timeout_s, QUIET_S))
+        data = self.inner.read(ANSWER_S) if self._due else b""
         if not data:
             self.clock.now += timeout_s
         *bodies, self._pending = (self._pending + data).split(b"\0")
@@ -111,6 +115,7 @@ class FaultyLine:
     def _through(self, frame: bytes) -> bytes:
         number = self.n_replies
         self.n_replies += 1
+        self._due -= 1
         if number in self.stalls:
             self._held += frame
             return b""

@@ -1,11 +1,9 @@
 """Sessions with the real host firmware over a line that fails: no wrong verdict, no hang, no step twice."""
 
-import os
 import random
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from strategies import Plan
 
 from quantgru.errors import DataError, DeviceError
 from quantgru.hil.compare import Expected, compare
-from quantgru.hil.frames import Frame, FrameReader, encode
 from quantgru.hil.session import Patience, Session
 from quantgru.hil.transport import SerialTransport
 
@@ -167,6 +164,20 @@ def test_a_wrong_board_is_wrong_through_faults_too(case, line):
         assert found.first_difference.gate == "check value"  # the board is right when it is asked again
 
 
+def test_a_boot_banner_does_not_matter(case, line):
+    clock = Clock()
+    banner = b"\r\nbooting\0 from flash \0\0 ok\r\n\x00\x07"
+    assert run(case, FaultyLine(line, clock, replies={0: lambda frame: banner + frame}), clock)[1].equal
+
+
+def test_a_board_survives_that_its_port_is_closed(case):
+    with running(build_model(case.model)) as first:
+        assert run(case, first)[1].equal
+        first.close()
+        with SerialTransport(first.name) as second:
+            assert run(case, second)[1].equal
+
+
 # ---- a board that goes away ----------------------------------------------------------------------------------------
 
 
@@ -257,142 +268,6 @@ def test_a_killed_board(case):
         stack.pop_all().close()  # ends the process
         with pytest.raises(DeviceError):
             session.step(case.inputs[0])
-
-
-# ---- something else on the line ------------------------------------------------------------------------------------
-
-
-class ScriptedLine:
-    """Answers each request with what `answer` makes of it."""
-
-    name = "scripted"
-    byte_s = 0.0
-
-    def __init__(self, answer, clock: Clock) -> None:
-        self._answer, self._clock, self._out = answer, clock, b""
-        self._reader = FrameReader()
-
-    def write(self, data: bytes) -> None:
-        for frame in self._reader.feed(data):
-            self._out += self._answer(frame)
-
-    def read(self, timeout_s: float) -> bytes:
-        out, self._out = self._out, b""
-        self._clock.now += 0.001 if out else timeout_s
-        return out
-
-
-def refuse_to_open(case: Case, answer, message: str) -> None:
-    clock = Clock()
-    with pytest.raises(DeviceError, match=message) as caught:
-        Session(ScriptedLine(answer, clock), clock=clock).open(case.model)
-    assert "\n" not in str(caught.value)
-    assert clock.now <= 4.1
-
-
-def test_a_silent_port_is_found_within_a_few_seconds(case):
-    refuse_to_open(case, lambda frame: b"", r"the board is silent \(8 attempts in 4.0 s\); check port")
-
-
-def test_an_echo_is_no_board(case):
-    refuse_to_open(case, encode, "bytes came in, but no answer.*check the baud rate")
-
-
-def test_garbage_is_no_board(case):
-    rng = random.Random(4)
-    refuse_to_open(case, lambda frame: rng.randbytes(300), "bytes came in, but no answer")
-
-
-def test_answers_to_others_are_no_answer(case):
-    answer = lambda frame: encode(Frame(0x81, frame.session ^ 1, frame.sequence, bytes(76)))  # noqa: E731
-    refuse_to_open(case, answer, "bytes came in, but no answer")
-
-
-@pytest.mark.parametrize("payload", [b"", bytes(76), bytes([255]) * 76, bytes(77)], ids=["empty", "0", "255", "long"])
-def test_a_description_that_makes_no_sense(case, payload):
-    answer = lambda frame: encode(Frame(0x81, frame.session, frame.sequence, payload))  # noqa: E731
-    refuse_to_open(case, answer, "the reply to HELLO is not what PROTOCOL.md says")
-
-
-def test_another_protocol_version(case):
-    payload = bytes([1, 1, 0, 0, 9, 0, 0, 0])
-    answer = lambda frame: encode(Frame(0xFF, frame.session, frame.sequence, payload, version=9))  # noqa: E731
-    refuse_to_open(case, answer, "the board speaks protocol 9, this program 1")
-
-
-def test_another_model_shows_both_digests(case, line):
-    other = make_case(seed=4).model
-    with pytest.raises(DeviceError) as caught:
-        Session(line, PATIENCE).open(other)
-    for part in (case.model.digest.hex(), other.digest.hex(), "SPEC 1.1", "another model"):
-        assert part in str(caught.value)
-
-
-def test_a_boot_banner_does_not_matter(case, line):
-    clock = Clock()
-    banner = b"\r\nbooting\0 from flash \0\0 ok\r\n\x00\x07"
-    assert run(case, FaultyLine(line, clock, replies={0: lambda frame: banner + frame}), clock)[1].equal
-
-
-@contextmanager
-def pty_that_says(chunk: bytes) -> Iterator[str]:
-    """A port that repeats `chunk` for ever, or is silent."""
-    master, slave = os.openpty()
-    os.set_blocking(master, False)
-    over = threading.Event()
-
-    def talk() -> None:
-        while not over.wait(0.01):
-            try:
-                os.write(master, chunk)
-            except BlockingIOError:
-                continue
-
-    thread = threading.Thread(target=talk)
-    thread.start()
-    try:
-        yield os.ttyname(slave)
-    finally:
-        over.set()
-        thread.join()
-        os.close(master)
-        os.close(slave)
-
-
-@pytest.mark.parametrize(
-    ("chunk", "message"),
-    [(b"", "silent"), (b"\x13garbage\0", "no answer"), (b"no end", "no answer")],
-    ids=["silent", "garbage", "endless"],
-)
-def test_ports_with_something_else(case, chunk, message):
-    start = time.monotonic()
-    patience = Patience(hello_s=0.1, hello_attempts=5)
-    with pty_that_says(chunk) as path, SerialTransport(path) as transport, pytest.raises(DeviceError, match=message):
-        Session(transport, patience).open(case.model)
-    assert time.monotonic() - start < 3
-
-
-# ---- ports ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("url", ["/dev/no_such_port", "socket://127.0.0.1:9", "nonsense://x", "socket://", ""])
-def test_a_port_that_cannot_be_opened(url):
-    with pytest.raises(DeviceError, match="cannot be opened") as caught:
-        SerialTransport(url)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_port_that_is_taken(line):
-    with pytest.raises(DeviceError, match="no other program has the port"):
-        SerialTransport(line.name)
-
-
-def test_a_board_survives_that_its_port_is_closed(case):
-    with running(build_model(case.model)) as first:
-        assert run(case, first)[1].equal
-        first.close()
-        with SerialTransport(first.name) as second:
-            assert run(case, second)[1].equal
 
 
 # ---- verdicts ------------------------------------------------------------------------------------------------------
