@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from quantgru.array_types import FloatArray
+
 Function = Callable[[FloatArray], FloatArray]
 
 Reset = Literal["after", "before"]

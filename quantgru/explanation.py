@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from typing import overload
 
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.array_types import FloatArray
 from quantgru.errors import ConfigError, DataError, ModelError
 from quantgru.int_model import IntModel
 from quantgru.model import FloatModel
 from quantgru.model.run import run_body
-from quantgru.quantizer import dequantize, quantize
+from quantgru.quantizer import dequantize, fold_standardisation, quantize
 from quantgru.report.derivation import Derivation, GateValues, GruNumbers, unit_lines
-from quantgru.sequences import FloatArray, Sequences, SequencesLike, StatesLike, as_states
+from quantgru.sequences import Sequences, SequencesLike, StatesLike, as_states
 from quantgru.simulator import run
 from quantgru.simulator.states import start_states
 
@@ -20,22 +25,29 @@ def explain(
     x: SequencesLike | Sequences,
     *,
     calibration: SequencesLike | Sequences | None = None,
+    mean: npt.ArrayLike | None = None,
+    scale: npt.ArrayLike | None = None,
     initial_states: StatesLike | None = None,
     sequence: int = 0,
     layer: int | str | None = None,
     step: int | None = None,
     unit: int | None = None,
-) -> list[Derivation]:
+) -> Derivations:
     """The derivations of one sequence of x: of all GRU layers, steps and units, or of those that are given.
 
     model           a float model, of which an integer one is made with formats from `calibration` (x if None); or an
                     integer model, and the float weights are those that its integers mean
+    mean, scale     [inputs], of a float model that was trained on (x - mean) / scale: folded into its weights
     initial_states  for each GRU layer h before the first step, [units] or [sequences, units]
     layer           number or name of a GRU layer; of a bidirectional layer each direction is one
     step            in the order in which the layer reads the steps; masked ones are not among them
 
     Raises DataError, ModelError, ConfigError for a layer, step or unit that there is not.
     """
+    if isinstance(model, FloatModel):
+        model = fold_standardisation(model, mean, scale)
+    elif mean is not None or scale is not None:
+        raise ConfigError("explain: mean and scale are in the weights of an integer model already; leave them out")
     starts = initial_states if calibration is None else None  # they belong to x
     float_model, int_model = _both(model, x if calibration is None else calibration, starts)
     sequences = float_model.sequences(x)
@@ -44,12 +56,39 @@ def explain(
     one = Sequences(sequences.values[sequence : sequence + 1], sequences.lengths[sequence : sequence + 1])
     numbers = _numbers(float_model, int_model, one, _of_sequence(float_model, initial_states, sequence, sequences))
     chosen = range(len(numbers)) if layer is None else [_layer_number(int_model, layer)]
-    return [
-        Derivation(numbers[i].integers.name, sequence, t, u, unit_lines(numbers[i], t, u))
-        for i in chosen
-        for t in _chosen("step", step, int(one.lengths[0]))
-        for u in _chosen("unit", unit, numbers[i].integers.n_units)
-    ]
+    steps = _chosen("step", step, int(one.lengths[0]))
+    layers = [(numbers[i], _chosen("unit", unit, numbers[i].integers.n_units)) for i in chosen]
+    return Derivations(sequence, steps, layers)
+
+
+class Derivations(Sequence[Derivation]):
+    """Derivations of layer after layer, step after step, unit after unit, each of them made when it is asked for."""
+
+    def __init__(self, sequence: int, steps: range, layers: Sequence[tuple[GruNumbers, range]]) -> None:
+        """layers are the numbers of each, and the units that are asked for."""
+        self._sequence, self._steps, self._layers = sequence, steps, layers
+
+    def __len__(self) -> int:
+        return len(self._steps) * sum(len(units) for _, units in self._layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Derivation: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Derivation]: ...
+
+    def __getitem__(self, index: int | slice) -> Derivation | list[Derivation]:
+        places = range(len(self))[index]
+        return self._derive(places) if isinstance(places, int) else [self._derive(place) for place in places]
+
+    def _derive(self, place: int) -> Derivation:
+        for numbers, units in self._layers:
+            step, unit = divmod(place, len(units))
+            if step < len(self._steps):
+                t, u = self._steps[step], units[unit]
+                return Derivation(numbers.integers.name, self._sequence, t, u, unit_lines(numbers, t, u))
+            place -= len(self._steps) * len(units)
+        raise IndexError(place)
 
 
 def _of_sequence(
@@ -100,8 +139,7 @@ def _numbers(
     raw_starts = start_states(int_model, initial_states, 1)
     result = []
     for i, (floats, integers) in enumerate(zip(float_model.grus, int_model.grus, strict=True)):
-        start = np.zeros(floats.n_units) if floats.initial_state is None else floats.initial_state
-        start = start if initial_states is None else initial_states[i][0]
+        start = floats.h0 if initial_states is None else initial_states[i][0]
         layer = trace.layers[i]
         result.append(
             GruNumbers(

@@ -20,8 +20,9 @@ from quantgru.hil.messages import ARRAY_NAMES
 from quantgru.hil.session import Patience, Session
 from quantgru.hil.timer import StepCost, Timer, board_timer, step_cost
 from quantgru.hil.transport import SerialTransport
-from quantgru.int_model import IntModel
-from quantgru.sequences import Sequences, SequencesLike, as_sequences, reverse_steps, with_token_axis, without_masked
+from quantgru.int_model import IntModel, require_int_model
+from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_token_axis, without_masked
+from quantgru.signals import reverse_steps
 from quantgru.simulator import Trace, check_values, run
 
 _CHUNK = 64  # sequences that are traced at a time
@@ -101,12 +102,8 @@ def run_on_board(
     return _result(description.target, comparison, sequences, image, timer or board_timer(description))
 
 
-def _check_arguments(model: object, board: object, port: object) -> None:
-    if not isinstance(model, IntModel):
-        raise ModelError(
-            f"run on a board: a model of type {type(model).__name__}, expected an IntModel; "
-            "qg.quantize or qg.IntModel.load gives one"
-        )
+def _check_arguments(model: IntModel, board: object, port: object) -> None:
+    require_int_model(model, "run on a board")
     if not model.streaming:
         raise ModelError(
             f"run on a board: model {model.name!r} has layers that need the whole sequence, and the test firmware runs "

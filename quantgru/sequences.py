@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import FloatArray
 from quantgru.errors import DataError
 from quantgru.npz import read_npz
+from quantgru.signals import Signal, reverse_steps
 
-FloatArray = npt.NDArray[np.float64]
 SequencesLike = npt.ArrayLike | Sequence[npt.ArrayLike]
 StatesLike = Sequence[npt.ArrayLike]
 
@@ -28,7 +29,7 @@ class Mask:
     keep: npt.NDArray[np.bool_]
     lengths: npt.NDArray[np.int64]
 
-    def from_the_end(self) -> Mask:
+    def reversed(self) -> Mask:
         """Of the steps from the last to the first."""
         return Mask(reverse_steps(self.keep[..., None], self.lengths)[..., 0], self.lengths)
 
@@ -41,57 +42,27 @@ class Mask:
 
 
 @dataclass(frozen=True, eq=False)
-class Sequences:
-    """A batch of sequences, padded at the end with zeros.
+class Sequences(Signal[np.float64]):
+    """The input of a model, as a user gave it: sequences of finite numbers, padded with zeros.
 
-    values   float64 [sequences, steps, features], finite
-    lengths  int64 [sequences], 1 ... steps
     ragged   whether the user gave a list: outputs of every step then come back as a list, too
     mask     the steps that were taken out of `values`, if any
     """
 
-    values: FloatArray
-    lengths: npt.NDArray[np.int64]
     ragged: bool = False
     mask: Mask | None = None
 
-    @property
-    def n_sequences(self) -> int:
-        return int(self.values.shape[0])
-
-    @property
-    def n_features(self) -> int:
-        return int(self.values.shape[2])
-
-    @property
-    def n_steps(self) -> int:
-        """Steps of all sequences together, without padding."""
-        return int(self.lengths.sum())
-
-    @property
-    def valid(self) -> npt.NDArray[np.bool_]:
-        """[sequences, steps]: true where a step is not padding."""
-        return np.asarray(np.arange(self.values.shape[1]) < self.lengths[:, None])
-
-    def rows(self) -> FloatArray:
-        """[steps of all sequences, features], without padding."""
-        return np.asarray(self.values[self.valid])
-
-    def last_steps(self) -> FloatArray:
-        """[sequences, features]: the last step of each sequence."""
-        return np.asarray(self.values[np.arange(self.n_sequences), self.lengths - 1])
-
-    def arrange(self, values: npt.NDArray[Any], from_the_end: bool = False) -> Any:
+    def arrange(self, values: npt.NDArray[Any], *, from_last_step: bool = False) -> Any:
         """Per-step results [sequences, steps, ...] as the user gave the input: an array, or a list without padding.
 
-        from_the_end  whether the results begin with that of the last step
+        from_last_step  whether the results begin with that of the last step
         """
         lengths = self.lengths
         if self.mask is not None:
-            mask = self.mask.from_the_end() if from_the_end else self.mask
+            mask = self.mask.reversed() if from_last_step else self.mask
             values, lengths = mask.hold(values), mask.lengths
         if self.ragged:
-            return [rows[:length] for rows, length in zip(values, lengths, strict=True)]
+            return [steps[:length] for steps, length in zip(values, lengths, strict=True)]
         return values
 
     def keeping(self, keep: npt.NDArray[np.bool_], what: str = "input") -> Sequences:
@@ -117,13 +88,6 @@ class Sequences:
         of_all = np.zeros_like(self.mask.keep)
         of_all[self.mask.keep] = keep[self.valid]  # as many, and in the same order
         return Mask(of_all, self.mask.lengths)
-
-
-def reverse_steps(values: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """[sequences, steps, ...] with the first lengths[i] steps of each sequence from the last to the first."""
-    t = np.arange(values.shape[1])
-    order = np.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)
-    return np.ascontiguousarray(np.take_along_axis(values, order[..., None], axis=1))
 
 
 def as_sequences(x: SequencesLike | Sequences, what: str = "input", n_features: int | None = None) -> Sequences:
@@ -258,8 +222,8 @@ def load_initial_states(path: str | Path, what: str = "input") -> list[FloatArra
     return load_vectors(path, [f"initial_state{i}" for i in range(n)], what)
 
 
-def check_tokens(sequences: Sequences, n_tokens: int, embedding: str) -> None:
-    """Raises DataError for the first value that is no token of this embedding."""
+def check_tokens(sequences: Signal[np.float64], n_tokens: int, embedding: str) -> None:
+    """Raises DataError for the first value, at any step, that is no token 0 ... n_tokens - 1 of this embedding."""
     tokens = sequences.values[..., 0]
     wrong = np.argwhere((tokens != np.floor(tokens)) | (tokens < 0) | (tokens >= n_tokens))
     if len(wrong):

@@ -10,8 +10,8 @@ from quantgru.int_model import (
     IntEmbedding,
     IntGru,
     IntModel,
-    IntReverse,
     Matrix,
+    Reverse,
 )
 from quantgru.int_model.cost import WorkShape
 
@@ -78,7 +78,7 @@ class CEmbedding(Structure):
 class CBidirectional(Structure):
     """qg_bidirectional"""
 
-    _fields_ = (("merge", c_void_p), ("merge_kind", c_uint8), ("one_vector", c_uint8))
+    _fields_ = (("merge", c_void_p), ("merge_kind", c_uint8), ("final", c_uint8))
 
 
 class CModelDescriptor(Structure):
@@ -169,8 +169,8 @@ def _matrix(matrix: Matrix, n_sections: int) -> CMatrix:
     codes = [code for section in range(n_sections) for code in section_codes(rows[section * n : (section + 1) * n])]
     return CMatrix(
         array(c_int8, codes),
-        array(c_uint16, matrix.multiplier.tolist()),
-        array(c_uint8, matrix.shift.tolist()),
+        array(c_uint16, matrix.multipliers.tolist()),
+        array(c_uint8, matrix.shifts.tolist()),
         matrix.n_rows,
         matrix.n_columns,
         matrix.left_shift,
@@ -186,12 +186,12 @@ _CANDIDATES = {
     "tanh": "qg_tanh",
     "relu": "qg_relu",
     "linear": "qg_linear",
-    "sigmoid": "qg_dense_sigmoid",
+    "sigmoid": "qg_signed_sigmoid",
     "hard_tanh": "qg_linear",
 }
-_ACTIVATIONS = {"linear": "qg_linear", "relu": "qg_relu", "sigmoid": "qg_dense_sigmoid", "tanh": "qg_tanh"}
+_ACTIVATIONS = {"linear": "qg_linear", "relu": "qg_relu", "sigmoid": "qg_signed_sigmoid", "tanh": "qg_tanh"}
 _MERGES = {"concat": None, "sum": "qg_merge_mean", "mul": "qg_merge_product", "ave": "qg_merge_mean"}
-_KINDS = {IntGru: 1, IntDense: 2, IntEmbedding: 3, IntReverse: 4, IntBidirectional: 5}
+_KINDS = {IntGru: 1, IntDense: 2, IntEmbedding: 3, Reverse: 4, IntBidirectional: 5}
 
 
 def _number(names: dict[str, object], name: str) -> int:
@@ -207,7 +207,7 @@ def _gru(library: ctypes.CDLL, gru: IntGru) -> CGru:
         _matrix(gru.recurrent, 3),
         array(c_int32, gru.bias.tolist()),
         array(c_int32, gru.recurrent_bias.tolist()) if gru.reset == "after" else None,
-        array(c_int16, gru.initial_state.tolist()) if gru.initial_state.any() else None,
+        None if gru.initial_state is None else array(c_int16, gru.initial_state.tolist()),
         gru.n_units,
         0 if gru.candidate in ("relu", "linear") else 15 - gru.state_fraction_bits,
         gru.state_fraction_bits,
@@ -238,7 +238,7 @@ def _bidirectional(library: ctypes.CDLL, layer: IntBidirectional) -> CBidirectio
 
 def model_descriptor(library: ctypes.CDLL, model: IntModel) -> CModelDescriptor:
     """qg_model of a model."""
-    plain = all(isinstance(layer, (IntGru, IntReverse)) for layer in model.body)
+    plain = all(isinstance(layer, (IntGru, Reverse)) for layer in model.body)
     dense = (CDense * len(model.dense))(*(_dense(library, layer) for layer in model.dense))
     n_body_dense = len(model.dense) - len(model.head)
     both = [_bidirectional(library, layer) for layer in model.layers if isinstance(layer, IntBidirectional)]
@@ -265,6 +265,6 @@ def model_descriptor(library: ctypes.CDLL, model: IntModel) -> CModelDescriptor:
 
 def scratch_arrays(work: WorkShape) -> CScratch:
     """qg_scratch, with arrays of exactly these sizes; a vector that is not needed is NULL."""
-    gates = CGates((c_uint16 * work.units)(), (c_uint16 * work.units)(), (c_int16 * work.units)())
+    gates = CGates((c_uint16 * work.gate_units)(), (c_uint16 * work.gate_units)(), (c_int16 * work.gate_units)())
     vectors = [(c_int16 * work.vector_width)() if i < work.vectors else None for i in range(2)]
     return CScratch(gates, (c_int16 * work.product_units)(), (POINTER(c_int16) * 2)(*vectors))

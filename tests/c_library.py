@@ -98,7 +98,7 @@ _FUNCTIONS = {  # result, arguments
     "qg_sigmoid": (c_uint16, c_int32),
     "qg_hard_sigmoid": (c_uint16, c_int32),
     "qg_tanh": (c_int16, c_int32),
-    "qg_dense_sigmoid": (c_int16, c_int32),
+    "qg_signed_sigmoid": (c_int16, c_int32),
     "qg_linear": (c_int16, c_int32),
     "qg_relu": (c_int16, c_int32),
     "qg_merge_mean": (c_int16, c_int16, c_int16),
@@ -184,7 +184,7 @@ class CSequenceModel:
         self.work = CWork(
             scratch_arrays(work),
             (c_int16 * work.state_units)(),
-            (c_uint16 * work.units)(),
+            (c_uint16 * work.gate_units)(),
             ctypes.pointer(self._saturated),
             (c_int16 * (most_steps * work.row_values))() if work.row_values else None,
             work.row_values,

@@ -13,8 +13,8 @@ from quantgru.int_model import (
     IntGru,
     IntLayer,
     IntModel,
-    IntReverse,
     Matrix,
+    Reverse,
     SelfTest,
 )
 
@@ -39,7 +39,7 @@ def _layer_to_oracle(layer: IntLayer) -> oracle.Layer:
         case IntBidirectional():
             forward, backward = _gru_to_oracle(layer.forward), _gru_to_oracle(layer.backward)
             return oracle.Bidirectional(forward, backward, MERGES.index(layer.merge), int(layer.final))
-        case IntReverse():
+        case Reverse():
             return oracle.Reverse()
         case IntDense():
             matrix, activation = _matrix_to_oracle(layer.matrix), ACTIVATIONS.index(layer.activation)
@@ -58,13 +58,13 @@ def _gru_to_oracle(layer: IntGru) -> oracle.Gru:
         GATES.index(layer.gate),
         CANDIDATES.index(layer.candidate),
         layer.state_fraction_bits,
-        tuple(layer.initial_state.tolist()),
+        tuple(layer.h0.tolist()),
     )
 
 
 def _matrix_to_oracle(matrix: Matrix) -> oracle.Matrix:
     codes = tuple(tuple(row) for row in matrix.codes.tolist())
-    return oracle.Matrix(codes, tuple(matrix.multiplier.tolist()), tuple(matrix.shift.tolist()), matrix.left_shift)
+    return oracle.Matrix(codes, tuple(matrix.multipliers.tolist()), tuple(matrix.shifts.tolist()), matrix.left_shift)
 
 
 def from_oracle(model: oracle.Model, name: str = "model") -> IntModel:
@@ -82,7 +82,7 @@ def from_oracle(model: oracle.Model, name: str = "model") -> IntModel:
             merge, final = MERGES[layer.merge], bool(layer.final)
             return IntBidirectional(next_name("bidirectional"), forward, backward, merge, final)
         if isinstance(layer, oracle.Reverse):
-            return IntReverse(next_name("reverse"))
+            return Reverse(next_name("reverse"))
         if isinstance(layer, oracle.Embedding):
             return IntEmbedding(next_name("embedding"), np.array(layer.codes, np.int8))
         matrix, bias = _matrix_from_oracle(layer.matrix), np.array(layer.b, np.int32)

@@ -120,7 +120,7 @@ def _step(layer: Gru, integers: IntGru, x: Bounded, h: Bounded) -> Bounded:
         inner = (h * r).rounded(state_lsb / 2).rows(u[2], 0.0, candidate_lsb / 2)
     a = x.rows(w[2], b[2], candidate_lsb / 2) + inner
     n = a.function(layer.candidate, CANDIDATES[layer.candidate], OWN_ERROR[layer.candidate])
-    if integers.candidate_shift:  # R19: to_state
+    if integers.state_shift:  # R19: to_state
         n = n.rounded(state_lsb / 2)
     return _updated(z, n, h).rounded(state_lsb)  # R12: what is dropped is the next residual, less than one LSB
 

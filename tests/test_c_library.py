@@ -95,9 +95,9 @@ def test_sigmoid_and_tanh_are_r7_and_r8_for_every_input(library, name):
     assert list(values) == [rule(a) for a in range(first, first + n)]
 
 
-def test_dense_sigmoid_where_it_saturates(library):
+def test_signed_sigmoid_where_it_saturates(library):
     for a in range(8 * 2**14, oracle.LIMIT + 5):
-        assert library.qg_dense_sigmoid(a) == oracle.activate(oracle.SIGMOID, a), a
+        assert library.qg_signed_sigmoid(a) == oracle.activate(oracle.SIGMOID, a), a
 
 
 @EXAMPLES
@@ -111,7 +111,7 @@ def test_functions_of_a_pre_activation(library, a):
     assert library.qg_tanh(a) == oracle.tanh(a)
     assert library.qg_linear(a) == oracle.activate(oracle.LINEAR, a)
     assert library.qg_relu(a) == oracle.activate(oracle.RELU, a)
-    assert library.qg_dense_sigmoid(a) == oracle.activate(oracle.SIGMOID, a)
+    assert library.qg_signed_sigmoid(a) == oracle.activate(oracle.SIGMOID, a)
 
 
 @EXAMPLES

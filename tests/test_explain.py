@@ -11,6 +11,7 @@ from strategies import to_oracle
 from test_float_structure import CANDIDATES, GATES, every_kind, gru_of, random_x, states_by_formula
 
 import quantgru as qg
+from quantgru import explanation
 from quantgru.cli.main import cli
 from quantgru.errors import ConfigError, DataError, ModelError
 from quantgru.fixed import to_raw16
@@ -159,6 +160,29 @@ def test_every_kind_of_model():
     assert [derivation.unit for derivation in found] == [0, 1, 2, 3, 0, 1, 2, 0, 1, 2]
 
 
+def test_derivations_are_made_when_they_are_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(explanation, "unit_lines", lambda _, t, u: asked.append((t, u)) or ())
+    model, x = every_kind(), np.random.default_rng(0).integers(0, 5, size=(1, 6, 1))
+    found = qg.explain(model, x)
+    assert (len(found), asked) == (6 * 10, [])
+    places = [(t, u) for units in (4, 3, 3) for t in range(6) for u in range(units)]
+    assert [(each.step, each.unit) for each in found] == places == asked
+    last = found[-1]
+    assert (last.step, last.unit) == (5, 2) and [each.step for each in found[:8:4]] == [0, 1]
+    with pytest.raises(IndexError):
+        found[60]
+
+
+def test_what_a_standardised_model_reads():
+    """Folded into the weights: x is in its own units, and what W x and the bias come to is the same."""
+    mean, scale = [20.0], [4.0]
+    expected = qg.explain(one_unit(), (SEQUENCE - mean) / scale)
+    for found, of_standardised in zip(qg.explain(one_unit(), SEQUENCE, mean=mean, scale=scale), expected, strict=True):
+        assert found["h"].value == pytest.approx(of_standardised["h"].value, abs=1e-13)
+        assert found["W_z x[0]"].value != of_standardised["W_z x[0]"].value
+
+
 # ---- what may be asked ---------------------------------------------------------------------------------------------
 
 
@@ -226,6 +250,16 @@ def test_the_command_calibrates_on_other_data(files):
         for options in ((), ("--calibration", str(files / "wide.npz")))
     )
     assert abs(wide) < abs(narrow)
+
+
+def test_the_command_reads_a_standardisation(files):
+    np.savez(files / "s.npz", mean=[20.0], scale=[4.0])
+    options = ("--standardisation", str(files / "s.npz"))
+    expected = qg.explain(one_unit(), SEQUENCE, mean=[20.0], scale=[4.0])
+    as_json = json.dumps([derivation.to_json() for derivation in expected], indent=2)
+    assert command(files, "one.qgf", "--json", *options).output == f"{as_json}\n"
+    refused = command(files, "one.qgru", *options)
+    assert "mean and scale are in the weights of an integer model already" in str(refused.exception)
 
 
 def test_the_command_reads_the_initial_states_of_its_input(files):

@@ -7,7 +7,7 @@ import pytest
 
 from quantgru.errors import DataError, ModelError
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
-from quantgru.model.run import states
+from quantgru.model.run import run_body
 from quantgru.sequences import as_sequences, load_npz
 
 Z, R, N = range(3)  # the canonical order of gates
@@ -175,7 +175,7 @@ def test_stacked_layers_with_a_head():
 def test_states_are_those_of_each_layer():
     model = two_layer_model(last_step=True)
     x = np.random.default_rng(4).normal(size=(2, 5, 3))
-    found = states(model, as_sequences(x))
+    found = run_body(model, as_sequences(x)).states
     assert [h.shape for h in found] == [(2, 5, 4), (2, 5, 2)]
     for n_layers, h in enumerate(found, start=1):
         part = FloatModel(model.layers[:n_layers], last_step=False)
@@ -284,7 +284,7 @@ def with_value(shape, position, value):
 
 
 GRU_REFUSALS = {
-    "reset": ({"reset": "none"}, "reset 'none', allowed are 'after' and 'before'"),
+    "reset": ({"reset": "none"}, "reset 'none', supported are after, before"),
     "gate": ({"gate": "tanh"}, "gate 'tanh', supported are sigmoid, hard_sigmoid"),
     "candidate": ({"candidate": "elu"}, "candidate 'elu', supported are tanh, relu, linear, sigmoid, hard_tanh"),
     "initial state": ({"initial_state": [0.5]}, "initial_state (1,), expected (2,)"),

@@ -292,7 +292,7 @@ def test_masks_are_checked(mask, message):
 
 
 def test_directions_must_fit():
-    with pytest.raises(ModelError, match=r"input weights \(3, 3, 2\) forward, \(3, 4, 2\) backward, expected the same"):
+    with pytest.raises(ModelError, match=r"inputs and units \(2, 3\) forward, \(2, 4\) backward, expected the same"):
         Bidirectional("both", gru_of(1), gru_of(1, 2, 4))
     with pytest.raises(ModelError, match="merge 'max', supported are concat, sum, mul, ave"):
         Bidirectional("both", gru_of(1), gru_of(1), "max")

@@ -126,21 +126,21 @@ def test_the_size_of_the_weights_does_not_choose_the_format():
 
 def row_scale(matrix, row, fraction_bits):
     """The real value of one code times one raw operand, as the device computes it [R4]."""
-    exponent = matrix.left_shift - 16 - int(matrix.shift[row]) - fraction_bits
-    return int(matrix.multiplier[row]) * Fraction(2) ** exponent
+    exponent = matrix.left_shift - 16 - int(matrix.shifts[row]) - fraction_bits
+    return int(matrix.multipliers[row]) * Fraction(2) ** exponent
 
 
 def check_rows(weights, fraction_bits, matrix):
     """Codes are nearest for the device's scale, every sum is proved, no scale is larger than it must be."""
     k = matrix.left_shift
-    assert k == 0 or min(matrix.shift.tolist()) == 1
+    assert k == 0 or min(matrix.shifts.tolist()) == 1
     for row, (codes, values) in enumerate(zip(matrix.codes.tolist(), weights.tolist(), strict=True)):
         scale = row_scale(matrix, row, fraction_bits)
         for code, value in zip(codes, values, strict=True):
             assert abs(Fraction(value) / scale - code) <= Fraction(1, 2) + Fraction(1, 2**40)
         assert oracle.accumulator_bound(codes) << k <= S32_MAX
         largest_step = max(Fraction(max(values)) / 127, -Fraction(min(values)) / 128)
-        nearly_dead = int(matrix.shift[row]) == 30 and int(matrix.multiplier[row]) == 2**14
+        nearly_dead = int(matrix.shifts[row]) == 30 and int(matrix.multipliers[row]) == 2**14
         full_sum = sum(abs(Fraction(value)) for value in values) / largest_step if largest_step else 0
         assert scale >= largest_step
         bounded = (full_sum + Fraction(len(values), 2)) * 2 ** (15 + k) > 2**31

@@ -218,7 +218,6 @@ def test_a_chain_in_a_list():
         model = qg.load(state, chain=chain)
         assert [layer.name for layer in model.layers] == ["gru", "fc"]
         assert (model.last_step, model.layers[1].activation) == (True, expected.layers[1].activation)
-    assert ImportOptions(chain=["gru", "last"]) == ImportOptions(chain="gru last")
     for wrong in (3, ["gru", 3], {"gru": 1}, b"gru", True):
         with pytest.raises(qg.ConfigError, match=r"load: chain=.*, expected one text of words, or a list of them"):
             qg.load(state, chain=wrong)

@@ -15,7 +15,7 @@ from zero_models import (
     zero_matrix,
 )
 
-from quantgru.int_model import IntEmbedding, IntReverse, Matrix
+from quantgru.int_model import IntEmbedding, Matrix, Reverse
 
 
 @pytest.mark.parametrize(
@@ -30,16 +30,16 @@ from quantgru.int_model import IntEmbedding, IntReverse, Matrix
         ("codes", np.zeros((3, 0), np.int8)),
         ("codes", np.zeros((1, 65536), np.int8)),
         ("codes", np.zeros((65536, 1), np.int8)),
-        ("multiplier", np.full(2, 2**14, np.uint16)),
-        ("multiplier", np.full((3, 1), 2**14, np.uint16)),
-        ("multiplier", np.full(3, 2**14, np.int16)),
-        ("multiplier", np.full(3, 2**14, np.int64)),
-        ("multiplier", np.array([2**14, 2**14 - 1, 2**14], np.uint16)),
-        ("multiplier", np.array([2**14, 2**14, 2**15], np.uint16)),
-        ("shift", np.ones(2, np.uint8)),
-        ("shift", np.ones(3, np.int8)),
-        ("shift", np.array([1, 0, 1], np.uint8)),
-        ("shift", np.array([1, 31, 1], np.uint8)),
+        ("multipliers", np.full(2, 2**14, np.uint16)),
+        ("multipliers", np.full((3, 1), 2**14, np.uint16)),
+        ("multipliers", np.full(3, 2**14, np.int16)),
+        ("multipliers", np.full(3, 2**14, np.int64)),
+        ("multipliers", np.array([2**14, 2**14 - 1, 2**14], np.uint16)),
+        ("multipliers", np.array([2**14, 2**14, 2**15], np.uint16)),
+        ("shifts", np.ones(2, np.uint8)),
+        ("shifts", np.ones(3, np.int8)),
+        ("shifts", np.array([1, 0, 1], np.uint8)),
+        ("shifts", np.array([1, 31, 1], np.uint8)),
         ("left_shift", -1),
         ("left_shift", 16),
         ("bits", 7),
@@ -113,7 +113,7 @@ def test_gru_layer_refuses(changes):
 def test_formats_of_candidates_at_the_ends_of_their_ranges(candidate, most, candidate_bits, shifts):
     for bits, of_rows, shift in zip((-most, most), candidate_bits, shifts, strict=True):
         layer = zero_gru(candidate=candidate, state_fraction_bits=bits, initial_state=np.array([-(2**15)], np.int16))
-        assert (layer.candidate_bits, layer.candidate_shift) == (of_rows, shift)
+        assert (layer.candidate_bits, layer.state_shift) == (of_rows, shift)
 
 
 @pytest.mark.parametrize(("gate", "bits"), [("sigmoid", 14), ("hard_sigmoid", 15)])
@@ -122,8 +122,10 @@ def test_formats_of_rows(gate, bits):
     assert layer.row_bits.tolist() == [bits] * 4 + [-3] * 2
 
 
-def test_an_initial_state_is_zero_if_none_is_given():
-    assert zero_gru(units=3, initial_state=None).initial_state.tolist() == [0, 0, 0]
+def test_an_initial_state_of_zeros_is_none():
+    for zeros in (None, np.zeros(3, np.int16)):
+        layer = zero_gru(units=3, initial_state=zeros)
+        assert layer.initial_state is None and layer.h0.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_formats_that_can_be_merged(merge, low, high, outputs):
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_names_are_texts(name):
     with refused("reverse: name"):
-        IntReverse(name)
+        Reverse(name)
     with refused("embedding: name"):
         IntEmbedding(name, np.zeros((1, 1), np.int8))
 

@@ -35,7 +35,8 @@ THIRD_PARTIES = {
     "matplotlib": ["report*"],
 }
 
-FOUNDATION = ["errors", "checks", "fixed", "activations", "container", "npz", "sequences", "firmware_files", "c_names"]
+FOUNDATION = ["errors", "checks", "fixed", "activations", "container", "npz", "signals", "sequences"]
+FOUNDATION += ["structure", "array_types", "firmware_files", "c_names"]
 MODELS = ["model", "int_model"]
 SIBLINGS = ["importers", "simulator", "exporter", "hil", "report"]  # none knows another
 TOP = ["on_board", "explanation", "demo", "cli", "__main__"]  # these put the parts together

@@ -151,7 +151,7 @@ DAMAGES = {
         {},
         "layer layers.0: kind 'lstm', this version reads gru, dense, embedding, reverse, bidirectional; update",
     ),
-    "reset": (changed_entry(reset="never"), {}, "GRU layer 'gru': reset 'never', allowed are 'after' and 'before'"),
+    "reset": (changed_entry(reset="never"), {}, "GRU layer 'gru': reset 'never', supported are after, before"),
     "reset's type": (changed_entry(reset=[]), {}, "a field has the wrong type (reset is []); the file is damaged"),
     "last_step's type": (
         {"last_step": "false"},

@@ -71,7 +71,7 @@ def test_a_file_of_the_first_format_has_the_same_digest():
     model = IntModel.load(GOLDEN)
     assert File(GOLDEN).header["format"] == 1 and File(GOLDEN).header["spec"] == [1, 0]
     assert model.digest.hex() == DIGEST_OF_GESTURE
-    assert model.mask_value is None and not any(gru.initial_state.any() for gru in model.grus)
+    assert model.mask_value is None and all(gru.initial_state is None for gru in model.grus)
 
 
 @pytest.fixture

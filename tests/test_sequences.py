@@ -53,7 +53,7 @@ def test_forms_of_the_same_batch(x):
     np.testing.assert_array_equal(sequences.values, X)
     assert sequences.values.dtype == np.float64
     assert sequences.lengths.tolist() == [4, 4]
-    assert (sequences.n_sequences, sequences.n_steps, sequences.n_features) == (2, 8, 3)
+    assert (sequences.n_sequences, sequences.n_steps, sequences.values.shape[2]) == (2, 8, 3)
     assert sequences.ragged == isinstance(x, (list, tuple))
 
 
@@ -63,7 +63,7 @@ def test_lists_of_unequal_lengths(x):
     assert sequences.lengths.tolist() == [4, 2]
     np.testing.assert_array_equal(sequences.values[1], [*X[1, :2], [0, 0, 0], [0, 0, 0]])
     assert sequences.valid.tolist() == [[True] * 4, [True, True, False, False]]
-    np.testing.assert_array_equal(sequences.rows(), [*X[0], *X[1, :2]])
+    np.testing.assert_array_equal(sequences.vectors(), [*X[0], *X[1, :2]])
     assert sequences.n_steps == 6
 
 
@@ -170,7 +170,7 @@ def test_npz_with_lengths_and_labels(npz):
     path = npz(x=X.astype(np.float32), lengths=np.array([1, 4], np.uint8), labels=np.array([7, -1], np.int16))
     sequences, labels = load_npz(str(path))
     assert sequences.lengths.tolist() == [1, 4]
-    assert sequences.rows().tolist() == [X[0, 0].tolist(), *X[1].tolist()]
+    assert sequences.vectors().tolist() == [X[0, 0].tolist(), *X[1].tolist()]
     assert (labels.tolist(), labels.dtype) == ([7, -1], np.int64)
 
 

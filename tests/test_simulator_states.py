@@ -208,11 +208,11 @@ def test_a_stream_takes_real_inputs() -> None:
 def test_a_stream_begins_with_the_initial_states_of_the_model() -> None:
     model = from_oracle(random_model(Plan(2, layers=(GruPlan(4, starts=True),)), seed=1))
     stream = Stream(model)
-    assert model.grus[0].initial_state.any()
-    assert np.array_equal(stream.states[0].h, [model.grus[0].initial_state])
+    assert model.grus[0].initial_state is not None
+    assert np.array_equal(stream.states[0].h, [model.grus[0].h0])
     stream.step([0, 0])
     stream.reset()
-    assert_equal_states(stream.states, [GruState(model.grus[0].initial_state[None], np.zeros((1, 4), np.uint16))])
+    assert_equal_states(stream.states, [GruState(model.grus[0].h0[None], np.zeros((1, 4), np.uint16))])
 
 
 def test_states_of_a_stream_are_kept_and_set() -> None:
@@ -245,6 +245,14 @@ def test_a_stream_refuses_wrong_inputs() -> None:
     with pytest.raises(DataError, match=r"int16 \(2,\), expected int16 \(3,\)"):
         stream.step_raw(np.zeros(2, np.int16))
     tokens = Stream(from_oracle(random_model(Plan(layers=(EmbeddingPlan(5, 3), REVERSE, GruPlan(4))), seed=1)))
-    tokens.step([4])
-    with pytest.raises(DataError, match=r"takes integers of 0 \.\.\. 4"):
-        tokens.step([5])
+    for five in (5, [5]):
+        with pytest.raises(DataError, match=r"takes integers of 0 \.\.\. 4"):
+            tokens.step(five)
+
+
+def test_a_step_of_a_token() -> None:
+    model = from_oracle(random_model(Plan(layers=(EmbeddingPlan(5, 3), GruPlan(4))), seed=1))
+    expected = simulate(model, np.array([[4, 0, 2]]))[0]
+    for tokens in ([4, 0, 2], [[4], [0], [2]], np.array([4, 0, 2]), np.array([[4.0], [0.0], [2.0]])):
+        stream = Stream(model)
+        assert np.array_equal([stream.step(token) for token in tokens], expected)

@@ -27,9 +27,9 @@ C_FUNCTIONS = {
     "tanh": "qg_tanh",
     "hard_sigmoid": "qg_hard_sigmoid",
 }
-C_CANDIDATES = ("qg_tanh", "qg_relu", "qg_linear", "qg_dense_sigmoid", "qg_linear")  # as R17 numbers them, f_h = 15
+C_CANDIDATES = ("qg_tanh", "qg_relu", "qg_linear", "qg_signed_sigmoid", "qg_linear")  # as R17 numbers them, f_h = 15
 C_MERGES = (None, "qg_merge_mean", "qg_merge_product", "qg_merge_mean")
-C_ACTIVATIONS = ("qg_linear", "qg_relu", "qg_dense_sigmoid", "qg_tanh")  # as R17 numbers them
+C_ACTIVATIONS = ("qg_linear", "qg_relu", "qg_signed_sigmoid", "qg_tanh")  # as R17 numbers them
 
 
 def vectors_of(function):

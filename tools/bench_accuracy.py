@@ -20,7 +20,7 @@ import quantgru as qg
 from quantgru.demo import digits
 from quantgru.int_model import IntModel
 from quantgru.model import FloatModel, Gru
-from quantgru.model.run import states
+from quantgru.model.run import run_body
 from quantgru.quantizer import dequantize, fold_standardisation
 from quantgru.report.accuracy import compare, sqnr_db
 from quantgru.sequences import SequencesLike, as_sequences
@@ -41,7 +41,7 @@ def digits_rows() -> list[tuple[str, str, str]]:
     model, calibration, test, labels = digits()
     int_model = qg.quantize(model, calibration)
     result = run(int_model, test)
-    exact = states(model, test)[-1]
+    exact = run_body(model, test).states[-1]
     found = compare(
         exact[test.valid], result.states_raw[-1][test.valid] / 2**15, model.run(test), result.outputs, labels
     )

@@ -38,7 +38,7 @@ STEPS = 20
 
 # Calls through a pointer: the functions of a whole model call a layer's step, those of a layer functions of one value.
 LAYER_STEPS = ("qg_gru_reset_",)
-VALUE_FUNCTIONS = ("qg_sigmoid", "qg_hard_sigmoid", "qg_tanh", "qg_linear", "qg_relu", "qg_dense_sigmoid", "qg_merge_")
+VALUE_FUNCTIONS = ("qg_sigmoid", "qg_hard_sigmoid", "qg_tanh", "qg_linear", "qg_relu", "qg_signed_sigmoid", "qg_merge_")
 CALL_LAYER_STEPS = ("qg_step", "qg_run", "run_", "write_states", "step_gru")
 
 # What a program calls of a model that needs whole sequences; the header has it inline.

@@ -78,7 +78,7 @@ struct qg_gru {
     void (*step)(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual, const qg_gates *gates,
                  int16_t *product);
     uint16_t (*gate)(int32_t a);     /* qg_sigmoid or qg_hard_sigmoid */
-    int16_t (*candidate)(int32_t a); /* [R19] qg_tanh, qg_relu, qg_linear (also of hard_tanh) or qg_dense_sigmoid */
+    int16_t (*candidate)(int32_t a); /* [R19] qg_tanh, qg_relu, qg_linear (also of hard_tanh) or qg_signed_sigmoid */
     qg_matrix input;                 /* [3 n_units][inputs] */
     qg_matrix recurrent;             /* [3 n_units][n_units] */
     const int32_t *bias;             /* [3 n_units]; z, r: s32f14 for sigmoid, s32f15 for hard_sigmoid; n: by R19 */
@@ -93,7 +93,7 @@ struct qg_gru {
 
 /* One dense layer. */
 typedef struct qg_dense {
-    int16_t (*activation)(int32_t a); /* qg_linear, qg_relu, qg_dense_sigmoid or qg_tanh */
+    int16_t (*activation)(int32_t a); /* qg_linear, qg_relu, qg_signed_sigmoid or qg_tanh */
     qg_matrix matrix;
     const int32_t *bias;     /* [n_rows], in the output's format for linear and relu, else s32f14 */
     uint8_t activation_kind; /* QG_ACTIVATION_... */
@@ -111,7 +111,7 @@ typedef struct qg_embedding {
 typedef struct qg_bidirectional {
     int16_t (*merge)(int16_t forward, int16_t backward); /* qg_merge_mean, qg_merge_product; NULL: concat */
     uint8_t merge_kind;                                  /* QG_MERGE_... */
-    uint8_t one_vector; /* 1: of both states after all steps, instead of a vector for every step */
+    uint8_t final;                                       /* 1: one vector, of the states after all steps */
 } qg_bidirectional;
 
 typedef struct qg_model qg_model;
@@ -220,12 +220,12 @@ void qg_gru_reset_before(const qg_gru *gru, const int16_t *x, int16_t *h, uint16
 void qg_dense_layer(const qg_dense *dense, const int16_t *x, int16_t *out);
 void qg_look_up(const qg_embedding *embedding, const int16_t *x, int16_t *out); /* [R21] x is a token */
 
-uint16_t qg_sigmoid(int32_t a);      /* [R7] s32f14 -> u16f15, 0 ... 2^15 */
-uint16_t qg_hard_sigmoid(int32_t a); /* [R18] s32f15 -> u16f15, 0 ... 2^15 */
-int16_t qg_tanh(int32_t a);          /* [R8] s32f14 -> s16f15, -32767 ... 32767 */
-int16_t qg_dense_sigmoid(int32_t a); /* s32f14 -> s16f15, 0 ... 32767 */
-int16_t qg_linear(int32_t a);        /* saturates */
-int16_t qg_relu(int32_t a);          /* saturates */
+uint16_t qg_sigmoid(int32_t a);       /* [R7] s32f14 -> u16f15, 0 ... 2^15 */
+uint16_t qg_hard_sigmoid(int32_t a);  /* [R18] s32f15 -> u16f15, 0 ... 2^15 */
+int16_t qg_tanh(int32_t a);           /* [R8] s32f14 -> s16f15, -32767 ... 32767 */
+int16_t qg_signed_sigmoid(int32_t a); /* s32f14 -> s16f15, 0 ... 32767 */
+int16_t qg_linear(int32_t a);         /* saturates */
+int16_t qg_relu(int32_t a);           /* saturates */
 
 int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and ave, which mean different things by it */
 int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */

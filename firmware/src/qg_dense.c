@@ -12,7 +12,7 @@ int16_t qg_relu(int32_t a)
     return qg_saturate16(a < 0 ? 0 : a);
 }
 
-int16_t qg_dense_sigmoid(int32_t a)
+int16_t qg_signed_sigmoid(int32_t a)
 {
     const uint16_t y = qg_sigmoid(a);
     return (int16_t)(y < INT16_MAX ? y : INT16_MAX);

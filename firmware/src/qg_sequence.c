@@ -175,7 +175,7 @@ static void run_body(run *self, const qg_model *model)
             break;
         case QG_BIDIRECTIONAL:
             /* Called in one place: of two calls, each would be inlined. */
-            (bidirectional->one_vector ? run_to_one_vector : run_directions)(self, bidirectional, gru);
+            (bidirectional->final ? run_to_one_vector : run_directions)(self, bidirectional, gru);
             ++bidirectional;
             gru += 2;
             break;

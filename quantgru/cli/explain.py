@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantgru.cli.loading import load_model, loading_options
+from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
+
+if TYPE_CHECKING:
+    from quantgru.report.derivation import Derivation
 
 
 @click.command(epilog="Example: quantgru explain gesture.keras --input test.npz --step 0 --unit 3")
@@ -15,6 +19,7 @@ from quantgru.cli.loading import load_model, loading_options
 @click.option(
     "--calibration", metavar="X.npz", help="What formats are chosen on, if MODEL is in float.  [default: the input]"
 )
+@standardisation_option
 @click.option("--sequence", default=0, show_default=True, help="Which sequence of the input.")
 @click.option("--layer", metavar="NAME", help="One GRU layer, by name or number.  [default: all]")
 @click.option("--step", type=int, help="One step, from 0, in the order in which the layer reads them.  [default: all]")
@@ -25,6 +30,7 @@ def explain(
     model: str,
     input_path: str,
     calibration: str | None,
+    standardisation: str | None,
     sequence: int,
     layer: str | None,
     step: int | None,
@@ -37,7 +43,6 @@ def explain(
     MODEL is a file that `quantgru formats` lists, or a .qgru; of that the float weights are those that its integers
     mean. z is the share of the old state that is kept.
     """
-    import json
     from pathlib import Path
 
     from quantgru.cli.console import console
@@ -54,6 +59,7 @@ def explain(
         found,
         x,
         calibration=calibrated,
+        **load_standardisation(standardisation),
         initial_states=states,
         sequence=sequence,
         layer=layer,
@@ -61,6 +67,19 @@ def explain(
         unit=unit,
     )
     if as_json:
-        click.echo(json.dumps([derivation.to_json() for derivation in derivations], indent=2))
+        for part in _json(derivations):
+            click.echo(part)
     else:
         print_derivations(derivations, console())
+
+
+def _json(derivations: Sequence[Derivation]) -> Iterator[str]:
+    """A JSON list, piece by piece: a long run derives many."""
+    import json
+    from textwrap import indent
+
+    yield "["
+    for i, derivation in enumerate(derivations, start=1):
+        comma = "," if i < len(derivations) else ""
+        yield indent(json.dumps(derivation.to_json(), indent=2), "  ") + comma
+    yield "]"

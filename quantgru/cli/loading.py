@@ -39,6 +39,21 @@ def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+standardisation_option = click.option(
+    "--standardisation",
+    metavar="S.npz",
+    help="Arrays mean and scale [features]: the model was trained on (x - mean) / scale.",
+)
+
+
+def load_standardisation(path: str | None) -> dict[str, Any]:
+    """The arguments mean and scale of a file; none without one."""
+    from quantgru.sequences import load_vectors
+
+    names = ["mean", "scale"]
+    return {} if path is None else dict(zip(names, load_vectors(path, names, "standardisation"), strict=True))
+
+
 def load_model(path: str, options: dict[str, Any]) -> FloatModel:
     """The float model of a file; options as `loading_options` gives them."""
     from quantgru.importers import load

@@ -6,18 +6,14 @@ from typing import Any
 
 import click
 
-from quantgru.cli.loading import load_model, loading_options
+from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
 
 
 @click.command(epilog="Example: quantgru quantize gesture.keras --calibration train.npz -o gesture.qgru")
 @click.argument("model")
 @click.option("--calibration", required=True, metavar="X.npz", help="Input sequences: training data, not test data.")
 @click.option("-o", "--output", required=True, metavar="M.qgru", help="Where the integer model goes.")
-@click.option(
-    "--standardisation",
-    metavar="S.npz",
-    help="Arrays mean and scale [features]: the model was trained on (x - mean) / scale.",
-)
+@standardisation_option
 @loading_options
 @click.option("--input-units", metavar="UNITS", help="Units of the inputs, set apart by commas: g,g,g,deg/s")
 @click.option("--output-units", metavar="UNITS", help="Units of the outputs, set apart by commas.")
@@ -39,21 +35,17 @@ def quantize(
     from quantgru.cli.console import console, require_writable
     from quantgru.quantizer import quantize as to_integers
     from quantgru.report.inspection import print_inspection
-    from quantgru.sequences import load_initial_states, load_npz, load_vectors
+    from quantgru.sequences import load_initial_states, load_npz
 
     require_writable(output)
     name = nearest_c_name(Path(output).stem) if name is None else c_name(name)
     float_model = load_model(model, loading)
     sequences, _ = load_npz(calibration, "calibration data")
     initial_states = load_initial_states(calibration, "calibration data")
-    mean = scale = None
-    if standardisation is not None:
-        mean, scale = load_vectors(standardisation, ["mean", "scale"], "standardisation")
     int_model = to_integers(
         float_model,
         sequences,
-        mean=mean,
-        scale=scale,
+        **load_standardisation(standardisation),
         initial_states=initial_states,
         name=name,
         input_units=_units(input_units),

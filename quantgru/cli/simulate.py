@@ -56,7 +56,7 @@ def _arrays(result: SimulationResult, raw: bool) -> dict[str, Any]:
     sequences = result.sequences
     raw_outputs = result.outputs_raw
     if not result.model.last_step:
-        raw_outputs = sequences.arrange(raw_outputs, result.model.from_the_end)
+        raw_outputs = sequences.arrange(raw_outputs, from_last_step=result.model.reversed_output)
     arrays: dict[str, Any] = {
         "y": raw_outputs if raw else result.outputs,
         "lengths": sequences.lengths if sequences.mask is None else sequences.mask.lengths,

@@ -145,7 +145,7 @@ def _notes(model: IntModel) -> list[str]:
     if model.mask_value is not None:
         padding = "the token" if model.embedding is not None else "each input, in real units,"
         notes.append(f"A step at which {padding} is {model.mask_value:g} is padding: leave it out, it is no step.")
-    if any(gru.initial_state.any() for gru in model.grus):
+    if any(gru.initial_state is not None for gru in model.grus):
         notes.append("A sequence starts from an initial state that belongs to the model, not from zeros.")
     return notes
 

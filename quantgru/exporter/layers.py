@@ -8,7 +8,7 @@ import numpy as np
 
 from quantgru.c_names import comment_text
 from quantgru.exporter.layout import memory_order
-from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, IntReverse, Matrix
+from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, Matrix, Reverse
 
 _GATES: Final = {"sigmoid": "qg_sigmoid", "hard_sigmoid": "qg_hard_sigmoid"}
 
@@ -17,10 +17,10 @@ _CANDIDATES: Final = {
     "tanh": "qg_tanh",
     "relu": "qg_relu",
     "linear": "qg_linear",
-    "sigmoid": "qg_dense_sigmoid",
+    "sigmoid": "qg_signed_sigmoid",
     "hard_tanh": "qg_linear",
 }
-_ACTIVATIONS: Final = {"linear": "qg_linear", "relu": "qg_relu", "sigmoid": "qg_dense_sigmoid", "tanh": "qg_tanh"}
+_ACTIVATIONS: Final = {"linear": "qg_linear", "relu": "qg_relu", "sigmoid": "qg_signed_sigmoid", "tanh": "qg_tanh"}
 
 # Sum and mean are the same integers [R23].
 _MERGES: Final = {"concat": "NULL", "sum": "qg_merge_mean", "mul": "qg_merge_product", "ave": "qg_merge_mean"}
@@ -43,7 +43,7 @@ def layer_values(model: IntModel) -> dict[str, Any]:
 def _step_function(model: IntModel) -> str:
     if not model.streaming:
         return "NULL"
-    return "qg_step" if all(isinstance(layer, (IntGru, IntReverse)) for layer in model.body) else "qg_step_layers"
+    return "qg_step" if all(isinstance(layer, (IntGru, Reverse)) for layer in model.body) else "qg_step_layers"
 
 
 def layers_in_words(model: IntModel) -> str:
@@ -63,7 +63,7 @@ def _words(layer: IntLayer) -> str:
             return f"dense of {layer.n_outputs}"
         case IntEmbedding():
             return f"embedding of {layer.n_tokens} tokens in {layer.n_outputs}"
-        case IntReverse():
+        case Reverse():
             return "reversal"
 
 
@@ -77,7 +77,7 @@ def _kind(layer: IntLayer) -> str:
             return "QG_DENSE"
         case IntEmbedding():
             return "QG_EMBEDDING"
-        case IntReverse():
+        case Reverse():
             return "QG_REVERSE"
 
 
@@ -104,8 +104,8 @@ def _gru(i: int, layer: IntGru, name: str) -> dict[str, Any]:
         "recurrent": _matrix(layer.recurrent, layer.n_units),
         "bias": layer.bias.tolist(),
         "recurrent_bias": layer.recurrent_bias.tolist(),
-        "initial_state": layer.initial_state.tolist() if layer.initial_state.any() else [],
-        "state_shift": layer.candidate_shift,
+        "initial_state": [] if layer.initial_state is None else layer.initial_state.tolist(),
+        "state_shift": layer.state_shift,
         "state_fraction_bits": layer.state_fraction_bits,
         "gate_kind": f"QG_GATE_{layer.gate.upper()}",
         "candidate_kind": f"QG_CANDIDATE_{layer.candidate.upper()}",
@@ -136,14 +136,14 @@ def _embedding(layer: IntEmbedding) -> dict[str, Any]:
 
 def _bidirectional(layer: IntBidirectional) -> dict[str, Any]:
     merge_kind = f"QG_MERGE_{layer.merge.upper()}"
-    return {"merge": _MERGES[layer.merge], "merge_kind": merge_kind, "one_vector": int(layer.final)}
+    return {"merge": _MERGES[layer.merge], "merge_kind": merge_kind, "final": int(layer.final)}
 
 
 def _matrix(matrix: Matrix, section_rows: int) -> dict[str, Any]:
     return {
         "codes": np.asarray(memory_order(matrix.codes, section_rows)).tolist(),
-        "multipliers": matrix.multiplier.tolist(),
-        "shifts": matrix.shift.tolist(),
+        "multipliers": matrix.multipliers.tolist(),
+        "shifts": matrix.shifts.tolist(),
         "n_rows": matrix.n_rows,
         "n_columns": matrix.n_columns,
         "left_shift": matrix.left_shift,

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from quantgru.container import current_umask, write_atomically
-from quantgru.errors import ConfigError, ModelError
+from quantgru.errors import ConfigError
 from quantgru.exporter.files import export_files
-from quantgru.int_model import IntModel
+from quantgru.int_model import IntModel, require_int_model
 
 
 def export(
@@ -26,11 +26,7 @@ def export(
     that is no C identifier, a number of steps that is out of range or of no use, or a folder that cannot be written;
     ModelError for what is not an IntModel.
     """
-    if not isinstance(model, IntModel):
-        raise ModelError(
-            f"export: a model of type {type(model).__name__}, expected an IntModel; "
-            "qg.quantize or qg.IntModel.load gives one"
-        )
+    require_int_model(model, "export")
     files = export_files(model, model.name if name is None else name, max_steps=max_steps)
     directory = Path(directory)
     try:

@@ -16,7 +16,7 @@ from quantgru.activations import Reset
 from quantgru.c_names import c_name
 from quantgru.errors import ModelError
 from quantgru.importers.arrays import from_arrays
-from quantgru.importers.options import ImportOptions, Softmax
+from quantgru.importers.options import ImportOptions, Softmax, chain_text
 from quantgru.importers.sources import FILES, KERAS_OBJECT, OTHER_FILES, PYTORCH_OBJECT, STATE_DICT, Source
 from quantgru.model import FloatModel
 
@@ -46,7 +46,7 @@ def load(
     Raises ModelError for what cannot be read or cannot be done exactly, ConfigError for a missing package or an option
     that the source does not take.
     """
-    options = ImportOptions(softmax, reset, chain, convention)  # type: ignore[arg-type]  # a list becomes one text
+    options = ImportOptions(softmax, reset, chain_text(chain), convention)
     if isinstance(source, FloatModel):
         options.require_only("load: a FloatModel", ())
         model = source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -16,7 +17,6 @@ class ImportOptions:
     """softmax     "logits" leaves a softmax at the very end out (the largest output stays the largest)
     reset       where the reset gate acts, if the source is known to say it wrongly
     chain       the modules of a file that holds weights only, in the order in which they run: "gru last fc1 relu fc2"
-                a list or tuple of words is taken, too, and kept as this text
     convention  the meaning of plain arrays: a name of `conventions.CONVENTIONS`
     """
 
@@ -30,10 +30,6 @@ class ImportOptions:
             raise ConfigError(f"load: softmax={self.softmax!r}, allowed are 'refuse' and 'logits'")
         if self.reset not in (None, *get_args(Reset)):
             raise ConfigError(f"load: reset={self.reset!r}, allowed are 'after' and 'before'")
-        words = [self.chain] if isinstance(self.chain, str) else [] if self.chain is None else self.chain
-        if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
-            raise ConfigError(f"load: chain={self.chain!r}, expected one text of words, or a list of them")
-        object.__setattr__(self, "chain", None if self.chain is None else " ".join(words))
 
     def require_only(self, where: str, allowed: tuple[str, ...]) -> None:
         """Raises ConfigError where an option is given that a source of this kind does not have."""
@@ -44,3 +40,12 @@ class ImportOptions:
                 raise ConfigError(
                     f"{where}: option {option.name}={value!r} has no meaning here; this source takes: {takes}"
                 )
+
+
+def chain_text(chain: str | Sequence[str] | None) -> str | None:
+    """One text of words, of which a list or tuple is taken, too. Raises ConfigError."""
+    if chain is None or isinstance(chain, str):
+        return chain
+    if not isinstance(chain, (list, tuple)) or not all(isinstance(word, str) for word in chain):
+        raise ConfigError(f"load: chain={chain!r}, expected one text of words, or a list of them")
+    return " ".join(chain)

@@ -1,16 +1,16 @@
 """The integer model: immutable, validated, with a digest. What comes after it reads and decides nothing."""
 
-from quantgru.int_model.int_model import IntModel, SelfTest
+from quantgru.int_model.int_model import IntModel, SelfTest, require_int_model
 from quantgru.int_model.layers import (
     IntBidirectional,
     IntDense,
     IntEmbedding,
     IntGru,
     IntLayer,
-    IntReverse,
     Matrix,
     output_bits,
 )
+from quantgru.structure import Reverse
 
 __all__ = [
     "IntBidirectional",
@@ -19,8 +19,9 @@ __all__ = [
     "IntGru",
     "IntLayer",
     "IntModel",
-    "IntReverse",
     "Matrix",
+    "Reverse",
     "SelfTest",
     "output_bits",
+    "require_int_model",
 ]

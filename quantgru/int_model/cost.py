@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy.typing as npt
 
 from quantgru.int_model.int_model import IntModel
-from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru, IntReverse, Matrix
+from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru, Matrix
+from quantgru.structure import Reverse
+
+_VALUE_BYTES: Final = 2  # of gates, states, residuals and vectors
 
 
 @dataclass(frozen=True)
@@ -30,16 +36,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class WorkShape:
-    """Values in each array that a run of a model works in; zero where it does not need one.
+    """Values of 16 bits in each array that a run of a model works in; zero where it does not need one.
 
-    units          u, r and n: of all GRU layers; of the largest one in a model that is run with a whole sequence
+    gate_units     u, r and n, each: of all GRU layers; of the largest one in a model that is run with a whole sequence
     product_units  what the reset gate leaves of h, if it acts before the product
     vectors        how many vectors pass between layers without a state, 0 ... 2; vector_width is that of the widest
     state_units    h in a model that is run with a whole sequence; of both directions where they end in one vector
     row_values     what is kept of each step in a model that is run with a whole sequence
     """
 
-    units: int
+    gate_units: int
     product_units: int
     vectors: int
     vector_width: int
@@ -48,50 +54,58 @@ class WorkShape:
 
 
 def work_shape(model: IntModel) -> WorkShape:
-    product_units = max((gru.n_units for gru in model.grus if gru.reset == "before"), default=0)
+    """The arrays that a model needs besides its constants, and besides the state of one that runs step by step."""
     between = [layer for layer in (*model.body, *model.head[:-1]) if isinstance(layer, (IntEmbedding, IntDense))]
-    width = max((layer.n_outputs for layer in between), default=0)
+    step_by_step = WorkShape(
+        gate_units=model.n_units,
+        product_units=max((gru.n_units for gru in model.grus if gru.reset == "before"), default=0),
+        vectors=_vectors_of_a_step(model),
+        vector_width=max((layer.n_outputs for layer in between), default=0),
+    )
     if model.streaming:
-        return WorkShape(model.n_units, product_units, _vectors_of_a_step(model), width)
-    return WorkShape(
-        max(gru.n_units for gru in model.grus),
-        product_units,
-        _vectors_of_a_run(model),
-        width,
-        max(_state_units(layer) for layer in model.body),
-        _row_values(model),
+        return step_by_step
+    return replace(
+        step_by_step,
+        gate_units=max(gru.n_units for gru in model.grus),
+        vectors=_vectors_of_a_run(model),
+        state_units=max(_state_units(layer) for layer in model.body),
+        row_values=_row_values(model),
     )
 
 
 def cost(model: IntModel) -> Cost:
+    """Bytes and multiply-accumulates of a model, as exported code has them."""
     work = work_shape(model)
-    constants = model.n_inputs + len(model.digest)
-    for gru in model.grus:
-        constants += _matrix_bytes(gru.input) + _matrix_bytes(gru.recurrent)
-        constants += gru.bias.nbytes + gru.recurrent_bias.nbytes
-        constants += gru.initial_state.nbytes if gru.initial_state.any() else 0
-    for dense in model.dense:
-        constants += _matrix_bytes(dense.matrix) + dense.bias.nbytes
-    if model.embedding is not None:
-        constants += model.embedding.codes.nbytes
-    scratch = 6 * work.units + 2 * (work.product_units + work.vectors * work.vector_width)
+    values = 3 * work.gate_units + work.product_units + work.vectors * work.vector_width  # u, r and n come first
     if not model.streaming:
-        counter = 2 if model.saturating else 0
-        scratch += 2 * (work.state_units + work.units) + counter
+        values += work.state_units + work.gate_units + model.saturating  # h, residual, and a count
     head_macs = sum(dense.matrix.codes.size for dense in model.head)
-    body_macs = sum(dense.matrix.codes.size for dense in model.dense) - head_macs
+    dense_macs = sum(dense.matrix.codes.size for dense in model.dense)
+    gru_macs = sum(gru.input.codes.size + gru.recurrent.codes.size for gru in model.grus)
     return Cost(
-        constants,
-        4 * model.n_units if model.streaming else 0,
-        scratch,
-        body_macs + sum(gru.input.codes.size + gru.recurrent.codes.size for gru in model.grus),
-        head_macs,
-        2 * work.row_values,
+        constant_bytes=_constant_bytes(model),
+        state_bytes=2 * _VALUE_BYTES * model.n_units if model.streaming else 0,  # h and residual
+        scratch_bytes=_VALUE_BYTES * values,
+        step_macs=gru_macs + dense_macs - head_macs,
+        head_macs=head_macs,
+        row_bytes=_VALUE_BYTES * work.row_values,
     )
 
 
-def _matrix_bytes(matrix: Matrix) -> int:
-    return int(matrix.codes.nbytes + matrix.multiplier.nbytes + matrix.shift.nbytes)
+def _constant_bytes(model: IntModel) -> int:
+    arrays: list[npt.NDArray[Any]] = [model.input_fraction_bits]
+    for gru in model.grus:
+        arrays += [*_arrays(gru.input), *_arrays(gru.recurrent), gru.bias, gru.recurrent_bias]
+        arrays += [] if gru.initial_state is None else [gru.initial_state]
+    for dense in model.dense:
+        arrays += [*_arrays(dense.matrix), dense.bias]
+    if model.embedding is not None:
+        arrays.append(model.embedding.codes)
+    return sum(array.nbytes for array in arrays) + len(model.digest)
+
+
+def _arrays(matrix: Matrix) -> list[npt.NDArray[Any]]:
+    return [matrix.codes, matrix.multipliers, matrix.shifts]
 
 
 def _vectors_of_a_step(model: IntModel) -> int:
@@ -108,7 +122,7 @@ def _vectors_of_a_step(model: IntModel) -> int:
 
 def _vectors_of_a_run(model: IntModel) -> int:
     """A dense layer of the body writes a vector, and then the row; an embedding's vector is made when it is read."""
-    kinds = [type(layer) for layer in model.body if not isinstance(layer, IntReverse)]
+    kinds = [type(layer) for layer in model.body if not isinstance(layer, Reverse)]
     embedded = kinds[0] is IntEmbedding
     of_body = (embedded or IntDense in kinds) + (embedded and kinds[1] is IntDense)
     return min(max(of_body, len(model.head) - 1), 2)

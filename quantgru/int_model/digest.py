@@ -14,7 +14,8 @@ from quantgru.int_model.contract import (
     SPEC_MAJOR,
 )
 from quantgru.int_model.int_model import IntModel
-from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntReverse, Matrix
+from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, Matrix
+from quantgru.structure import Reverse
 
 GRU, DENSE, EMBEDDING, REVERSE, BIDIRECTIONAL, GRU_WITH_INITIAL_STATE = range(1, 7)
 
@@ -33,6 +34,7 @@ def canonical_bytes(model: IntModel) -> bytes:
 
 
 def digest(model: IntModel) -> bytes:
+    """32 bytes: equal for two models that compute the same numbers from the same integers."""
     return hashlib.sha256(canonical_bytes(model)).digest()
 
 
@@ -45,7 +47,7 @@ def _layer(layer: IntLayer) -> bytes:
             return start + _matrix(layer.matrix) + layer.bias.astype("<i4").tobytes()
         case IntEmbedding():
             return struct.pack("<BHH", EMBEDDING, layer.n_tokens, layer.n_outputs) + layer.codes.astype("<i1").tobytes()
-        case IntReverse():
+        case Reverse():
             return struct.pack("<B", REVERSE)
         case IntBidirectional():
             start = struct.pack("<BBB", BIDIRECTIONAL, MERGE_NUMBERS[layer.merge], layer.final)
@@ -53,17 +55,16 @@ def _layer(layer: IntLayer) -> bytes:
 
 
 def _gru(layer: IntGru) -> bytes:
-    starts_at_zero = not layer.initial_state.any()
     start = struct.pack(
         "<BBBBb",
-        GRU if starts_at_zero else GRU_WITH_INITIAL_STATE,
+        GRU if layer.initial_state is None else GRU_WITH_INITIAL_STATE,
         RESET_NUMBERS[layer.reset],
         GATE_NUMBERS[layer.gate],
         CANDIDATE_NUMBERS[layer.candidate],
         layer.state_fraction_bits,
     )
     biases = layer.bias.astype("<i4").tobytes() + layer.recurrent_bias.astype("<i4").tobytes()
-    initial_state = b"" if starts_at_zero else layer.initial_state.astype("<i2").tobytes()
+    initial_state = b"" if layer.initial_state is None else layer.initial_state.astype("<i2").tobytes()
     return start + _matrix(layer.input) + _matrix(layer.recurrent) + biases + initial_state
 
 
@@ -71,8 +72,8 @@ def _matrix(matrix: Matrix) -> bytes:
     return b"".join(
         [
             struct.pack("<BBHH", matrix.bits, matrix.left_shift, matrix.n_rows, matrix.n_columns),
-            matrix.multiplier.astype("<u2").tobytes(),
-            matrix.shift.astype("<u1").tobytes(),
+            matrix.multipliers.astype("<u2").tobytes(),
+            matrix.shifts.astype("<u1").tobytes(),
             matrix.codes.astype("<i1").tobytes(),
         ]
     )

@@ -10,16 +10,9 @@ import numpy as np
 from quantgru import container
 from quantgru.errors import ModelError
 from quantgru.fixed import Format
-from quantgru.int_model.layers import (
-    IntBidirectional,
-    IntDense,
-    IntEmbedding,
-    IntGru,
-    IntLayer,
-    IntReverse,
-    Matrix,
-)
+from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, Matrix
 from quantgru.int_model.proof import Bounds, prove
+from quantgru.structure import Reverse
 
 _FIELDS: Final = {
     "gru": {"kind", "name", "reset", "gate", "candidate", "state", "input", "recurrent", "bounds"},
@@ -55,7 +48,7 @@ def write_layer(layer: IntLayer, prefix: str, arrays: container.Arrays) -> dict[
                 "forward": _write_gru(layer.forward, f"{prefix}.forward", arrays),
                 "backward": _write_gru(layer.backward, f"{prefix}.backward", arrays),
             }
-        case IntReverse():
+        case Reverse():
             return {"kind": "reverse", "name": layer.name}
         case IntEmbedding():
             arrays[f"{prefix}.codes"] = layer.codes
@@ -65,7 +58,7 @@ def write_layer(layer: IntLayer, prefix: str, arrays: container.Arrays) -> dict[
 def _write_gru(layer: IntGru, prefix: str, arrays: container.Arrays) -> dict[str, Any]:
     arrays[f"{prefix}.bias"] = layer.bias
     arrays[f"{prefix}.recurrent_bias"] = layer.recurrent_bias
-    if layer.initial_state.any():
+    if layer.initial_state is not None:
         arrays[f"{prefix}.initial_state"] = layer.initial_state
     return {
         "kind": "gru",
@@ -95,7 +88,7 @@ def read_layer(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> 
         case "bidirectional":
             layer = _read_bidirectional(entry, prefix, arrays)
         case "reverse":
-            layer = IntReverse(entry["name"])
+            layer = Reverse(entry["name"])
         case _:
             layer = IntEmbedding(entry["name"], arrays.pop(f"{prefix}.codes"))
     return layer
@@ -116,13 +109,12 @@ def _read_direction(entry: dict[str, Any], prefix: str, arrays: container.Arrays
 
 
 def _read_gru(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> IntGru:
-    recurrent = _read_matrix(entry["recurrent"], f"{prefix}.recurrent", arrays)
-    initial_state = arrays.pop(f"{prefix}.initial_state", np.zeros(recurrent.n_columns, np.int16))
+    initial_state = arrays.pop(f"{prefix}.initial_state", None)
     layer = IntGru(
         entry["name"],
         entry["reset"],
         _read_matrix(entry["input"], f"{prefix}.input", arrays),
-        recurrent,
+        _read_matrix(entry["recurrent"], f"{prefix}.recurrent", arrays),
         arrays.pop(f"{prefix}.bias"),
         arrays.pop(f"{prefix}.recurrent_bias"),
         entry["gate"],
@@ -130,6 +122,8 @@ def _read_gru(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -> I
         _fraction_bits(entry),
         initial_state,
     )
+    if initial_state is not None and layer.initial_state is None:
+        raise ModelError(f"{prefix}: an initial state of zeros, which files leave out; the file is damaged")
     _check_bounds(layer, entry)
     return layer
 
@@ -162,8 +156,8 @@ def _read_bidirectional(entry: dict[str, Any], prefix: str, arrays: container.Ar
 
 def _write_matrix(matrix: Matrix, prefix: str, arrays: container.Arrays) -> dict[str, Any]:
     arrays[f"{prefix}.codes"] = matrix.codes
-    arrays[f"{prefix}.multiplier"] = matrix.multiplier
-    arrays[f"{prefix}.shift"] = matrix.shift
+    arrays[f"{prefix}.multiplier"] = matrix.multipliers
+    arrays[f"{prefix}.shift"] = matrix.shifts
     return {
         "bits": matrix.bits,
         "left_shift": matrix.left_shift,

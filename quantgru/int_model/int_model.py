@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,9 +21,9 @@ from quantgru.int_model.layers import (
     IntEmbedding,
     IntGru,
     IntLayer,
-    IntReverse,
     output_bits,
 )
+from quantgru.structure import Reverse, Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class SelfTest:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class IntModel:
+class IntModel(Structure[IntLayer, IntGru, IntDense, IntEmbedding]):
     """Layers in the order in which they run, in integers. Immutable; proved by `proof.prove` when it is made.
 
     input_fraction_bits  int8 [inputs]
@@ -51,7 +51,6 @@ class IntModel:
     mask_value           steps at which all real inputs have this value are none: they are not given to the device
     """
 
-    layers: tuple[IntLayer, ...]
     input_fraction_bits: npt.NDArray[np.int8]
     last_step: bool
     selftest: SelfTest
@@ -82,24 +81,9 @@ class IntModel:
             prove(layer)
 
     def _check_layers(self, where: str) -> None:
-        if not self.grus or len(self.layers) > 255:
-            raise ModelError(
-                f"{where}: {len(self.layers)} layers, {len(self.grus)} of them GRU, expected at least one GRU layer "
-                "and at most 255 layers"
-            )
-        width = self.n_inputs
-        for i, layer in enumerate(self.layers):
-            if isinstance(layer, IntReverse):
-                continue
-            if layer.n_inputs != width:
-                raise ModelError(f"layer {layer.name!r}: {layer.n_inputs} inputs, the layer before it gives {width}")
-            width = layer.n_outputs
-            if isinstance(layer, IntEmbedding) and i > 0:
-                raise ModelError(f"embedding {layer.name!r}: after another layer, it must be the first")
-            if isinstance(layer, IntBidirectional) and layer.final:
-                only_dense = all(isinstance(after, IntDense) for after in self.layers[i + 1 :])
-                if not (only_dense and self.last_step):
-                    raise ModelError(f"layer {layer.name!r}: a single vector, but every step of it is needed")
+        self.check_order(where, self.last_step)
+        if len(self.layers) > 255:
+            raise ModelError(f"{where}: {len(self.layers)} layers, allowed are 255")
         if self.n_units > 2**16 - 1:
             raise ModelError(f"{where}: {self.n_units} units, allowed are 65535")
 
@@ -114,70 +98,26 @@ class IntModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle and copy: the mapping of the notes cannot be pickled."""
-        return IntModel, (
-            self.layers, self.input_fraction_bits, self.last_step, self.selftest, self.name, dict(self.notes),
-            self.input_units, self.output_units, self.mask_value,
-        )  # fmt: skip
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return partial(IntModel, **values | {"notes": dict(self.notes)}), ()
 
     def __repr__(self) -> str:
-        widths = [layer.n_outputs for layer in self.layers if not isinstance(layer, IntReverse)]
-        sizes = " → ".join(map(str, [self.n_inputs, *widths]))
-        return f"<IntModel {self.name!r}: {sizes}, digest {self.digest.hex()[:12]}>"
-
-    @property
-    def grus(self) -> tuple[IntGru, ...]:
-        """All GRU layers, of a bidirectional layer first the forward one."""
-        found: list[IntGru] = []
-        for layer in self.layers:
-            if isinstance(layer, IntGru):
-                found.append(layer)
-            elif isinstance(layer, IntBidirectional):
-                found += [layer.forward, layer.backward]
-        return tuple(found)
-
-    @property
-    def dense(self) -> tuple[IntDense, ...]:
-        """All dense layers, wherever they are."""
-        return tuple(layer for layer in self.layers if isinstance(layer, IntDense))
-
-    @property
-    def embedding(self) -> IntEmbedding | None:
-        return next((layer for layer in self.layers if isinstance(layer, IntEmbedding)), None)
-
-    @property
-    def head(self) -> tuple[IntDense, ...]:
-        """The dense layers at the end: they cost nothing at steps whose output is not asked for."""
-        found: list[IntDense] = []
-        for layer in reversed(self.layers):
-            if not isinstance(layer, IntDense):
-                break
-            found.append(layer)
-        return tuple(reversed(found))
-
-    @property
-    def body(self) -> tuple[IntLayer, ...]:
-        """All layers before the head."""
-        return self.layers[: len(self.layers) - len(self.head)]
+        return f"<IntModel {self.name!r}: {self.widths}, digest {self.digest.hex()[:12]}>"
 
     @property
     def streaming(self) -> bool:
         """Whether the model can run step by step; else it needs the whole sequence."""
         seen_gru = False
         for layer in self.layers:
-            if isinstance(layer, IntBidirectional) or (seen_gru and isinstance(layer, IntReverse)):
+            if isinstance(layer, IntBidirectional) or (seen_gru and isinstance(layer, Reverse)):
                 return False
             seen_gru |= isinstance(layer, IntGru)
         return True
 
     @property
-    def from_the_end(self) -> bool:
-        """Whether outputs of every step begin with that of the last step of the input."""
-        return sum(isinstance(layer, IntReverse) for layer in self.layers) % 2 == 1
-
-    @property
     def reversed_input(self) -> bool:
         """Whether a streaming model is given its sequence from the last step to the first."""
-        return self.streaming and self.from_the_end
+        return self.streaming and self.reversed_output
 
     @property
     def saturating(self) -> bool:
@@ -185,20 +125,13 @@ class IntModel:
         return not all(gru.bounded for gru in self.grus)
 
     @property
-    def n_inputs(self) -> int:
-        return next(layer.n_inputs for layer in self.layers if not isinstance(layer, IntReverse))
-
-    @property
     def n_units(self) -> int:
         """Units of all GRU layers together."""
         return sum(layer.n_units for layer in self.grus)
 
     @property
-    def n_outputs(self) -> int:
-        return next(layer.n_outputs for layer in reversed(self.layers) if not isinstance(layer, IntReverse))
-
-    @property
     def output_fraction_bits(self) -> int:
+        """Fraction bits of the s16 outputs."""
         bits = self.input_fraction_bits.astype(np.int64)
         for layer in self.layers:
             bits = output_bits(layer, bits)
@@ -223,6 +156,15 @@ class IntModel:
         from quantgru.int_model.file import load
 
         return load(path)
+
+
+def require_int_model(model: object, what: str) -> None:
+    """Raises ModelError for what is not an IntModel; `what` was to be done with it."""
+    if not isinstance(model, IntModel):
+        raise ModelError(
+            f"{what}: a model of type {type(model).__name__}, expected an IntModel; "
+            "qg.quantize or qg.IntModel.load gives one"
+        )
 
 
 def _own_physical_units(model: IntModel, name: str, n: int) -> None:

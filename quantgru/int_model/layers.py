@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.activations import BOUNDED_CANDIDATES, Candidate, DenseActivation, GateFunction, Merge, Reset
-from quantgru.checks import check_flag, check_name, in_range, one_of, own, own_integer
+from quantgru.activations import BOUNDED_CANDIDATES, Candidate, DenseActivation, GateFunction, Reset
+from quantgru.array_types import IntArray
+from quantgru.checks import check_name, in_range, one_of, own, own_integer
 from quantgru.errors import ModelError
 from quantgru.fixed import MAX_FRACTION_BITS, PRE_ACTIVATION, STATE
 from quantgru.int_model.contract import (
@@ -17,11 +18,9 @@ from quantgru.int_model.contract import (
     GATE_NUMBERS,
     MAX_LEFT_SHIFT,
     MAX_TOKENS,
-    MERGE_NUMBERS,
     RESET_NUMBERS,
 )
-
-IntArray = npt.NDArray[np.int64]
+from quantgru.structure import AnyBidirectional, AnyDense, AnyEmbedding, AnyGru, Reverse
 
 HARD_BITS = 15  # fraction bits of the rows of hard_sigmoid and hard_tanh
 EMBEDDING_BITS = 8  # an embedding puts out 256 * code
@@ -31,15 +30,18 @@ EMBEDDING_BITS = 8  # an embedding puts out 256 * code
 class Matrix:
     """Rows of integer weights, each with a scale of its own [R4].
 
-    codes       int8 [rows, columns]
-    multiplier  uint16 [rows], m: 2**14 ... 2**15 - 1
-    shift       uint8 [rows], s: 1 ... 30
-    left_shift  k: 0 ... 15
+    codes        int8 [rows, columns]
+    multipliers  uint16 [rows], m: 2**14 ... 2**15 - 1
+    shifts       uint8 [rows], s: 1 ... 30
+    left_shift   k: 0 ... 15
+    bits         of a code: 8
+
+    Raises ModelError.
     """
 
     codes: npt.NDArray[np.int8]
-    multiplier: npt.NDArray[np.uint16]
-    shift: npt.NDArray[np.uint8]
+    multipliers: npt.NDArray[np.uint16]
+    shifts: npt.NDArray[np.uint8]
     left_shift: int = 0
     bits: int = 8
 
@@ -48,13 +50,13 @@ class Matrix:
         if len(shape) != 2 or 0 in shape or max(shape) > 2**16 - 1:
             raise ModelError(f"matrix: codes {shape}, expected (rows, columns) of 1 ... 65535 each")
         own(self, "codes", np.int8, shape, "matrix")
-        own(self, "multiplier", np.uint16, shape[:1], "matrix")
-        own(self, "shift", np.uint8, shape[:1], "matrix")
+        own(self, "multipliers", np.uint16, shape[:1], "matrix")
+        own(self, "shifts", np.uint8, shape[:1], "matrix")
         own_integer(self, "bits", 1, 16, "matrix")
         if self.bits != 8:
             raise ModelError(f"matrix: {self.bits} bits, this version reads 8; update quantgru")
-        in_range("matrix: multiplier", self.multiplier, 2**14, 2**15 - 1)
-        in_range("matrix: shift", self.shift, 1, 30)
+        in_range("matrix: multipliers", self.multipliers, 2**14, 2**15 - 1)
+        in_range("matrix: shifts", self.shifts, 1, 30)
         own_integer(self, "left_shift", 0, MAX_LEFT_SHIFT, "matrix")
 
     @property
@@ -67,8 +69,8 @@ class Matrix:
 
     def row_scales(self, row_bits: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """What 1 in the accumulator of each row means [rows], where sums have `row_bits` fraction bits [R4]."""
-        exponent = self.left_shift - 16 - self.shift.astype(np.int64) - np.asarray(row_bits)
-        return np.asarray(np.ldexp(self.multiplier.astype(np.float64), exponent))
+        exponent = self.left_shift - 16 - self.shifts.astype(np.int64) - np.asarray(row_bits)
+        return np.asarray(np.ldexp(self.multipliers.astype(np.float64), exponent))
 
 
 def gate_bits(gate: str) -> int:
@@ -83,17 +85,23 @@ def candidate_bits(candidate: str, state_bits: int) -> int:
     return HARD_BITS if candidate == "hard_tanh" else PRE_ACTIVATION.fraction_bits
 
 
+def gru_row_bits(gate: str, candidate: str, state_bits: int, n_units: int) -> IntArray:
+    """Fraction bits of the pre-activation of each row [3H], z, r and n one after the other."""
+    return np.repeat([gate_bits(gate), gate_bits(gate), candidate_bits(candidate, state_bits)], n_units)
+
+
 @dataclass(frozen=True, eq=False)
-class IntGru:
+class IntGru(AnyGru):
     """A GRU layer: W [3H x I] and U [3H x H], gates z, r, n one after the other.
 
     bias                 int32 [3H], of z and r with `gate_bits` fraction bits, of n with `candidate_bits`
     recurrent_bias       int32 [H] for reset "after", with `candidate_bits`; empty for "before"
     state_fraction_bits  of h, n and what the reset gate leaves of h, all s16
-    initial_state        int16 [H], h after a reset; None means zeros
+    initial_state        int16 [H], h after a reset, not all zeros; None: zeros
+
+    Raises ModelError for what SPEC.md does not allow.
     """
 
-    name: str
     reset: Reset
     input: Matrix
     recurrent: Matrix
@@ -102,7 +110,7 @@ class IntGru:
     gate: GateFunction = "sigmoid"
     candidate: Candidate = "tanh"
     state_fraction_bits: int = STATE.fraction_bits
-    initial_state: npt.NDArray[np.int16] = None  # type: ignore[assignment]  # replaced by an array
+    initial_state: npt.NDArray[np.int16] | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "GRU layer")
@@ -119,9 +127,10 @@ class IntGru:
         own(self, "recurrent_bias", np.int32, (units if self.reset == "after" else 0,), where)
         most = STATE.fraction_bits if self.bounded else MAX_FRACTION_BITS  # a bounded candidate is only shifted right
         own_integer(self, "state_fraction_bits", -most, most, where)
-        if self.initial_state is None:
-            object.__setattr__(self, "initial_state", np.zeros(units, np.int16))
-        own(self, "initial_state", np.int16, (units,), where)
+        if self.initial_state is not None:
+            own(self, "initial_state", np.int16, (units,), where)
+            if not self.initial_state.any():  # as in the digest, there is one way to say it [R17]
+                object.__setattr__(self, "initial_state", None)
 
     @property
     def n_inputs(self) -> int:
@@ -132,8 +141,9 @@ class IntGru:
         return self.recurrent.n_columns
 
     @property
-    def n_outputs(self) -> int:
-        return self.n_units
+    def h0(self) -> npt.NDArray[np.int16]:
+        """h after a reset [H]."""
+        return np.zeros(self.n_units, np.int16) if self.initial_state is None else self.initial_state
 
     @property
     def bounded(self) -> bool:
@@ -151,74 +161,47 @@ class IntGru:
         return candidate_bits(self.candidate, self.state_fraction_bits)
 
     @property
-    def candidate_shift(self) -> int:
+    def state_shift(self) -> int:
         """From a bounded candidate, which has 15 fraction bits, to the state's format; 0 for an unbounded one."""
         return STATE.fraction_bits - self.state_fraction_bits if self.bounded else 0
 
     @property
     def row_bits(self) -> IntArray:
         """Fraction bits of the pre-activation of each row [3H]."""
-        return np.repeat([self.gate_bits, self.gate_bits, self.candidate_bits], self.n_units)
+        return gru_row_bits(self.gate, self.candidate, self.state_fraction_bits, self.n_units)
 
 
 @dataclass(frozen=True, eq=False)
-class IntBidirectional:
+class IntBidirectional(AnyBidirectional[IntGru]):
     """Two GRU layers on one sequence, `backward` from its end, both from their initial states [R23].
 
     If `final`, the result is a single vector of both states after all steps.
     """
 
-    name: str
     forward: IntGru
     backward: IntGru
-    merge: Merge
-    final: bool
 
     def __post_init__(self) -> None:
-        check_name(self.name, "bidirectional layer")
-        where = f"bidirectional layer {self.name!r}"
-        one_of(where, "merge", self.merge, MERGE_NUMBERS)
-        check_flag(self.final, where, "final")
-        forward, backward = (
-            (gru.n_inputs, gru.n_units, gru.state_fraction_bits) for gru in (self.forward, self.backward)
-        )
+        super().__post_init__()
+        forward, backward = self.forward.state_fraction_bits, self.backward.state_fraction_bits
         if forward != backward:
             raise ModelError(
-                f"{where}: inputs, units and state fraction bits {forward} forward, {backward} backward, "
-                "expected the same"
+                f"{self._where}: {forward} state fraction bits forward, {backward} backward, expected the same"
             )
         if abs(self.output_fraction_bits) > MAX_FRACTION_BITS:
-            raise ModelError(f"{where}: {self.output_fraction_bits} output fraction bits, allowed are -31 ... 31")
-
-    @property
-    def n_inputs(self) -> int:
-        return self.forward.n_inputs
-
-    @property
-    def n_outputs(self) -> int:
-        return self.forward.n_units * (2 if self.merge == "concat" else 1)
+            raise ModelError(f"{self._where}: {self.output_fraction_bits} output fraction bits, allowed are -31 ... 31")
 
     @property
     def output_fraction_bits(self) -> int:
+        """Fraction bits of the merged s16 states."""
         bits = self.forward.state_fraction_bits
         return {"concat": bits, "sum": bits - 1, "mul": 2 * bits - 15, "ave": bits}[self.merge]
 
 
-@dataclass(frozen=True)
-class IntReverse:
-    """The sequence from its last step to its first [R22]."""
-
-    name: str = "reverse"
-
-    def __post_init__(self) -> None:
-        check_name(self.name, "reverse")
-
-
 @dataclass(frozen=True, eq=False)
-class IntDense:
+class IntDense(AnyDense):
     """A dense layer [R14]. output_fraction_bits is the format of output and bias for linear and relu, else 15."""
 
-    name: str
     activation: DenseActivation
     matrix: Matrix
     bias: npt.NDArray[np.int32]
@@ -249,10 +232,9 @@ class IntDense:
 
 
 @dataclass(frozen=True, eq=False)
-class IntEmbedding:
+class IntEmbedding(AnyEmbedding):
     """A vector 256 * codes[token] for each token; codes int8 [tokens, outputs] [R21]."""
 
-    name: str
     codes: npt.NDArray[np.int8]
 
     def __post_init__(self) -> None:
@@ -268,15 +250,11 @@ class IntEmbedding:
         return int(self.codes.shape[0])
 
     @property
-    def n_inputs(self) -> int:
-        return 1
-
-    @property
     def n_outputs(self) -> int:
         return int(self.codes.shape[1])
 
 
-IntLayer = IntGru | IntBidirectional | IntReverse | IntDense | IntEmbedding
+IntLayer = IntGru | IntBidirectional | Reverse | IntDense | IntEmbedding
 
 
 def output_bits(layer: IntLayer, operand_bits: IntArray) -> IntArray:
@@ -286,7 +264,7 @@ def output_bits(layer: IntLayer, operand_bits: IntArray) -> IntArray:
             return np.full(layer.n_outputs, layer.state_fraction_bits)
         case IntBidirectional() | IntDense():
             return np.full(layer.n_outputs, layer.output_fraction_bits)
-        case IntReverse():
+        case Reverse():
             return operand_bits
         case IntEmbedding():
             return np.full(layer.n_outputs, EMBEDDING_BITS)

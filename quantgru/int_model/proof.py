@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from quantgru.array_types import IntArray
 from quantgru.errors import ModelError
 from quantgru.fixed import INT32_MAX
 from quantgru.int_model.layers import IntDense, IntGru, Matrix
-
-Int64Array = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -26,17 +24,17 @@ class Bounds:
     pre_activation: int
 
 
-def accumulator_bounds(matrix: Matrix) -> Int64Array:
+def accumulator_bounds(matrix: Matrix) -> IntArray:
     """|accumulator * 2**k| of each row, over all int16 operands and all partial sums in any order."""
     sums = np.abs(matrix.codes, dtype=np.int16).sum(axis=1, dtype=np.int64)
     return np.asarray((sums << 15) << matrix.left_shift)
 
 
-def requantized_bounds(matrix: Matrix) -> Int64Array:
+def requantized_bounds(matrix: Matrix) -> IntArray:
     """|requantize| of each row."""
     # Below 2**31 * 2**15 where P1 holds; P1 is checked first.
-    product = accumulator_bounds(matrix) * matrix.multiplier.astype(np.int64)
-    return np.asarray((product >> (16 + matrix.shift.astype(np.int64))) + 1)
+    product = accumulator_bounds(matrix) * matrix.multipliers.astype(np.int64)
+    return np.asarray((product >> (16 + matrix.shifts.astype(np.int64))) + 1)
 
 
 def prove(layer: IntGru | IntDense) -> Bounds:
@@ -49,7 +47,7 @@ def prove(layer: IntGru | IntDense) -> Bounds:
     return Bounds(accumulators, _largest(_pre_activations(layer), f"layer {layer.name!r}, pre-activation"))
 
 
-def _pre_activations(layer: IntGru | IntDense) -> Int64Array:
+def _pre_activations(layer: IntGru | IntDense) -> IntArray:
     bias = np.abs(layer.bias.astype(np.int64))
     if isinstance(layer, IntDense):
         return requantized_bounds(layer.matrix) + bias
@@ -59,7 +57,7 @@ def _pre_activations(layer: IntGru | IntDense) -> Int64Array:
     return np.asarray(sums)
 
 
-def _largest(bounds: Int64Array, what: str) -> int:
+def _largest(bounds: IntArray, what: str) -> int:
     row = int(bounds.argmax())
     if bounds[row] > INT32_MAX:
         raise ModelError(

@@ -8,7 +8,8 @@ from typing import Any, Final
 from quantgru import container
 from quantgru.errors import ModelError
 from quantgru.model.float_model import FloatModel
-from quantgru.model.layers import Bidirectional, Dense, Embedding, Gru, Layer, Reverse
+from quantgru.model.layers import Bidirectional, Dense, Embedding, Gru, Layer
+from quantgru.structure import Reverse
 
 FORMAT: Final = 2
 _FORMATS_READ: Final = (1, 2)  # 1 knew sigmoid gates, tanh candidates and dense layers at the end only

@@ -9,11 +9,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES, FloatArray
+from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES
+from quantgru.array_types import FloatArray
 from quantgru.errors import DataError
 from quantgru.model.float_model import FloatModel
-from quantgru.model.layers import Bidirectional, Dense, Embedding, Gru, Layer, Reverse
-from quantgru.sequences import Sequences, StatesLike, as_states, check_tokens, reverse_steps
+from quantgru.model.layers import Bidirectional, Dense, Embedding, Gru, Layer
+from quantgru.sequences import Sequences, StatesLike, as_states, check_tokens
+from quantgru.signals import Signal, merge_directions
+from quantgru.structure import Reverse
+
+FloatSignal = Signal[np.float64]
 
 # Called after each step with its number, the state before it, z, r and n, [sequences, units] each.
 GateObserver = Callable[[int, FloatArray, FloatArray, FloatArray, FloatArray], None]
@@ -36,10 +41,10 @@ class BodyRun:
     output      what the head reads
     """
 
-    inputs: tuple[Sequences, ...]
-    gru_inputs: tuple[Sequences, ...]
+    inputs: tuple[FloatSignal, ...]
+    gru_inputs: tuple[FloatSignal, ...]
     states: tuple[FloatArray, ...]
-    output: Sequences
+    output: FloatSignal
 
 
 def run_body(
@@ -49,15 +54,15 @@ def run_body(
     observers: Sequence[GateObserver] = (),
 ) -> BodyRun:
     """Runs the layers before the head; observers are none, or one for each GRU layer. Raises DataError."""
-    starts = [np.zeros(layer.n_units) if layer.initial_state is None else layer.initial_state for layer in model.grus]
+    starts = [layer.h0 for layer in model.grus]
     if initial_states is not None:
         starts = as_states(initial_states, [layer.n_units for layer in model.grus], sequences.n_sequences)
-    inputs: list[Sequences] = []
-    gru_inputs: list[Sequences] = []
+    inputs: list[FloatSignal] = []
+    gru_inputs: list[FloatSignal] = []
     states: list[FloatArray] = []
-    signal = sequences
+    signal = FloatSignal(sequences.values, sequences.lengths)
 
-    def run_gru(layer: Gru, x: Sequences) -> FloatArray:
+    def run_gru(layer: Gru, x: FloatSignal) -> FloatArray:
         number = len(states)
         gru_inputs.append(x)
         states.append(gru_states(layer, x, starts[number], observers[number] if observers else None))
@@ -69,45 +74,35 @@ def run_body(
     return BodyRun(tuple(inputs), tuple(gru_inputs), tuple(states), signal)
 
 
-def _run_layer(layer: Layer, x: Sequences, run_gru: Callable[[Gru, Sequences], FloatArray]) -> Sequences:
+def _run_layer(layer: Layer, x: FloatSignal, run_gru: Callable[[Gru, FloatSignal], FloatArray]) -> FloatSignal:
     match layer:
         case Gru():
             return replace(x, values=run_gru(layer, x))
         case Bidirectional():
-            reverse = reverse_steps(x.values, x.lengths)
             forward = replace(x, values=run_gru(layer.forward, x))
-            backward = replace(x, values=run_gru(layer.backward, replace(x, values=reverse)))
-            return _merged(layer, forward, backward)
+            backward = replace(x, values=run_gru(layer.backward, x.reversed()))
+            return merge_directions(forward, backward, MERGES[layer.merge], final=layer.final)
         case Reverse():
-            return replace(x, values=reverse_steps(x.values, x.lengths))
+            return x.reversed()
         case Dense():
             return replace(x, values=dense_output(layer, x.values))
         case Embedding():
             return replace(x, values=_vectors(layer, x))
 
 
-def _merged(layer: Bidirectional, forward: Sequences, backward: Sequences) -> Sequences:
-    """Both in the order in which they were computed."""
-    merge = MERGES[layer.merge]
-    if layer.final:
-        final = merge(forward.last_steps(), backward.last_steps())
-        return Sequences(final[:, None], np.ones(len(final), dtype=np.int64))
-    return replace(forward, values=merge(forward.values, reverse_steps(backward.values, backward.lengths)))
-
-
-def _vectors(layer: Embedding, x: Sequences) -> FloatArray:
+def _vectors(layer: Embedding, x: FloatSignal) -> FloatArray:
     check_tokens(x, layer.n_tokens, layer.name)
     return np.asarray(layer.vectors[x.values[..., 0].astype(np.int64)])
 
 
 def gru_states(
-    layer: Gru, sequences: Sequences, start: npt.ArrayLike = 0.0, observe: GateObserver | None = None
+    layer: Gru, signal: FloatSignal, start: npt.ArrayLike = 0.0, observe: GateObserver | None = None
 ) -> FloatArray:
     """h after every step, [sequences, steps, units], from `start` [units] or [sequences, units]. It stays in padding.
 
     Raises DataError where h leaves the range of float64, which an unbounded candidate can do.
     """
-    x = sequences.values
+    x = signal.values
     n_sequences, n_steps, _ = x.shape
     units = layer.n_units
     gate, candidate = GATES[layer.gate], CANDIDATES[layer.candidate]
@@ -117,7 +112,7 @@ def gru_states(
     bias = layer.bias.reshape(-1)
     h = np.broadcast_to(np.asarray(start, dtype=np.float64), (n_sequences, units))
     states = np.empty((n_sequences, n_steps, units))
-    running = sequences.valid[..., None]
+    running = signal.valid[..., None]
     with np.errstate(over="ignore", invalid="ignore"):
         for t in range(n_steps):
             from_x = x[:, t] @ input_weights + bias
@@ -153,14 +148,11 @@ def dense_output(layer: Dense, x: FloatArray) -> FloatArray:
     return DENSE_ACTIVATIONS[layer.activation](x @ layer.weights.T + layer.bias)
 
 
-def states(model: FloatModel, sequences: Sequences) -> tuple[FloatArray, ...]:
-    """h of each GRU layer after every step, [sequences, steps, units] each."""
-    return run_body(model, sequences).states
-
-
-def outputs(model: FloatModel, sequences: Sequences, body_output: Sequences) -> Any:
+def outputs(model: FloatModel, sequences: Sequences, body_output: FloatSignal) -> Any:
     """The head on what the body gave, arranged as `FloatModel.run` says."""
-    y = body_output.last_steps() if model.last_step else body_output.values
+    y = body_output.last_step().values[:, 0] if model.last_step else body_output.values
     for layer in model.head:
         y = dense_output(layer, y)
-    return y if model.last_step else sequences.arrange(np.where(sequences.valid[..., None], y, 0.0), model.from_the_end)
+    if model.last_step:
+        return y
+    return sequences.arrange(np.where(sequences.valid[..., None], y, 0.0), from_last_step=model.reversed_output)

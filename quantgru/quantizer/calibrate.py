@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from quantgru.activations import BOUNDED_CANDIDATES
+from quantgru.array_types import FloatArray
 from quantgru.model import Dense, FloatModel, Gru
 from quantgru.model.run import dense_output, run_body
 from quantgru.sequences import Sequences, StatesLike
-
-FloatArray = npt.NDArray[np.float64]
 
 _EXTREME = 1 - 2.0**-9  # of half the range of z and r, and of |n|
 
@@ -66,16 +64,16 @@ class Calibration:
 
 def calibrate(model: FloatModel, sequences: Sequences, initial_states: StatesLike | None = None) -> Calibration:
     """Runs `model` on `sequences` and collects statistics. Raises DataError."""
-    rows = sequences.rows()
+    inputs = sequences.vectors()
     observers = [_GruObserver(layer, sequences) for layer in model.grus]
     body = run_body(model, sequences, initial_states, observers)
-    gru_means = [x.rows().mean(axis=0) for x in body.gru_inputs]
+    gru_means = [x.vectors().mean(axis=0) for x in body.gru_inputs]
     dense = [
-        _dense_statistics(layer, x.rows())
+        _dense_statistics(layer, x.vectors())
         for layer, x in zip(model.body, body.inputs, strict=True)
         if isinstance(layer, Dense)
     ]
-    y = body.output.rows()
+    y = body.output.vectors()
     for layer in model.head:
         dense.append(_dense_statistics(layer, y))
         y = dense_output(layer, y)
@@ -83,10 +81,10 @@ def calibrate(model: FloatModel, sequences: Sequences, initial_states: StatesLik
         sequences.n_sequences,
         sequences.n_steps,
         int(sequences.lengths.max()),
-        rows.min(axis=0),
-        rows.max(axis=0),
-        np.sqrt(np.mean(rows**2, axis=0)),
-        rows.std(axis=0),
+        inputs.min(axis=0),
+        inputs.max(axis=0),
+        np.sqrt(np.mean(inputs**2, axis=0)),
+        inputs.std(axis=0),
         tuple(observer.statistics(mean) for observer, mean in zip(observers, gru_means, strict=True)),
         tuple(dense),
     )

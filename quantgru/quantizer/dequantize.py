@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from quantgru.array_types import FloatArray, IntArray
 from quantgru.fixed import to_real
 from quantgru.int_model import (
     IntBidirectional,
@@ -13,14 +13,10 @@ from quantgru.int_model import (
     IntGru,
     IntLayer,
     IntModel,
-    IntReverse,
     Matrix,
     output_bits,
 )
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Layer, Reverse
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 def dequantize(model: IntModel) -> FloatModel:
@@ -50,8 +46,8 @@ def _layer(layer: IntLayer, operand_bits: IntArray) -> Layer:
         case IntBidirectional():
             forward, backward = _gru(layer.forward, operand_bits), _gru(layer.backward, operand_bits)
             return Bidirectional(layer.name, forward, backward, layer.merge, layer.final)
-        case IntReverse():
-            return Reverse(layer.name)
+        case Reverse():
+            return layer
         case IntDense():
             bits = np.full(layer.n_outputs, layer.row_bits)
             weights = real_weights(layer.matrix, operand_bits, bits)
@@ -75,5 +71,5 @@ def _gru(layer: IntGru, operand_bits: IntArray) -> Gru:
         recurrent_bias,
         layer.gate,
         layer.candidate,
-        to_real(layer.initial_state, layer.state_fraction_bits) if layer.initial_state.any() else None,
+        None if layer.initial_state is None else to_real(layer.initial_state, layer.state_fraction_bits),
     )

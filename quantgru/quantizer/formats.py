@@ -7,10 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import FloatArray, IntArray
 from quantgru.fixed import INT16_MAX, INT16_MIN, MAX_FRACTION_BITS, round_half_up
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 LARGEST_VALUE: Final = INT16_MAX * 2.0**MAX_FRACTION_BITS  # that any s16 format reaches
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from quantgru.activations import BOUNDED_CANDIDATES
+from quantgru.array_types import FloatArray, IntArray
 from quantgru.errors import ModelError
 from quantgru.fixed import MAX_FRACTION_BITS, PRE_ACTIVATION, STATE, to_raw16
 from quantgru.int_model import (
@@ -16,20 +16,16 @@ from quantgru.int_model import (
     IntEmbedding,
     IntGru,
     IntLayer,
-    IntReverse,
     Matrix,
     output_bits,
 )
 from quantgru.int_model.contract import MAX_TOKENS
-from quantgru.int_model.layers import candidate_bits, gate_bits
+from quantgru.int_model.layers import gru_row_bits
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gate, Gru, Reverse
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics
 from quantgru.quantizer.dequantize import real_weights
 from quantgru.quantizer.formats import LARGEST_VALUE, largest_fraction_bits, output_fraction_bits
 from quantgru.quantizer.weights import quantize_bias, quantize_rows
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _LARGEST_SUM: Final = 2.0**28  # of a row in its own format: half of what the smallest multiplier and shift reach
 
@@ -37,7 +33,8 @@ _LARGEST_SUM: Final = 2.0**28  # of a row in its own format: half of what the sm
 def quantize_layers(model: FloatModel, seen: Calibration, input_bits: IntArray) -> tuple[IntLayer, ...]:
     """Integer layers for what was seen; input_bits are the fraction bits of the inputs [inputs]. Raises ModelError."""
     grus, dense = iter(seen.grus), iter(seen.dense)
-    scale = np.exp2(-input_bits.astype(np.float64))  # the real value of a raw one, of each operand of the next layer
+    bits = input_bits  # of each operand of the next layer
+    scale = np.exp2(-bits.astype(np.float64))  # the real value of a raw one
     layers: list[IntLayer] = []
     for layer in model.layers:
         match layer:
@@ -49,11 +46,12 @@ def quantize_layers(model: FloatModel, seen: Calibration, input_bits: IntArray) 
             case Dense():
                 layers.append(_dense(layer, scale, next(dense)))
             case Reverse():
-                layers.append(IntReverse(layer.name))
+                layers.append(layer)
                 continue  # operands as before
             case Embedding():
                 layers.append(_embedding(layer))
-        scale = np.exp2(-output_bits(layers[-1], input_bits).astype(np.float64))
+        bits = output_bits(layers[-1], bits)
+        scale = np.exp2(-bits.astype(np.float64))
         if isinstance(layer, Embedding):  # one real scale for each column, which the next weights absorb
             scale = _embedding_scale(layer) * scale
     return tuple(layers)
@@ -103,7 +101,7 @@ def _bits_for(weights: FloatArray, bias: FloatArray, operand_scale: FloatArray, 
 def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits: int) -> IntGru:
     units = layer.n_units
     where = f"GRU layer {layer.name!r}"
-    row_bits = _gru_row_bits(layer, state_bits)
+    row_bits = gru_row_bits(layer.gate, layer.candidate, state_bits, units)
     weights = layer.input_weights.reshape(-1, layer.n_inputs)
     w, from_x = _rows(weights, operand_scale, row_bits, seen.input_mean, f"{where}, W")
     recurrent = layer.recurrent_weights.reshape(-1, units)
@@ -115,7 +113,6 @@ def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits:
     if layer.reset == "after":  # what U_n loses is inside the reset product, like c
         recurrent_bias = layer.recurrent_bias + from_h[2 * units :]
         from_h[2 * units :] = 0.0
-    initial_state = np.zeros(units) if layer.initial_state is None else layer.initial_state
     return IntGru(
         layer.name,
         layer.reset,
@@ -126,14 +123,8 @@ def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits:
         layer.gate,
         layer.candidate,
         state_bits,
-        to_raw16(initial_state, state_bits)[0],
+        to_raw16(layer.h0, state_bits)[0],
     )
-
-
-def _gru_row_bits(layer: Gru, state_bits: int) -> IntArray:
-    """Fraction bits of the pre-activation of each row [3H], as [R10, R18, R19] say."""
-    gate = gate_bits(layer.gate)
-    return np.repeat([gate, gate, candidate_bits(layer.candidate, state_bits)], layer.n_units)
 
 
 def _bidirectional(

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import FloatArray, IntArray
 from quantgru.errors import DataError, ModelError
 from quantgru.int_model import IntModel, SelfTest
-from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru
+from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, calibrate
 from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits
 from quantgru.quantizer.layers import quantize_layers
@@ -18,9 +19,6 @@ from quantgru.quantizer.notes import FAINTEST_PEAK, notes
 from quantgru.quantizer.standardisation import fold_standardisation
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.simulator.batch import run, run_check, step_check
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _SELFTEST_STEPS = 8
 
@@ -51,7 +49,7 @@ def quantize(
         )
     sequences = model.sequences(calibration, what="calibration data")
     folded = fold_standardisation(model, mean, scale)
-    if not isinstance(folded.layers[0], Embedding):
+    if folded.embedding is None:
         _check_range(sequences)
     seen = calibrate(folded, sequences, initial_states)
     fraction_bits = _input_fraction_bits(folded, seen)
@@ -59,19 +57,19 @@ def quantize(
         quantize_layers(folded, seen, fraction_bits),
         fraction_bits.astype(np.int8),
         model.last_step,
-        SelfTest(np.zeros((1, model.n_inputs), np.int16), 0),
-        name or model.name,
-        notes(folded, seen, fraction_bits),
-        input_units,  # the model checks them, and makes them tuples
-        output_units,
-        model.mask_value,
+        SelfTest(np.zeros((1, model.n_inputs), np.int16), 0),  # stands in: only a model can run, and give check values
+        name=name or model.name,
+        notes=notes(folded, seen, fraction_bits),
+        input_units=input_units,  # the model checks them, and makes them tuples
+        output_units=output_units,
+        mask_value=model.mask_value,
     )
     first_steps = sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))]
     return replace(int_model, selftest=_selftest(int_model, first_steps))
 
 
 def _check_range(sequences: Sequences) -> None:
-    peaks = np.abs(sequences.rows()).max(axis=0)
+    peaks = np.abs(sequences.vectors()).max(axis=0)
     feature = int(peaks.argmax())
     if peaks[feature] > LARGEST_VALUE:
         raise DataError(
@@ -87,7 +85,7 @@ def _check_range(sequences: Sequences) -> None:
 
 def _input_fraction_bits(model: FloatModel, seen: Calibration) -> IntArray:
     """Of each input [inputs], by what the first layer with weights makes of it; 0 for token numbers."""
-    if any(isinstance(layer, Embedding) for layer in model.layers):
+    if model.embedding is not None:
         return np.zeros(1, dtype=np.int64)
     first = next(layer for layer in model.layers if isinstance(layer, (Gru, Bidirectional, Dense)))
     grus = [first.forward, first.backward] if isinstance(first, Bidirectional) else [first]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from quantgru.activations import BOUNDED_CANDIDATES
+from quantgru.array_types import IntArray
 from quantgru.fixed import MAX_FRACTION_BITS
-from quantgru.model import Dense, FloatModel
+from quantgru.model import FloatModel
 from quantgru.quantizer.calibrate import Calibration
-
-IntArray = npt.NDArray[np.int64]
 
 FAINTEST_PEAK: Final = 2.0 ** (7 - MAX_FRACTION_BITS)  # below, an input has fewer than 8 bits even in the finest format
 _MOST_EXTREME: Final = 0.9  # of all gates at the ends of their range: no trained model works there
@@ -33,7 +31,7 @@ def notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray) -> dict
     ]
     outputs = [
         {"layer": layer.name, "peak": _noted(of_layer.peak)}
-        for layer, of_layer in zip(_dense(model), seen.dense, strict=True)
+        for layer, of_layer in zip(model.dense, seen.dense, strict=True)
     ]
     states = [
         {"layer": layer.name, "peak": _noted(of_layer.state_peak)}
@@ -58,10 +56,6 @@ def notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray) -> dict
 def _noted(value: float) -> float:
     """Six digits: the last ones of a sum differ from processor to processor, and the file should not."""
     return float(f"{value:.6g}")
-
-
-def _dense(model: FloatModel) -> list[Dense]:
-    return [layer for layer in model.layers if isinstance(layer, Dense)]
 
 
 def _input_warnings(seen: Calibration) -> list[str]:
@@ -110,7 +104,7 @@ def _state_warnings(model: FloatModel, seen: Calibration) -> list[str]:
 def _output_warnings(model: FloatModel, seen: Calibration) -> list[str]:
     return [
         f"dense layer {layer.name!r}: always 0 on the calibration data; the format of its output is a guess"
-        for layer, of_layer in zip(_dense(model), seen.dense, strict=True)
+        for layer, of_layer in zip(model.dense, seen.dense, strict=True)
         if of_layer.peak == 0
     ]
 

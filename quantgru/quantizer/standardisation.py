@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import FloatArray
 from quantgru.errors import DataError
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Layer, Reverse
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def fold_standardisation(model: FloatModel, mean: npt.ArrayLike | None, scale: npt.ArrayLike | None) -> FloatModel:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import FloatArray, IntArray
 from quantgru.errors import ModelError
 from quantgru.fixed import INT32_MAX, round_half_up
 from quantgru.int_model import Matrix
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _LARGEST_SHIFT = 30
 

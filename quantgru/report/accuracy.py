@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import FloatArray
 from quantgru.errors import DataError
 from quantgru.sequences import check_labels
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from quantgru.activations import CANDIDATES, GATES, Function
+from quantgru.array_types import FloatArray, Int16Array, UInt16Array
 from quantgru.fixed import GATE, Format, requantize, round_shift
 from quantgru.int_model import IntGru
 from quantgru.model import Gate, Gru
-
-FloatArray = npt.NDArray[np.float64]
-Int16Array = npt.NDArray[np.int16]
-Uint16Array = npt.NDArray[np.uint16]
 
 _FUNCTIONS: Final = {
     "sigmoid": "sigmoid({})",
@@ -78,8 +74,8 @@ class Derivation:
 class GateValues:
     """Raw u, r and n, [steps, units] each; u and r u16f15."""
 
-    u: Uint16Array
-    r: Uint16Array
+    u: UInt16Array
+    r: UInt16Array
     n: Int16Array
 
 
@@ -99,7 +95,7 @@ class GruNumbers:
     h: FloatArray
     x_raw: Int16Array
     h_raw: Int16Array
-    residual: Uint16Array
+    residual: UInt16Array
     gates: GateValues
 
 
@@ -195,7 +191,7 @@ class _UnitStep:
         scale = float(matrix.row_scales(bits.fraction_bits)[row])
         self._terms(name, zip(weights, operand, codes, values, strict=True), scale)
         acc = int(codes @ values)
-        k, m, s = matrix.left_shift, int(matrix.multiplier[row]), int(matrix.shift[row])
+        k, m, s = matrix.left_shift, int(matrix.multipliers[row]), int(matrix.shifts[row])
         raw = requantize(acc, k, m, s)
         raw_formula = f"{acc}{f' * 2^{k}' if k else ''} * {m} / 2^{16 + s}"
         return self._add(name, "sum", _Both(float(weights @ operand), raw), raw_formula, bits)
@@ -234,8 +230,8 @@ def _function(name: str, argument: str) -> str:
     return _FUNCTIONS[name].format(argument)
 
 
-def print_derivations(derivations: Sequence[Derivation], console: Any) -> None:
-    """One table for each step and unit, on a rich console."""
+def print_derivations(derivations: Iterable[Derivation], console: Any) -> None:
+    """One table for each step and unit on a rich console, as they come."""
     for derivation in derivations:
         console.print(_table(derivation))
 

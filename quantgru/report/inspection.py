@@ -15,7 +15,7 @@ from quantgru.int_model import (
     IntGru,
     IntLayer,
     IntModel,
-    IntReverse,
+    Reverse,
 )
 from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
 from quantgru.int_model.cost import cost
@@ -88,7 +88,7 @@ def _entries(layer: IntLayer) -> list[dict[str, Any]]:
         case IntEmbedding():
             entry = _plain(layer, f"embedding of {layer.n_tokens} tokens", Format(16, EMBEDDING_BITS))
             return [entry | {"weight_bits": [8], "tokens": layer.n_tokens}]
-        case IntReverse():
+        case Reverse():
             return [{"name": layer.name, "kind": "steps from the last to the first"}]
 
 
@@ -98,7 +98,7 @@ def _gru(layer: IntGru) -> dict[str, Any]:
         kind.append(f"gates {layer.gate}")
     if layer.candidate != "tanh":
         kind.append(f"candidate {layer.candidate}")
-    if layer.initial_state.any():
+    if layer.initial_state is not None:
         kind.append("initial state")
     return {
         **_plain(layer, ", ".join(kind), Format(16, layer.state_fraction_bits)),

@@ -6,19 +6,20 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import Int16Array
 from quantgru.errors import ConfigError
 from quantgru.fixed import to_real
-from quantgru.int_model import IntModel
+from quantgru.int_model import IntModel, require_int_model
 from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_token_axis, without_masked
 from quantgru.simulator.inputs import as_raw, to_raw
-from quantgru.simulator.program import GruTrace, Program, Record, Signal, require_int_model
-from quantgru.simulator.states import GruState, InitialStates, Int16Array, start_states
+from quantgru.simulator.program import GruTrace, Program, RawSignal, Record
+from quantgru.simulator.states import GruState, InitialStates, start_states
 
 _CHUNK = 64  # sequences between two reports of progress
 
@@ -70,7 +71,7 @@ class SimulationResult:
         An output of every step repeats at a masked step the one before it, and is 0 before the first.
         """
         real = to_real(self.outputs_raw, self.model.output_fraction_bits)
-        return real if self.model.last_step else self.sequences.arrange(real, self.model.from_the_end)
+        return real if self.model.last_step else self.sequences.arrange(real, from_last_step=self.model.reversed_output)
 
 
 def simulate(
@@ -121,21 +122,21 @@ def run(
     sequences = without_masked(sequences, mask, None if raw_input else model.mask_value)
     raw, clipped = (as_raw if raw_input else to_raw)(model, sequences)
     states = start_states(model, initial_states, sequences.n_sequences)
-    chunks = _chunks(Signal(raw, sequences.lengths), states, keep_all=trace)
+    chunks = _chunks(RawSignal(raw, sequences.lengths), states, every_step=trace)
     parts = _run_chunks(Program(model), chunks, model.last_step, threads, progress)
     records = [part.record for part in parts]
-    layers = [_join(of_layer, keep_all=trace) for of_layer in zip(*(record.traces for record in records), strict=True)]
+    of_layers = list(zip(*(record.traces for record in records), strict=True))  # of each GRU layer, chunk by chunk
     return SimulationResult(
         model,
         sequences,
         raw,
         np.concatenate([part.outputs for part in parts]),
-        tuple(layer.h for layer in layers),
+        tuple(np.concatenate([part.h for part in layer]) for layer in of_layers),
         clipped,
         _total(record.saturated_outputs for record in records),
         _total(record.saturated_states for record in records),
         tuple(states),
-        Trace(tuple(layers), np.concatenate([part.every_output for part in parts])) if trace else None,
+        Trace(tuple(map(_joined, of_layers)), np.concatenate([part.every_output for part in parts])) if trace else None,
     )
 
 
@@ -174,24 +175,24 @@ class _Part:
     record: Record
 
 
-def _chunks(x: Signal, states: Sequence[GruState], *, keep_all: bool) -> Iterator[tuple[Signal, Record]]:
+def _chunks(x: RawSignal, states: Sequence[GruState], *, every_step: bool) -> Iterator[tuple[RawSignal, Record]]:
     """The sequences in groups, with their part of the states, which a run updates in place."""
-    for start in range(0, len(x.lengths), _CHUNK):
+    for start in range(0, x.n_sequences, _CHUNK):
         chunk = slice(start, start + _CHUNK)
         of_chunk = [GruState(state.h[chunk], state.residual[chunk]) for state in states]
-        yield Signal(x.values[chunk], x.lengths[chunk]), Record(of_chunk, keep_all)
+        yield RawSignal(x.values[chunk], x.lengths[chunk]), Record(iter(of_chunk), every_step)
 
 
 def _run_chunks(
     program: Program,
-    chunks: Iterable[tuple[Signal, Record]],
+    chunks: Iterable[tuple[RawSignal, Record]],
     last_step: bool,
     threads: int | None,
     progress: Callable[[int], None] | None,
 ) -> list[_Part]:
     """All layers over all chunks, which threads share."""
 
-    def work(chunk: tuple[Signal, Record]) -> _Part:
+    def work(chunk: tuple[RawSignal, Record]) -> _Part:
         part = _run_chunk(program, *chunk, last_step)
         if progress is not None:
             progress(len(part.outputs))
@@ -201,24 +202,19 @@ def _run_chunks(
         return list(pool.map(work, chunks))
 
 
-def _run_chunk(program: Program, x: Signal, record: Record, last_step: bool) -> _Part:
+def _run_chunk(program: Program, x: RawSignal, record: Record, last_step: bool) -> _Part:
     body = program.run_body(x, record)
+    outputs, saturated = program.run_head(body.last_step() if last_step else body)
+    record.saturated_outputs += saturated
     if not last_step:
-        outputs = program.run_head(body, record).values
-        return _Part(outputs, outputs, record)
-    outputs = program.run_head(body.last_step(), record).values[:, 0]
-    every_step = program.run_head(body, Record((), keep_all=False)).values if record.keep_all else outputs
-    return _Part(outputs, every_step, record)
+        return _Part(outputs.values, outputs.values, record)
+    every_step, _ = program.run_head(body) if record.every_step else (outputs, [])
+    return _Part(outputs.values[:, 0], every_step.values, record)
 
 
-def _join(parts: Sequence[GruTrace], *, keep_all: bool) -> GruTrace:
-    """One trace of all sequences; unless `keep_all`, only its h is needed."""
-    if len(parts) == 1:
-        return parts[0]
-    h = np.concatenate([part.h for part in parts])
-    if not keep_all:
-        return replace(parts[0], h=h)
-    return GruTrace(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(GruTrace)))
+def _joined(chunks: Sequence[GruTrace]) -> GruTrace:
+    """One trace of all sequences."""
+    return GruTrace(*(np.concatenate([getattr(chunk, field.name) for chunk in chunks]) for field in fields(GruTrace)))
 
 
 def _total(counts: Iterable[Sequence[int]]) -> tuple[int, ...]:

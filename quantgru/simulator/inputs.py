@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from quantgru.array_types import Int16Array, IntArray
 from quantgru.errors import DataError
 from quantgru.fixed import INT16_MAX, INT16_MIN, to_raw16
 from quantgru.int_model import IntModel
 from quantgru.sequences import Sequences, check_tokens
 
-Int16Array = npt.NDArray[np.int16]
-Int64Array = npt.NDArray[np.int64]
 
-
-def to_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, Int64Array]:
+def to_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, IntArray]:
     """Raw inputs of real ones, and how many of each feature were out of range. Raises DataError for no token."""
     if model.embedding is not None:
         check_tokens(sequences, model.embedding.n_tokens, model.embedding.name)
@@ -22,7 +19,7 @@ def to_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, Int64Arra
     return raw, (clipped & sequences.valid[..., None]).sum(axis=(0, 1))
 
 
-def as_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, Int64Array]:
+def as_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, IntArray]:
     """The same for inputs that are raw already; a token out of range is limited as on the device. Raises DataError."""
     values = sequences.values
     if (values != np.floor(values)).any() or values.min() < INT16_MIN or values.max() > INT16_MAX:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from quantgru.errors import ModelError
+from quantgru.array_types import Int16Array, UInt16Array
 from quantgru.fixed import INT16_MAX, round_shift
 from quantgru.int_model import (
     IntBidirectional,
@@ -18,35 +17,16 @@ from quantgru.int_model import (
     IntGru,
     IntLayer,
     IntModel,
-    IntReverse,
     Matrix,
+    Reverse,
 )
 from quantgru.int_model.contract import ACTIVATION_NUMBERS, CANDIDATE_NUMBERS, GATE_NUMBERS
 from quantgru.int_model.layers import EMBEDDING_BITS
-from quantgru.sequences import reverse_steps
+from quantgru.signals import Signal, merge_directions
 from quantgru.simulator import kernels
-from quantgru.simulator.states import GruState, Int16Array, UInt16Array
+from quantgru.simulator.states import GruState
 
-
-@dataclass(frozen=True, eq=False)
-class Signal:
-    """Sequences between two layers: int16 [sequences, steps, width], zero after the first lengths[i] steps of each."""
-
-    values: Int16Array
-    lengths: npt.NDArray[np.int64]
-
-    @property
-    def valid(self) -> npt.NDArray[np.bool_]:
-        return np.asarray(np.arange(self.values.shape[1]) < self.lengths[:, None])
-
-    def reversed(self) -> Signal:
-        """[R22]"""
-        return replace(self, values=reverse_steps(self.values, self.lengths))
-
-    def last_step(self) -> Signal:
-        """A signal of one step."""
-        n = len(self.lengths)
-        return Signal(self.values[np.arange(n), self.lengths - 1][:, None], np.ones(n, np.int64))
+RawSignal = Signal[np.int16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +48,16 @@ class GruTrace:
 
 @dataclass
 class Record:
-    """What the layers need for a run and leave behind, in the order of the model.
+    """What the layers before the head need for a run, and what they leave, in the order of the model.
 
-    states    of each GRU layer, updated in place
-    keep_all  whether the traces are to be complete; else all but h hold the last step only
+    states             of the GRU layers that are still to run; each layer updates its own in place
+    every_step         whether traces are to be complete; else all of them but x and h hold the last step only
+    saturated_states   candidates of each GRU layer that stand at a limit of its state's format [R25]
+    saturated_outputs  saturated values of each dense layer
     """
 
-    states: Sequence[GruState]
-    keep_all: bool
+    states: Iterator[GruState]
+    every_step: bool
     traces: list[GruTrace] = field(default_factory=list)
     saturated_states: list[int] = field(default_factory=list)
     saturated_outputs: list[int] = field(default_factory=list)
@@ -84,32 +66,34 @@ class Record:
 class LayerProgram(Protocol):
     """One layer, ready to run. Holds no state, so that threads can share it."""
 
-    def run(self, x: Signal, record: Record) -> Signal: ...
+    def run(self, x: RawSignal, record: Record) -> RawSignal:
+        """What the layer puts out for what it reads."""
 
 
 class GruProgram:
+    """[R9 ... R13, R18, R19, R25]"""
+
     def __init__(self, layer: IntGru) -> None:
         self._n_units = layer.n_units
         self._reset_after = layer.reset == "after"
-        recurrent_bias = layer.recurrent_bias if self._reset_after else np.zeros(layer.n_units, np.int32)
         self._constants = (
             _kernel_matrix(layer.input),
             _kernel_matrix(layer.recurrent),
             layer.bias.astype(np.int64),
-            recurrent_bias.astype(np.int64),
-            (GATE_NUMBERS[layer.gate], CANDIDATE_NUMBERS[layer.candidate], layer.candidate_shift),
+            layer.recurrent_bias.astype(np.int64),
+            (GATE_NUMBERS[layer.gate], CANDIDATE_NUMBERS[layer.candidate], layer.state_shift),
         )
 
-    def run(self, x: Signal, record: Record) -> Signal:
-        """[R9 ... R12]"""
+    def run(self, x: RawSignal, record: Record) -> RawSignal:
+        """h after every step [sequences, steps, units]."""
         values = np.ascontiguousarray(x.values)  # for another layout, Numba would compile the kernels anew
         n_sequences, n_steps, _ = values.shape
         full = (n_sequences, n_steps, self._n_units)
-        kept = full if record.keep_all else (n_sequences, 1, self._n_units)
+        kept = full if record.every_step else (n_sequences, 1, self._n_units)
         h, n = np.zeros(full, np.int16), np.zeros(kept, np.int16)
         residual, u, r = np.zeros(kept, np.uint16), np.zeros(kept, np.uint16), np.zeros(kept, np.uint16)
         layer = (*self._constants, np.empty(6 * self._n_units, np.int64))
-        state = record.states[len(record.traces)]  # of the layer that is next to leave a trace
+        state = next(record.states)
         saturated = kernels.run_gru(
             layer, self._reset_after, values, x.lengths, state.h, state.residual, (h, residual, u, r, n)
         )
@@ -119,19 +103,17 @@ class GruProgram:
 
 
 class BidirectionalProgram:
+    """[R23]"""
+
     def __init__(self, layer: IntBidirectional) -> None:
         self._forward, self._backward = GruProgram(layer.forward), GruProgram(layer.backward)
         self._merge, self._final = _MERGES[layer.merge], layer.final
 
-    def run(self, x: Signal, record: Record) -> Signal:
-        """[R23]"""
+    def run(self, x: RawSignal, record: Record) -> RawSignal:
+        """The merged states of every step, or of the last steps alone."""
         forward = self._forward.run(x, record)
         backward = self._backward.run(x.reversed(), record)
-        if self._final:
-            forward, backward = forward.last_step(), backward.last_step()
-        else:
-            backward = backward.reversed()
-        return replace(forward, values=self._merge(forward.values, backward.values))
+        return merge_directions(forward, backward, self._merge, final=self._final)
 
 
 def _mean(forward: Int16Array, backward: Int16Array) -> Int16Array:
@@ -151,11 +133,15 @@ _MERGES: dict[str, Callable[[Int16Array, Int16Array], Int16Array]] = {
 
 
 class ReverseProgram:
-    def run(self, x: Signal, record: Record) -> Signal:
+    """[R22]"""
+
+    def run(self, x: RawSignal, record: Record) -> RawSignal:
         return x.reversed()
 
 
 class DenseProgram:
+    """[R14]"""
+
     def __init__(self, layer: IntDense) -> None:
         self._n_outputs = layer.n_outputs
         self._constants = (
@@ -164,22 +150,29 @@ class DenseProgram:
             ACTIVATION_NUMBERS[layer.activation],
         )
 
-    def run(self, x: Signal, record: Record) -> Signal:
-        """[R14]"""
-        vectors = np.ascontiguousarray(x.values[x.valid])
+    def run(self, x: RawSignal, record: Record) -> RawSignal:
+        y, saturated = self.outputs(x)
+        record.saturated_outputs.append(saturated)
+        return y
+
+    def outputs(self, x: RawSignal) -> tuple[RawSignal, int]:
+        """What the layer puts out [sequences, steps, outputs], and how many of these values saturated."""
+        vectors = np.ascontiguousarray(x.vectors())
         y = np.empty((len(vectors), self._n_outputs), np.int16)
-        record.saturated_outputs.append(int(kernels.run_dense(*self._constants, vectors, y)))
+        saturated = int(kernels.run_dense(*self._constants, vectors, y))
         values = np.zeros((*x.values.shape[:2], self._n_outputs), np.int16)
         values[x.valid] = y
-        return replace(x, values=values)
+        return replace(x, values=values), saturated
 
 
 class EmbeddingProgram:
+    """[R21]"""
+
     def __init__(self, layer: IntEmbedding) -> None:
         self._vectors = layer.codes.astype(np.int16) << EMBEDDING_BITS
 
-    def run(self, x: Signal, record: Record) -> Signal:
-        """[R21]"""
+    def run(self, x: RawSignal, record: Record) -> RawSignal:
+        """The vector of each token [sequences, steps, outputs]; one out of range counts as the nearest."""
         tokens = np.clip(x.values[..., 0], 0, len(self._vectors) - 1)
         return replace(x, values=np.where(x.valid[..., None], self._vectors[tokens], np.int16(0)))
 
@@ -190,7 +183,7 @@ def _layer_program(layer: IntLayer) -> LayerProgram:
             return GruProgram(layer)
         case IntBidirectional():
             return BidirectionalProgram(layer)
-        case IntReverse():
+        case Reverse():
             return ReverseProgram()
         case IntDense():
             return DenseProgram(layer)
@@ -203,36 +196,27 @@ class Program:
 
     def __init__(self, model: IntModel) -> None:
         self._body = [_layer_program(layer) for layer in model.body]
-        self._head = [_layer_program(layer) for layer in model.head]
+        self._head = [DenseProgram(layer) for layer in model.head]
 
-    def run_body(self, x: Signal, record: Record) -> Signal:
+    def run_body(self, x: RawSignal, record: Record) -> RawSignal:
         """What the head reads."""
-        return _run(self._body, x, record)
+        for layer in self._body:
+            x = layer.run(x, record)
+        return x
 
-    def run_head(self, x: Signal, record: Record) -> Signal:
-        """The outputs."""
-        return _run(self._head, x, record)
-
-
-def _run(layers: Sequence[LayerProgram], x: Signal, record: Record) -> Signal:
-    for layer in layers:
-        x = layer.run(x, record)
-    return x
+    def run_head(self, x: RawSignal) -> tuple[RawSignal, list[int]]:
+        """The outputs of the model, and how many values of each layer of the head saturated."""
+        counts = []
+        for layer in self._head:
+            x, saturated = layer.outputs(x)
+            counts.append(saturated)
+        return x, counts
 
 
 def _kernel_matrix(matrix: Matrix) -> tuple[Any, ...]:
     return (
         matrix.codes.astype(np.int16),  # the width that vectorises best next to int16 operands
         np.int64(matrix.left_shift),
-        matrix.multiplier.astype(np.int64),
-        matrix.shift.astype(np.int64),
+        matrix.multipliers.astype(np.int64),
+        matrix.shifts.astype(np.int64),
     )
-
-
-def require_int_model(model: object, what: str) -> None:
-    """Raises ModelError for what is not an IntModel."""
-    if not isinstance(model, IntModel):
-        raise ModelError(
-            f"{what}: a model of type {type(model).__name__}, expected an IntModel; "
-            "qg.quantize or qg.IntModel.load gives one"
-        )

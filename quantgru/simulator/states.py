@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import FloatArray, Int16Array, UInt16Array
 from quantgru.errors import DataError
 from quantgru.fixed import to_raw16
 from quantgru.int_model import IntGru, IntModel
-from quantgru.sequences import FloatArray, StatesLike, as_states
-
-Int16Array = npt.NDArray[np.int16]
-UInt16Array = npt.NDArray[np.uint16]
+from quantgru.sequences import StatesLike, as_states
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +34,7 @@ def start_states(model: IntModel, given: InitialStates | None, n_sequences: int)
     Raises DataError, also for residuals where a run begins with h alone [R24].
     """
     if given is None:
-        return [_copy(layer.initial_state, 0, n_sequences) for layer in model.grus]
+        return [_copy(layer.h0, 0, n_sequences) for layer in model.grus]
     if isinstance(given, (list, tuple)) and any(isinstance(state, GruState) for state in given):
         _check_raw(model.grus, given, n_sequences)
         if not model.streaming and any(state.residual.any() for state in given):

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import Int16Array
 from quantgru.errors import DataError, ModelError
 from quantgru.fixed import to_real
-from quantgru.int_model import IntModel
-from quantgru.sequences import as_sequences
+from quantgru.int_model import IntModel, require_int_model
+from quantgru.sequences import as_sequences, with_token_axis
 from quantgru.simulator.inputs import to_raw
-from quantgru.simulator.program import Program, Record, Signal, require_int_model
-from quantgru.simulator.states import GruState, InitialStates, Int16Array, start_states
+from quantgru.simulator.program import Program, RawSignal, Record
+from quantgru.simulator.states import GruState, InitialStates, start_states
 
 
 class Stream:
@@ -52,8 +53,10 @@ class Stream:
         self._states = start_states(self.model, states, 1)
 
     def step(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """One step of real inputs [inputs]; returns the real outputs [outputs]. Raises DataError."""
+        """One step of real inputs [inputs] or a token number; returns the real outputs [outputs]. Raises DataError."""
         one_step: Any = [[x]]
+        if self.model.embedding is not None:
+            one_step = with_token_axis(one_step)
         raw, _ = to_raw(self.model, as_sequences(one_step, "step", self.model.n_inputs))
         return to_real(self.step_raw(raw[0, 0]), self.model.output_fraction_bits)
 
@@ -62,6 +65,7 @@ class Stream:
         x = np.asarray(x)
         if x.shape != (self.model.n_inputs,) or x.dtype != np.int16:
             raise DataError(f"step: inputs {x.dtype} {x.shape}, expected int16 ({self.model.n_inputs},)")
-        record = Record(self._states, keep_all=False)
-        body = self._program.run_body(Signal(x.reshape(1, 1, -1), np.ones(1, np.int64)), record)
-        return np.asarray(self._program.run_head(body, record).values[0, 0])
+        one_step = RawSignal(x.reshape(1, 1, -1), np.ones(1, np.int64))
+        body = self._program.run_body(one_step, Record(iter(self._states), every_step=False))
+        outputs, _ = self._program.run_head(body)
+        return np.asarray(outputs.values[0, 0])
