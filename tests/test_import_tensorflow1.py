@@ -109,7 +109,9 @@ def test_states_of_every_step_in_either_order(tmp_path, name):
 NOTES = {
     "form_static_dropout_off.pb": "node 'keep' ('PlaceholderWithDefault') has its default value",
     "form_static_half.pb": "TensorFlow computes in float16, the import in full precision: outputs differ by that",
-    "form_static_two_states.pb": "initial states, run(x, initial_states=...), are inputs of the file: 'h0'",
+    "form_static_two_states.pb": (
+        "initial states, run(x, initial_states=[...]), are inputs of the file: [0] 'h0'[0], [1] 'h0'[1]"
+    ),
     "form_dynamic_lengths_both.pb": "input 'lengths' of the file is the lengths of sequences, which the data have here",
 }
 

@@ -7,7 +7,8 @@
     tensorflow1_layers.py  ids -> layers         with tensorflow1_cells.py, the arithmetic of a GRU cell, which is made
                                                  of sums and products (tensorflow1_sums.py)
     tensorflow1_inputs.py  ids -> inputs         how sequences, initial states and lengths are given
-    tensorflow1_proof.py   the graph and the model give the same
+    tensorflow1_proof.py   the graph and the model give the same, for any number of sequences and steps, too
+                           (tensorflow1_limits.py)
 
 The graph is run on ids instead of numbers, loops included: then it is plain of what the last step was made. From there
 the layers are read. The proof comes after: the graph's own arithmetic, on random numbers, gives what the import gives.
@@ -34,6 +35,7 @@ from quantgru.importers.tensorflow1_inputs import (
     find_states,
 )
 from quantgru.importers.tensorflow1_layers import LayerReader
+from quantgru.importers.tensorflow1_limits import Limits
 from quantgru.importers.tensorflow1_ops import LARGEST_RANDOM, Operations
 from quantgru.importers.tensorflow1_proof import Proof
 from quantgru.importers.tensorflow1_run import Run
@@ -77,7 +79,8 @@ def _read(where: str, graph: Graph, output: Node, chain: Chain) -> Proof:
     """Fills the chain with what the last step is made of."""
     needed = graph.needed(output.name)
     placeholders = find_placeholders(needed, where)
-    trace, last, n_rows = _traced(graph, output, placeholders)
+    limits = Limits(graph)
+    trace, last, n_rows = _traced(graph, output, placeholders, limits)
     reader = LayerReader(trace)
     read = reader.read(last)
     if reader.earlier is None:
@@ -94,16 +97,16 @@ def _read(where: str, graph: Graph, output: Node, chain: Chain) -> Proof:
     elif n_rows != n_sequences * n_steps:
         found = f"{n_rows} rows of outputs for {n_sequences} sequences of {n_steps} steps"
         raise refused(output, found, "give one output for each sequence, or one for each step")
-    return Proof(graph, output.name, placeholders, sequences, states)
+    return Proof(graph, output.name, placeholders, sequences, states, limits)
 
 
-def _traced(graph: Graph, output: Node, placeholders: Placeholders) -> tuple[Trace, Ids, int]:
+def _traced(graph: Graph, output: Node, placeholders: Placeholders, limits: Limits) -> tuple[Trace, Ids, int]:
     """A trace, the ids of the outputs of the last step of the last sequence, and how many such rows there are."""
     trace = Trace()
     given: dict[str, object] = {name: trace.input(sizes, name) for name, sizes in placeholders.sizes.items()}
     if placeholders.lengths:
         given[placeholders.lengths.name] = placeholders.traced_lengths()
-    made = Run(graph, Operations(trace, random=LARGEST_RANDOM), given).value(output.name)
+    made = Run(graph, Operations(trace, random=LARGEST_RANDOM), given, limits.trace).value(output.name)
     if not isinstance(made, Traced):
         raise refused(output, "does not depend on the input")
     if not made.ids.size:
@@ -123,5 +126,6 @@ def _note(chain: Chain, needed: list[Node], placeholders: Placeholders, states: 
     if placeholders.lengths:
         name = short(placeholders.lengths.name)
         chain.notes.append(f"input {name} of the file is the lengths of sequences, which the data have here")
-    if names := dict.fromkeys(state.name for state in states if state):
-        chain.notes.append(f"initial states, run(x, initial_states=...), are inputs of the file: {listed(names)}")
+    if any(states):
+        given = [f"[{i}] {state or f'model.grus[{i}].initial_state or zeros'}" for i, state in enumerate(states)]
+        chain.notes.append(f"initial states, run(x, initial_states=[...]), are inputs of the file: {', '.join(given)}")

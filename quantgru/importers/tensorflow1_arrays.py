@@ -6,7 +6,7 @@ raises.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -14,10 +14,13 @@ import numpy.typing as npt
 
 from quantgru.activations import relu, sigmoid, tanh
 from quantgru.importers.tensorflow1_errors import refused
-from quantgru.importers.tensorflow1_file import FLOATS, INTEGERS, Node
+from quantgru.importers.tensorflow1_file import BOOLEAN, FLOATS, INTEGERS, Node
 from quantgru.importers.verify import log_softmax, softmax
 
 Array = npt.NDArray[Any]
+
+
+MASKS: Final = ("begin", "end", "ellipsis", "new_axis", "shrink_axis")  # of StridedSlice
 
 
 def _integer(values: Array) -> int:
@@ -29,7 +32,10 @@ def _squeeze(node: Node, x: Array) -> Array:
 
 
 def _unpack(node: Node, x: Array) -> list[Array]:
-    return list(np.moveaxis(x, node.attribute("axis", "i", 0), 0))
+    parts = list(np.moveaxis(x, node.attribute("axis", "i", 0), 0))
+    if len(parts) != node.attribute("num", "i", len(parts)):
+        raise ValueError(f"{len(parts)} parts")
+    return parts
 
 
 def _split(node: Node, axis: Array, x: Array) -> list[Array]:
@@ -39,14 +45,14 @@ def _split(node: Node, axis: Array, x: Array) -> list[Array]:
 def _split_by_sizes(node: Node, x: Array, sizes: Array, axis: Array) -> list[Array]:
     n_given, n_here = int(sizes[sizes >= 0].sum()), x.shape[_integer(axis)]
     ends = np.cumsum(np.where(sizes < 0, n_here - n_given, sizes))  # one size may be -1: what is left
-    if (sizes < 0).sum() > 1 or ends[-1] != n_here:
+    if (sizes < 0).sum() > 1 or ends[-1] != n_here or n_given > n_here:
         raise ValueError(f"sizes {sizes.tolist()} of {n_here}")
     return np.split(x, ends[:-1].tolist(), _integer(axis))
 
 
 def _slice(node: Node, x: Array, begin: Array, size: Array) -> Array:
     ends = np.where(size < 0, x.shape, begin + size)
-    if (begin < 0).any() or (ends > x.shape).any():
+    if (begin < 0).any() or (begin > ends).any() or (ends > x.shape).any():
         raise ValueError(f"slice {begin.tolist()} of size {size.tolist()} in shape {x.shape}")
     return x[tuple(slice(a, b) for a, b in zip(begin.tolist(), ends.tolist(), strict=True))]
 
@@ -54,7 +60,7 @@ def _slice(node: Node, x: Array, begin: Array, size: Array) -> Array:
 def _strided_slice(node: Node, x: Array, begin: Array, end: Array, strides: Array) -> Array:
     """As an index of Python: bit i of a mask says that entry i has no begin, no end, is an ellipsis, a new axis or an
     index."""
-    masks = [node.attribute(f"{name}_mask", "i", 0) for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")]
+    masks = [node.attribute(f"{name}_mask", "i", 0) for name in MASKS]
     entries: list[Any] = []
     for i, (first, last, step) in enumerate(zip(begin.tolist(), end.tolist(), strides.tolist(), strict=True)):
         no_begin, no_end, ellipsis, new_axis, shrink = (bool(mask >> i & 1) for mask in masks)
@@ -65,8 +71,23 @@ def _strided_slice(node: Node, x: Array, begin: Array, end: Array, strides: Arra
     return np.asarray(x[tuple(entries)])
 
 
+def slice_bounds(node: Node, x: Any, begin: Array, end: Array, strides: Array) -> Iterator[tuple[int, int]]:
+    """Where a StridedSlice begins and ends along which axis, where it says so: (axis, place)."""
+    masks = [node.attribute(f"{name}_mask", "i", 0) for name in MASKS]
+    n_new = (masks[3] & ~masks[2]).bit_count()
+    axis = 0
+    for i, (first, last) in enumerate(zip(begin.tolist(), end.tolist(), strict=True)):
+        no_begin, no_end, ellipsis, new_axis, shrink = (bool(mask >> i & 1) for mask in masks)
+        if ellipsis:
+            axis += x.ndim - (len(begin) - n_new - 1)
+        elif not new_axis:
+            yield from [(axis, first)] * (not no_begin or shrink) + [(axis, last)] * (not no_end and not shrink)
+            axis += 1
+
+
 def _gather(node: Node, x: Array, indices: Array, axis: Array | None = None) -> Array:
     along = 0 if axis is None else _integer(axis)
+    _want_places(indices)
     match node.attribute("batch_dims", "i", 0):
         case 0:
             return np.take(x, indices, axis=along)
@@ -76,7 +97,14 @@ def _gather(node: Node, x: Array, indices: Array, axis: Array | None = None) -> 
             raise refused(node, f"batch_dims {n} along axis {along}", "supported are 0, and 1 along a later axis")
 
 
+def _want_places(indices: Array) -> None:
+    """Negative ones are no places to TensorFlow."""
+    if (indices < 0).any():
+        raise ValueError(f"reads at {indices.min()}")
+
+
 def _gather_entries(node: Node, x: Array, indices: Array) -> Array:
+    _want_places(indices)
     return np.asarray(x[tuple(np.moveaxis(indices, -1, 0))])
 
 
@@ -97,7 +125,7 @@ def _reverse_sequence(node: Node, x: Array, lengths: Array) -> Array:
 
 def _cast(node: Node, x: Array) -> Array:
     target = node.attribute("DstT", "type", 0)
-    kinds = {**dict.fromkeys(FLOATS, np.float64), **dict.fromkeys(INTEGERS, np.int64), 10: np.bool_}
+    kinds = {**dict.fromkeys(FLOATS, np.float64), **dict.fromkeys(INTEGERS, np.int64), BOOLEAN: np.bool_}
     return x.astype(kinds[target])
 
 

@@ -42,6 +42,7 @@ _DATA_TYPE_NAMES: Final = {7: "string", 8: "complex64", 14: "bfloat16", 18: "com
 HALF: Final = 19
 FLOATS: Final = (1, 2, HALF)
 INTEGERS: Final = (3, 9)
+BOOLEAN: Final = 10
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,15 @@ class Graph:
         return Loop(input_of(condition), merges, enters, exits)
 
     @cached_property
+    def read_by(self) -> dict[str, list[str]]:
+        """Of each node, those that read it."""
+        found: dict[str, list[str]] = {}
+        for node in self.nodes.values():
+            for name, _ in node.inputs:
+                found.setdefault(name, []).append(node.name)
+        return found
+
+    @cached_property
     def _readers(self) -> dict[tuple[str, str], list[Node]]:
         """Switch nodes by the node that decides for them, Exit nodes by the node that they read."""
         found: dict[tuple[str, str], list[Node]] = {}

@@ -146,11 +146,20 @@ def find_sequences(placeholders: Placeholders, last: InputIds, earlier: InputIds
 
 @dataclass(frozen=True)
 class StateInput:
-    """The initial state of one GRU layer in a placeholder: its units, of the layer [*layer]."""
+    """The initial state of one GRU layer in a placeholder: its units, of the layer [*layer].
+
+    width  of all units there, of the others too
+    """
 
     name: str
     layer: tuple[int, ...]
-    units: npt.NDArray[np.int64]
+    units: slice
+    width: int
+
+    def __str__(self) -> str:
+        layer = "".join(f"[{i}]" for i in self.layer)
+        is_all = (self.units.start, self.units.stop) == (0, self.width)
+        return short(self.name) + layer + ("" if is_all else f"[:, {self.units.start}:{self.units.stop}]")
 
     def of(self, values: Mapping[str, Array]) -> Array:
         """[sequences, units] of a GRU layer, in what the placeholders hold."""
@@ -175,6 +184,8 @@ def _state(placeholders: Placeholders, sequences: SequencesInput, ids: InputIds)
     if ids.name == sequences.name:
         raise refused(node, "sequences that are also initial states", "give these an input of their own")
     *layer, sequence, units = np.unravel_index(ids.places, sizes)
-    if any((axis != axis[0]).any() for axis in (*layer, sequence)) or sequence[0] != sizes[-2] - 1:
+    first = int(units[0])
+    in_order = np.array_equal(units, np.arange(first, first + len(units)))  # as the caller gives them
+    if not in_order or any((axis != axis[0]).any() for axis in (*layer, sequence)) or sequence[0] != sizes[-2] - 1:
         raise refused(node, f"initial states of shape {node.shape('shape')}, in another order", SHAPES)
-    return StateInput(node.name, tuple(int(axis[0]) for axis in layer), units)
+    return StateInput(node.name, tuple(int(axis[0]) for axis in layer), slice(first, first + len(units)), sizes[-1])

@@ -143,13 +143,15 @@ class Operations:
 
     def _multiplied(self, node: Node, a: Traced, b: Any) -> Traced:
         matrix = b.T if node.attribute("transpose_b", "b", False) else b
-        if a.ids.ndim != 2 or matrix.ndim != 2 or a.ids.shape[1] != len(matrix):
+        if a.ids.ndim != 2 or matrix.ndim != 2 or a.ids.shape[1] != len(matrix) or not matrix.size:
             raise ValueError(f"matrices {a.ids.shape} and {matrix.shape}")
         return self._trace.matmul(node.name, a, matrix)
 
     def _look_up(self, node: Node, table: Any, tokens: Traced, axis: Any = 0) -> Traced:
         if not isinstance(table, np.ndarray) or table.ndim != 2 or axis != 0 or node.attribute("batch_dims", "i", 0):
             raise _unknown(node)
+        if not table.size:
+            raise ValueError(f"a table of shape {table.shape}")
         return self._trace.lookup(node.name, table, tokens)
 
     def _block_cell(self, node: Node, *values: Any) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ Time and memory are bounded by a budget, whatever the graph says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -24,18 +24,34 @@ UNFROZEN: Final = ("Variable", "VariableV2", "VarHandleOp", "ReadVariableOp", "R
 CONTROL_FLOW: Final = ("Enter", "Exit", "Merge", "Switch", "NextIteration", "LoopCond", "RefSwitch", "RefMerge")
 FUNCTION_CALLS: Final = ("While", "StatelessWhile", "If", "StatelessIf", "PartitionedCall", "StatefulPartitionedCall")
 
+See = Callable[[Node, Sequence[Any]], None]
 _Known = dict[str, tuple[Any, ...]]
 
 
-class Run:
-    """One run of a graph for given values of its placeholders."""
+def see_nothing(node: Node, values: Sequence[Any]) -> None:
+    """Nobody watches."""
 
-    def __init__(self, graph: Graph, operations: Operations, placeholders: Mapping[str, Any]) -> None:
+
+class Run:
+    """One run of a graph for given values of its placeholders; `see` is shown every operation with its operands."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        operations: Operations,
+        placeholders: Mapping[str, Any],
+        see: See = see_nothing,
+    ) -> None:
         self._graph = graph
         self._operations = operations
         self._placeholders = placeholders
+        self._see = see
         self._left = BUDGET
         self._in_loop = False
+
+    @property
+    def spent(self) -> int:
+        return BUDGET - self._left
 
     def value(self, target: str) -> Any:
         """The first output of a node. Raises ModelError."""
@@ -86,6 +102,7 @@ class Run:
     def _apply(self, node: Node, values: list[Any]) -> tuple[Any, ...]:
         try:
             self._spend(node, self._operations.cost(node, values))
+            self._see(node, values)
             return self._operations.apply(node, values)
         except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, MemoryError) as error:
             # shapes that do not fit, attributes and inputs that are missing or of another type
@@ -106,6 +123,8 @@ class Run:
         enters = dict(zip(loop.enters, _values(leave, loop.enters.values(), known), strict=True))
         state = {merge: self._operations.first_state(enters[enter]) for merge, (enter, _) in loop.merges.items()}
         while True:
+            for merge, value in state.items():
+                self._see(self._graph.nodes[merge], [value])
             inner = {name: (value,) for name, value in (*enters.items(), *state.items())}
             self._spend(leave, len(inner) * NODE_COST // 16 + NODE_COST)
             if not self._goes_on(leave, loop, inner):
