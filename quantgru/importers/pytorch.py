@@ -1,7 +1,7 @@
 """Live PyTorch modules: copied, traced, converted, and compared with the import. The user's module is only read.
 
-`pytorch_trace` makes a graph of forward(), `pytorch_graph` reads it, `pytorch_verify` compares; here is what surrounds
-them. Weights without a module are read by `state_dict`.
+`pytorch_trace` makes a graph of forward(), `pytorch_graph` reads it, `pytorch_verify` compares, and `pytorch_ways` does
+so for every way to call the module; here is what surrounds them. Weights without a module are read by `state_dict`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import fx, nn
 from quantgru.errors import ModelError
 from quantgru.importers.chain import Chain, identifier, refuse
 from quantgru.importers.options import ImportOptions
-from quantgru.importers.pytorch_graph import ONE_STEP, GraphReader
 from quantgru.importers.pytorch_modules import (
     OTHER_CELLS,
     Source,
@@ -27,8 +26,9 @@ from quantgru.importers.pytorch_modules import (
     want_stock,
     with_current_weights,
 )
-from quantgru.importers.pytorch_trace import takes_states, trace
-from quantgru.importers.pytorch_verify import compare_layer, compare_model
+from quantgru.importers.pytorch_states import ONE_STEP
+from quantgru.importers.pytorch_verify import compare_layer
+from quantgru.importers.pytorch_ways import proved, read_module
 from quantgru.importers.verify import first_line, random_states_kept
 from quantgru.model import FloatModel
 
@@ -57,15 +57,14 @@ def load_pytorch(module: nn.Module, options: ImportOptions) -> FloatModel:
             _note_precision(chain, " and ".join(halves))
             return chain.model("gru", f"PyTorch module {'GRU' if isinstance(copied, nn.GRU) else 'GRUCell'}")
         _want_own_call(copied)
-        reader, autocast = _read(copied, options)
+        reader = read_module(copied, options)
         chain = reader.chain.chain
-        _note_precision(chain, " and ".join(halves) or "autocast" * autocast)
+        _note_precision(chain, " and ".join(halves) or "autocast" * reader.trace.autocast)
         kind = type(module).__name__
         model = chain.model(identifier(kind), f"PyTorch module {kind}")
         for source in reader.sources:
             compare_layer(source)
-        compare_model(copied, reader, model)
-        return model
+        return proved(copied, reader, model, options)
 
 
 def _without_wrappers(module: nn.Module) -> nn.Module:
@@ -108,23 +107,6 @@ def _bare_gru(module: nn.GRU | nn.GRUCell, chain: Chain) -> Chain:
         chain.notes.append(ONE_STEP)
     compare_layer(source)
     return chain
-
-
-def _read(module: nn.Module, options: ImportOptions) -> tuple[GraphReader, bool]:
-    """The graph as that of whole sequences, or of one step with its states; and whether autocast is used."""
-    attempts = [False, True] if takes_states(module) else [False]
-    if any(isinstance(part, nn.GRUCell) for part in module.modules()):
-        attempts.reverse()
-    errors: list[ModelError] = []
-    for one_step in attempts:
-        reader = GraphReader(module, Chain(options.softmax), one_step=one_step)
-        try:
-            graph, autocast = trace(module, states=one_step)
-            reader.read(graph)
-            return reader, autocast
-        except ModelError as error:
-            errors.append(error)
-    raise errors[0]
 
 
 def _note_precision(chain: Chain, precision: str) -> None:

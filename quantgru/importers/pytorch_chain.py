@@ -38,6 +38,7 @@ class SignalChain:
     input_rank  the number of axes of the input
     n_tokens    if the input are tokens
     starts      of each GRU layer, the given state that it starts at, if any
+    squeezed    where axes are taken away if their size is 1, which may be those of the sequences or the steps
     """
 
     chain: Chain
@@ -47,6 +48,7 @@ class SignalChain:
     input_rank: int = 3
     n_tokens: int | None = None
     starts: list[State | None] = field(default_factory=list)
+    squeezed: list[str] = field(default_factory=list)
     _joins_at: int = -1  # the position right after a bidirectional layer
     _reversed: dict[int, str] = field(default_factory=dict)  # axes reversed before they are known to be the steps
 

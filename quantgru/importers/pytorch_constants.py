@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -18,16 +19,27 @@ from quantgru.errors import QuantgruError
 from quantgru.importers.pytorch_signals import CannotSayError, Signal, Size
 from quantgru.importers.verify import first_line
 
-SIZES: Final = {0: 4, 1: 5}  # of the leading axes of the input: different, and small
+SIZES: Final = {0: 4, 1: 5}  # of the leading axes of the input while it is traced: different, and small
+MORE_STEPS: Final = 1100  # for loops in Python that end early, or treat one step in another way
+MORE_SEQUENCES: Final = 300
 KEPT: Final = "leave it out: the import starts each run at zero or at given states, and a device keeps its own"
 UNINITIALISED: Final = ("new", "new_empty", "empty", "empty_like")
+
+
+@contextmanager
+def more_steps(axis: int) -> Iterator[None]:
+    """Other SIZES, with the many steps on that axis."""
+    before = dict(SIZES)
+    SIZES.update({axis: MORE_STEPS, 1 - axis: MORE_SEQUENCES})
+    try:
+        yield
+    finally:
+        SIZES.update(before)
 
 
 def attribute(root: nn.Module, path: str) -> Any:
     """A copy of a parameter or a buffer."""
     value = operator.attrgetter(path)(root)
-    if isinstance(value, fx.Proxy):  # what tracing left there
-        raise CannotSayError("is kept from one call of forward() to the next", KEPT)
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 

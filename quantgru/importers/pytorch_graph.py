@@ -9,14 +9,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from torch import fx, nn
 
 from quantgru.importers.chain import Chain, refuse
 from quantgru.importers.pytorch_call import Call, operation
 from quantgru.importers.pytorch_chain import SignalChain, want_features
-from quantgru.importers.pytorch_constants import SIZES, attribute, evaluate
+from quantgru.importers.pytorch_constants import KEPT, SIZES, attribute, evaluate
 from quantgru.importers.pytorch_modules import (
     ACTIVATIONS,
     IDENTITIES,
@@ -37,37 +37,36 @@ from quantgru.importers.pytorch_names import describe, describe_alone
 from quantgru.importers.pytorch_operations import OPERATIONS, QUERIES, STATES, of_state
 from quantgru.importers.pytorch_outputs import Output, find_output, with_all_before
 from quantgru.importers.pytorch_signals import DIRECTIONS, LAYERS, Axis, CannotSayError, Signal, State, axis_number
-from quantgru.importers.pytorch_steps import Step, Steps, of_step, steps_in, together, with_signals
+from quantgru.importers.pytorch_steps import Step, Steps, is_part_of_step, of_step, steps_in, together, with_signals
+from quantgru.importers.pytorch_trace import Trace
 from quantgru.model import Bidirectional, Gru, Layer
-
-ONE_STEP: Final = "forward() is one step: the import runs it at every step of a sequence"
 
 
 class GraphReader:
     """Follows the one chain from input to output.
 
-    After `read`: `chain`, with what is known of the input; `sources`, the modules with weights; the output's axes, and
-    its place if forward() returns several values.
+    After `read`: `chain`, with what is known of the input; `sources`, the modules with weights; the `output` and its
+    axes; the `trace` that was read.
     """
 
     def __init__(self, root: nn.Module, chain: Chain, *, one_step: bool) -> None:
         self.root = root
         self.chain = SignalChain(chain, one_step)
         self.sources: list[Source] = []
+        self.output: Output
         self.output_axes: tuple[Axis, ...] = ()
-        self.output_place: Any = 0
+        self.trace: Trace
         self._steps = Steps()
         self._values: dict[fx.Node, Any] = {}
         self._needed: set[fx.Node] = set()
-        self._starts: dict[fx.Node, list[State]] = {}  # of calls that start at given states
 
-    def read(self, graph: fx.Graph) -> None:
-        """Raises ModelError at the first node that no canonical layer can say."""
-        self._refuse_tuple(graph)
-        output = find_output(graph, self.root)
-        self.output_place = output.place
-        self._needed = with_all_before(output.node)
-        for node in graph.nodes:
+    def read(self, trace: Trace) -> None:
+        """Raises ModelError at the first node that no canonical layer can say, and for arguments that are no states."""
+        self.trace = trace
+        self._refuse_tuple(trace.graph)
+        self.output = find_output(trace.graph, self.root)
+        self._needed = with_all_before(self.output.node)
+        for node in trace.graph.nodes:
             if node.op == "placeholder":
                 self._values[node] = State(str(node.target)) if self._values else self.chain.input()
             elif node in self._needed:
@@ -76,21 +75,9 @@ class GraphReader:
                 raise refuse(
                     describe(node, self.root), "changes a tensor in place", "use its result: x = x.clamp(-1, 1)"
                 )
-        if output.dropped:
-            self.chain.chain.notes.append("the states that it returns are those of FloatModel.final_states")
-        self._check_states(graph, output)
-
-    def _check_states(self, graph: fx.Graph, output: Output) -> None:
-        """Raises ModelError for arguments that are no states, and for steps that do not return theirs."""
-        arguments = [node for node in graph.nodes if node.op == "placeholder"]
-        names = [str(node.target) for node in arguments]
-        given = {start.name for start in self.chain.starts if start is not None}
-        if self.chain.one_step:
-            self._want_states_in_order(names, output)
-        elif unused := {str(node.target) for node in arguments[1:] if not node.args} - given:  # args: a default
+        used = {start.name for start in self.chain.starts if start is not None}
+        if unused := set(trace.given) - used:
             raise refuse(f"argument {min(unused)!r} of {type(self.root).__name__}", "is no initial state", STATES)
-        for name in sorted(given):
-            self.chain.chain.notes.append(f"argument {name!r} is initial_states of FloatModel.run")
 
     def _refuse_tuple(self, graph: fx.Graph) -> None:
         """Raises ModelError where forward() unpacks its one argument."""
@@ -99,16 +86,6 @@ class GraphReader:
         if 1 < len(places) < min(SIZES.values()) and sorted(places, key=str) == list(range(len(places))):
             found = f"a tuple of {len(places)}"
             raise refuse(describe(node, self.root), found, "take its parts as arguments: forward(self, x, h)")
-
-    def _want_states_in_order(self, names: list[str], output: Output) -> None:
-        """Raises ModelError where the next step would not start where this one ends."""
-        returned = [state for call in output.states for state in self._starts.get(call, [])]
-        given = [start for start in self.chain.starts if start is not None]
-        in_order = sorted(given, key=lambda state: (names.index(state.name), state.index or 0))
-        if len(given) < len(self.chain.starts) or returned != in_order:
-            found = "one step, which does not return every state that it is given, in the same order"
-            raise refuse(f"output of {type(self.root).__name__}", found, "return the output and then the states")
-        self.chain.chain.notes.append(ONE_STEP)
 
     def _changes_in_place(self, node: fx.Node) -> bool:
         """Whether a node has an effect even if nothing reads it."""
@@ -122,6 +99,8 @@ class GraphReader:
 
     def _value(self, node: fx.Node) -> Any:
         where = describe(node, self.root)
+        if any(before not in self._values for before in node.all_input_nodes):  # of another trace
+            raise refuse(where, "gets what an earlier call of forward() has left", KEPT)
         args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), self._values.__getitem__)
         try:
             return self._computed(node, Call(self.chain, where, operation(node), node.name, args, kwargs))
@@ -131,6 +110,8 @@ class GraphReader:
     def _computed(self, node: fx.Node, call: Call) -> Any:
         arguments = (call.args, call.kwargs)
         if node.op == "get_attr":
+            if str(node.target).rpartition(".")[2] == self.trace.kept:
+                raise CannotSayError("is kept from one call of forward() to the next", KEPT)
             return attribute(self.root, str(node.target))
         if node.op == "output":
             value = of_step(call.args[0])
@@ -175,6 +156,10 @@ class GraphReader:
         dim = call.argument(1, "dim", 0)
         match call.name:
             case "getitem":
+                if self.chain.time_axis < 0 and is_part_of_step(call.args[1]):
+                    raise CannotSayError(
+                        "takes a step and a part of it at once", "write x[:, t][:, :n] for x[:, t, :n]"
+                    )
                 return self._steps.take(signal, call.args[1])
             case "select":
                 return self._steps.take_number(signal, axis_number(dim, len(signal.axes)), call.argument(2, "index"))
@@ -218,7 +203,10 @@ class GraphReader:
     def _finish(self, value: Any) -> None:
         where = f"output of {type(self.root).__name__}"
         if isinstance(value, (tuple, list, dict)):
-            raise refuse(where, "several tensors", "return one tensor: that of all steps or of the last step")
+            one = (
+                "the output and then the states" if self.chain.one_step else "one tensor: of all steps or the last one"
+            )
+            raise refuse(where, "several tensors", f"return {one}")
         if not isinstance(value, Signal):
             raise refuse(where, "nothing that depends on the input")
         if {LAYERS, DIRECTIONS} & {label for axis in value.axes for label in axis}:
@@ -262,20 +250,20 @@ class GraphReader:
             self.chain.want_one_step(signal)
         layers = recurrent_layers(str(node.target), module)
         self._add_source(str(node.target), module, layers)
-        outputs, states = self.chain.recurrent(call.where, signal, self._starting(node, call, module, layers))
+        outputs, states = self.chain.recurrent(call.where, signal, self._starting(call, module, layers))
         return (outputs, states) if isinstance(module, nn.GRU) else outputs
 
     def _starting(
-        self, node: fx.Node, call: Call, module: nn.GRU | nn.GRUCell, layers: tuple[Gru | Bidirectional, ...]
+        self, call: Call, module: nn.GRU | nn.GRUCell, layers: tuple[Gru | Bidirectional, ...]
     ) -> tuple[Gru | Bidirectional, ...]:
         """`layers` with the initial state of the call, if it is a constant; given ones are written down."""
         hx = call.argument(1, "hx")
         n_states = n_states_of(module)
         if isinstance(hx, State):
-            self._starts[node] = starts_of(hx, module)
-            if set(self._starts[node]) & set(self.chain.starts):
+            starts = starts_of(hx, module)
+            if set(starts) & set(self.chain.starts):
                 raise refuse(call.where, f"starts at {hx.name!r}, as another layer does", "give each a state")
-            self.chain.starts += self._starts[node]
+            self.chain.starts += starts
             return layers
         self.chain.starts += [None] * n_states
         if hx is None:

@@ -144,6 +144,8 @@ def _squeeze(call: Call) -> Any:
     gone = [
         axis for axis in dims if signal.axes[axis] == () or (signal.axes[axis] == (FEATURES,) and signal.width == 1)
     ]
+    if len(gone) < len(dims):
+        call.chain.squeezed.append(call.where)
     return with_axes(signal, [axis for i, axis in enumerate(signal.axes) if i not in gone])
 
 

@@ -17,14 +17,12 @@ JOINING: Final = (torch.stack, torch.cat)
 class Output:
     """node    the output node of the graph, with the one tensor as its argument, if there is one
     place   where the tensor is in what forward() returns
-    states  calls of nn.GRU and nn.GRUCell whose states are returned, in order
-    dropped whether there were such beside the tensor
+    states  where states are in it, in order, which may be this place, too
     """
 
     node: fx.Node
     place: Any
-    states: tuple[fx.Node, ...]
-    dropped: bool
+    states: tuple[Any, ...]
 
 
 def find_output(graph: fx.Graph, root: nn.Module) -> Output:
@@ -34,20 +32,16 @@ def find_output(graph: fx.Graph, root: nn.Module) -> Output:
     if _is_module(returned, root, nn.GRU):
         with graph.inserting_before(output):
             returned = [graph.call_function(operator.getitem, (returned, i)) for i in range(2)]
-    if not isinstance(returned, (tuple, list, dict)):
-        return Output(output, 0, _states(returned, root), dropped=False)
-    places = returned.items() if isinstance(returned, dict) else enumerate(returned)
-    given = {place: value for place, value in places if value is not None}
+    places: Any = returned.items() if isinstance(returned, dict) else enumerate(returned) if _several(returned) else ()
+    given = {place: value for place, value in places if value is not None} or {0: returned}
     states = {place: found for place, value in given.items() if (found := _states(value, root))}
-    others = {place: value for place, value in given.items() if place not in states}
-    found = tuple(node for nodes in states.values() for node in nodes)
-    dropped = len(others) == 1 < len(given) and set(found) <= with_all_before(*others.values())
-    given = others if dropped else given
-    place: Any = 0
-    if len(given) == 1:
-        place, value = next(iter(given.items()))
-        output.args = (value,)
-    return Output(output, place, found, dropped)
+    first = next((place for place in given if place not in states), next(iter(given)))  # of states alone, the first
+    others = states.keys() - {first}
+    calls = {call for place in others for call in states[place]}
+    if len(given) > 1 + len(others) or not calls <= with_all_before(given[first]):
+        return Output(output, 0, ())
+    output.args = (given[first],)
+    return Output(output, first, tuple(place for place in states if place in others or len(given) == 1))
 
 
 def with_all_before(*nodes: fx.Node) -> set[fx.Node]:
@@ -62,16 +56,21 @@ def with_all_before(*nodes: fx.Node) -> set[fx.Node]:
 
 
 def _states(node: Any, root: nn.Module) -> tuple[fx.Node, ...]:
-    """The calls whose states a value is: an nn.GRU's second result or a part of it, an nn.GRUCell's result."""
+    """The calls whose states a value is: an nn.GRU's second result or a part of it, an nn.GRUCell's result.
+
+    In which order, and whether they are changed, the comparison with the import finds.
+    """
+    if _several(node):
+        found = [_states(part, root) for part in node]
+        joined = tuple(call for calls in found for call in calls)
+        different = len({call.target for call in joined}) == len(joined)  # not the steps of one
+        return joined if all(found) and different else ()
     if not isinstance(node, fx.Node):
         return ()
     if _is_module(node, root, nn.GRUCell):
         return (node,)
-    if node.target in JOINING and isinstance(node.args[0], (tuple, list)):
-        found = [_states(part, root) for part in node.args[0]]
-        joined = tuple(call for calls in found for call in calls)
-        different = len({call.target for call in joined}) == len(joined)  # not the steps of one
-        return joined if all(found) and different else ()
+    if node.target in JOINING and _several(node.args[0]):
+        return _states(node.args[0], root)
     if node.target in KEEPING:
         return _states(node.args[0], root)
     while node.target is operator.getitem:
@@ -82,6 +81,10 @@ def _states(node: Any, root: nn.Module) -> tuple[fx.Node, ...]:
         while node.target in KEEPING:
             node = node.args[0]
     return ()
+
+
+def _several(value: Any) -> bool:
+    return isinstance(value, (tuple, list))
 
 
 def _is_module(node: Any, root: nn.Module, kind: type[nn.Module]) -> bool:

@@ -100,6 +100,13 @@ class Steps:
         return _as_steps(self._done[key], step)
 
 
+def is_part_of_step(index: Any) -> bool:
+    """Whether an index is a number on one of the leading axes, and takes some of the features, too."""
+    if not isinstance(index, tuple) or len(index) != 3 or index[2] == slice(None):
+        return False
+    return int in (type(index[0]), type(index[1])) and slice(None) in index[:2]
+
+
 def together(steps: Sequence[Any], dim: Any, *, adds_axis: bool) -> Signal:
     """All steps again, by torch.stack on a new axis, or by torch.cat on one of size 1."""
     if not steps or not all(isinstance(step, Step) for step in steps):

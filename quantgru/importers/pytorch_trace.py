@@ -10,8 +10,9 @@ import inspect
 import math
 import operator
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -46,27 +47,49 @@ KEEPING: Final = ("float", "double", "long", "to", "contiguous", "clone", "detac
 ONE_INPUT: Final = "take the data as the first argument, then states, and give a default to everything else"
 
 
-def takes_states(module: nn.Module) -> bool:
-    """Whether forward() has arguments after the first that may be states: without a default, or None."""
-    return any(p.default is p.empty or p.default is None for p in _parameters(module)[1:])
-
-
-def trace(module: nn.Module, *, states: bool) -> tuple[fx.Graph, bool]:
-    """The graph of a module's forward(), and whether autocast is used in it.
-
-    Arguments with defaults get these; where `states`, only other defaults than None. Raises ModelError where forward()
-    has no first argument to be the input, or cannot be traced.
+@dataclass(frozen=True)
+class Trace:
+    """graph     of a module's forward()
+    given     the arguments that it is given beside the input
+    autocast  whether torch.autocast is used in it
+    unrolled  whether Python saw a size of the input as a number, as in a loop over the steps
+    kept      an attribute in which forward() leaves what it computed, maybe for its next call to read; empty if none
     """
-    where = f"PyTorch module {type(module).__name__}"
+
+    graph: fx.Graph
+    given: tuple[str, ...]
+    autocast: bool
+    unrolled: bool
+    kept: str
+
+
+def state_arguments(module: nn.Module) -> tuple[list[str], list[str]]:
+    """The arguments of forward() after the first that may be states: those without a default, and those that are None.
+
+    Raises ModelError where forward() has no first argument to be the input.
+    """
     parameters = _parameters(module)
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [p for p in parameters if p.default is p.empty]
     if not parameters or any(p.kind not in positional for p in (parameters[0], *needed)):
         inputs = ", ".join(map(str, needed)) or "none"
+        where = f"PyTorch module {type(module).__name__}"
         raise ModelError(f"{where}: forward() needs the inputs {inputs}; {ONE_INPUT}")
+    return [p.name for p in needed if p is not parameters[0]], [p.name for p in parameters[1:] if p.default is None]
+
+
+def trace(module: nn.Module, given: Collection[str]) -> Trace:
+    """What forward() does where it is given these arguments; the others get their defaults.
+
+    Raises ModelError where forward() cannot be traced.
+    """
+    where = f"PyTorch module {type(module).__name__}"
+    tracer = _Tracer(given)
     try:
-        with _old_states_traced(module), _autocasts() as used:
-            return _Tracer(states).trace(module), bool(used)
+        with _attributes_put_back(module) as kept, _old_states_traced(module), _autocasts() as used:
+            graph = tracer.trace(module)
+        names = tuple(p.name for p in _parameters(module) if p.name in given)
+        return Trace(graph, names, bool(used), tracer.unrolled, "".join(kept[:1]))
     except Exception as error:  # tracing runs the user's forward(), which may raise anything
         if _is_packed(module, error):
             raise ModelError(f"{where}: forward() uses pack_padded_sequence; {PACKED}") from None
@@ -85,6 +108,7 @@ class _Proxy(fx.Proxy):  # type: ignore[misc]  # torch is not followed by the ty
     def __index__(self) -> int:
         if not (size := _size(_axis_of_size(self.node))):
             raise TypeError("'Proxy' object cannot be interpreted as an integer")
+        self.tracer.unrolled = True
         return size
 
     def __len__(self) -> int:
@@ -92,11 +116,12 @@ class _Proxy(fx.Proxy):  # type: ignore[misc]  # torch is not followed by the ty
 
 
 class _Tracer(fx.Tracer):  # type: ignore[misc]
-    """Keeps modules that become layers whole, subclasses and parametrized ones too. Further arguments get defaults."""
+    """Keeps modules that become layers whole, subclasses too. Arguments other than `given` get their defaults."""
 
-    def __init__(self, states: bool) -> None:
+    def __init__(self, given: Collection[str]) -> None:
         super().__init__()
-        self.states = states
+        self.given = given
+        self.unrolled = False
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -106,10 +131,10 @@ class _Tracer(fx.Tracer):  # type: ignore[misc]
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         function, arguments = super().create_args_for_root(root_fn, is_module, concrete_args)
-        defaults = [parameter.default for parameter in inspect.signature(root_fn).parameters.values()]
-        for i, default in enumerate(defaults[2:], 2):  # after self and the input
-            if default is not inspect.Parameter.empty and not (self.states and default is None):
-                arguments[i] = default
+        parameters = inspect.signature(root_fn).parameters.values()
+        for i, parameter in enumerate(parameters):
+            if i > 1 and parameter.default is not parameter.empty and parameter.name not in self.given:  # 1: the input
+                arguments[i] = parameter.default
         return function, arguments
 
     def iter(self, obj: fx.Proxy) -> Iterator[fx.Proxy]:
@@ -117,11 +142,13 @@ class _Tracer(fx.Tracer):  # type: ignore[misc]
         size = self.n_parts(obj.node) or _size(_leading_axis(obj.node, 0))
         if not size:
             return super().iter(obj)  # type: ignore[no-any-return]  # raises
+        self.unrolled = True
         return (obj[i] for i in range(size))
 
     def n_parts(self, node: fx.Node) -> int:
         """The number of steps that unbind gives, or of the states of h_n; 0 for another node."""
         if node.target in ("unbind", torch.unbind):
+            self.unrolled = True
             return _size(_leading_axis(node.args[0], node.kwargs.get("dim", (*node.args, 0)[1])))
         if node.target is operator.getitem and node.args[1] == 1 and node.args[0].op == "call_module":
             module = self.root.get_submodule(node.args[0].target)
@@ -177,6 +204,20 @@ class _Weight(torch.Tensor):  # type: ignore[misc]
 
     def new(self, *sizes: Any) -> torch.Tensor:
         return torch.full(sizes, math.nan)  # not initialised: zero_() or the like follows, or `finite` refuses it
+
+
+@contextmanager
+def _attributes_put_back(module: nn.Module) -> Iterator[list[str]]:
+    """The names of those in which tracing has left something, afterwards."""
+    before = [(part, dict(vars(part))) for part in module.modules()]
+    kept: list[str] = []
+    try:
+        yield kept
+    finally:
+        for part, attributes in before:
+            left = [name for name, value in vars(part).items() if isinstance(value, fx.Proxy)]
+            vars(part).update({name: attributes.get(name) for name in left})
+            kept += left
 
 
 @contextmanager
