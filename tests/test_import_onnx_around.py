@@ -143,6 +143,13 @@ def one_direction_of_both(g):
     return g.add("Gather", y, g.constant(1), axis=2)
 
 
+def features_by_numbers(g):
+    """As PyTorch writes x[..., [2, 0, 0, 1]]."""
+    y, _ = forward(g)
+    y = g.add("GatherND", g.add("Transpose", y, perm=[2, 0, 1]), g.constant([[2], [0], [-3], [1]]))
+    return g.add("Transpose", y, perm=[1, 2, 0])
+
+
 def every_second_feature(g):
     y, _ = forward(g)
     return g.add("Slice", y, *(g.constant([i]) for i in (2, -10, 2, -2)))
@@ -180,6 +187,12 @@ def without_limits(g):
     y, _ = forward(g)
     largest = float(np.finfo(np.float32).max)
     return g.add("Clip", g.add("Clip", y), g.constant(-largest), g.constant(largest))
+
+
+def nearly_without_limits(g):
+    x = g.add("Clip", g.input("x", ["batch", "steps", 3]), g.constant(-1e30), g.constant(1e30))
+    y, _ = g.gru(g.add("Transpose", x, perm=[1, 0, 2]), 3, UNITS)
+    return g.add("Clip", batch_first(g, y), g.constant(0.0), g.constant(1e30))
 
 
 def affine_between(g):
@@ -235,6 +248,7 @@ AROUND = [
     mean_at_last_step,
     product_at_last_step,
     one_direction_of_both,
+    features_by_numbers,
     every_second_feature,
     repeated_features,
     gates_of_features,
@@ -242,6 +256,7 @@ AROUND = [
     activation_of_states,
     limited_head,
     without_limits,
+    nearly_without_limits,
     affine_between,
     nothing_between,
     low_rank,

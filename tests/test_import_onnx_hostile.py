@@ -102,7 +102,8 @@ def too_many_inputs(model):
 def condition(model):
     node = model.graph.node[-1]
     branch = helper.make_graph([], "branch", [], [])
-    node.CopyFrom(helper.make_node("If", ["x"], list(node.output), then_branch=branch, else_branch=branch))
+    model.graph.initializer.append(helper.make_tensor("yes", TensorProto.BOOL, [], [True]))
+    node.CopyFrom(helper.make_node("If", ["yes"], list(node.output), then_branch=branch, else_branch=branch))
 
 
 def string_input(model):
@@ -159,7 +160,7 @@ CHANGES = [
     (no_operator, "(GEMM): no operator of opset 20"),
     (names_of_several_lines, "('Ge\\nmm'): no operator of opset 20"),
     (too_many_inputs, "6 inputs and 1 outputs"),
-    (condition, "(If): has a graph of its own"),
+    (condition, "(If): its graphs have not 1 outputs, or have inputs"),
     (string_input, "of type 8"),
     (sequence_input, "of type other than a tensor"),
     (shapeless_input, "no shape"),

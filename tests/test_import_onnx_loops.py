@@ -259,7 +259,7 @@ CHANGES = [
     (fewer_inputs, "its graph has not 4 inputs and 4 outputs"),
     (fewer_outputs, "its graph has not 4 inputs and 4 outputs"),
     (no_scan_inputs, "no sequence to go through"),
-    (a_loop_in_the_loop, "a loop inside of another"),
+    (a_loop_in_the_loop, "a loop or condition inside of another"),
     (a_name_of_the_graph_around, "two tensors of the name"),
     (an_input_from_nowhere, "is computed nowhere before it"),
     (calls_that_explode, "allowed are 100000"),

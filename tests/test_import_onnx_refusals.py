@@ -200,7 +200,7 @@ GRAPHS = [
     (recurrent("LSTM", 4), r"\(LSTM\): this operator is not supported here"),
     (recurrent("RNN", 1), r"\(RNN\): this operator is not supported here"),
     (after("Erf"), r"\(Erf\): this operator is not supported here"),
-    (after("ReduceMean", [1]), r"\(ReduceMean\): this operator is not supported here"),
+    (after("ReduceMean", [1]), r"\(ReduceMean\): over steps or sequences; .*take the last step"),
     (after("Clip", 0.0, 0.5), r"node '[^']+' \(Clip\) to 0 \.\.\. 0\.5: hard_sigmoid outside of a GRU layer"),
     (after("Clip", -1.0, 1.0), r"\(Clip\) to -1 \.\.\. 1: hard_tanh outside of a GRU layer; .*train with relu or tanh"),
     (after("Clip", -1.0, 2.0), r"\(Clip\) to -1 \.\.\. 2: limits that no activation has; supported is"),

@@ -83,7 +83,7 @@ def test_notes_have_no_path():
     assert qg.load(FOLDER / "gru.safetensors").notes == ("imported from safetensors file gru.safetensors",)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_prefixes_of_wrappers(prefix):
     rng = np.random.default_rng(9)
     state = arrays_of(rng) | {"fc.weight": rng.normal(size=(4, 3)), "fc.bias": rng.normal(size=4)}
@@ -131,6 +131,31 @@ def test_several_state_dicts(keys, taken, others):
     assert np.array_equal(model.layers[0].input_weights, expected.layers[0].input_weights)
 
 
+@pytest.mark.parametrize("prefix", ["gru.", ""])
+@pytest.mark.parametrize("key", ["ema", "exp_avg", "model"])
+def test_a_state_dict_inside_of_another(key, prefix):
+    """Which of them is meant, nobody can know."""
+    state = arrays_of(np.random.default_rng(1), prefix=prefix)
+    with pytest.raises(qg.ModelError, match=f"'{prefix}weight_ih_l0' beside another state dict, '{key}'"):
+        qg.load(state | {key: arrays_of(np.random.default_rng(2), prefix=prefix)})
+
+
+def test_settings_beside_a_state_dict():
+    state = arrays_of(np.random.default_rng(1))
+    found = qg.load({"model": {"hidden": 3, "cell": "gru"}, "weights": state, "rng_state": np.zeros(9, np.uint8)})
+    assert np.array_equal(found.layers[0].input_weights, qg.load(state).layers[0].input_weights)
+
+
+def test_quantized_weights_are_refused():
+    """Their scale may be anywhere."""
+    state = {name: np.round(array * 50).astype(np.int8) for name, array in arrays_of(np.random.default_rng(1)).items()}
+    with pytest.raises(qg.ModelError, match=r"'gru' \(weight_ih_l0 of type int8\)"):
+        qg.load(state)
+    state = arrays_of(np.random.default_rng(1)) | {"fc.weight": np.ones((2, 3), np.int8), "fc.bias": np.ones(2)}
+    with pytest.raises(qg.ModelError, match=r"module 'fc': bias \(2,\), weight \(2, 3\)"):
+        qg.load(state, chain="gru fc")
+
+
 def test_names_without_a_module():
     state = arrays_of(np.random.default_rng(11), prefix="")
     assert qg.load(state).layers[0].name == "gru"
@@ -173,6 +198,10 @@ REFUSED = {
     "a missing layer": (
         {"a.weight_ih_l4": (9, 2), "a.weight_hh_l4": (9, 3)},
         "a recurrent layer 4 without those before it",
+    ),
+    "a cell, too": (
+        {"weight_ih_l0": (9, 2), "weight_hh_l0": (9, 3), "weight_ih": (9, 2), "weight_hh": (9, 3)},
+        "a recurrent layer with weight_hh, too",
     ),
     "nothing": ({}, "no GRU layer in it; it holds no module"),
     "layer norm": ({"ln.weight": (6,), "ln.bias": (6,)}, "'ln' .a LayerNorm or the like of 6 features"),

@@ -12,13 +12,15 @@ import numpy.typing as npt
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_atoms import FloatArray, Vector, of_atom
-from quantgru.importers.onnx_constants import given, required
+from quantgru.importers.onnx_constants import given, integers, required
 from quantgru.importers.onnx_graph import Node
-from quantgru.importers.onnx_reader import Operator, Reader, Value
+from quantgru.importers.onnx_reader import TAKE_THE_LAST, Operator, Reader, Value
 from quantgru.importers.onnx_shapes import Arguments, spread, tensor_at
-from quantgru.importers.onnx_tensors import Axis, Tensor, pick, position, size_of, transpose, unsqueeze
+from quantgru.importers.onnx_tensors import Axis, Tensor, pick, position, size_of, take, transpose, unsqueeze
 
 Array = npt.NDArray[Any]
+
+ENDLESS: Final = 1e30  # a limit that no value reaches; exporters write the largest float32, people write this
 
 
 # ---- sums and products, feature by feature --------------------------------------------------------------------------
@@ -62,6 +64,27 @@ def div(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     if not isinstance(b, np.ndarray) or a.integer:
         raise refuse(node.where, "divides by something that is computed from data, or whole numbers")
     return [_scaled(reader, a, 1.0 / b)]
+
+
+def reduction(is_mean: bool) -> Operator:
+    """The sum or the mean along an axis of features: of the directions of a layer, for example."""
+
+    def operator(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+        tensor, axes = tensor_at(node, arguments, 0), integers(node, arguments, 1, "axes")
+        if axes is None or len(axes) != 1:
+            raise refuse(node.where, "over several axes", TAKE_THE_LAST)
+        axis = position(node.where, axes[0], len(tensor.axes))
+        n = tensor.axes[axis]
+        if not isinstance(n, int):
+            raise refuse(node.where, "over steps or sequences", TAKE_THE_LAST)
+        reader.algebra.spend(n * tensor.n_features)
+        keep = bool(node.attributes["keepdims"])
+        total, *parts = (take(reader.algebra, tensor, axis, np.array([i]), keep=keep) for i in range(n))
+        for part in parts:
+            total = _sum(reader, node, [total, part], 1.0)
+        return [_scaled(reader, total, np.asarray(1 / n if is_mean else 1.0))]
+
+    return operator
 
 
 def _scaled(reader: Reader, tensor: Tensor, factor: Array) -> Tensor:
@@ -243,13 +266,12 @@ def _affine(reader: Reader, tensor: Tensor, scale: float, shift: float) -> Tenso
 def clip(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     tensor = tensor_at(node, arguments, 0)
     low, high = (_limit(node, arguments, i, name) for i, name in ((1, "min"), (2, "max")))
-    largest = np.finfo(np.float32).max
     where = f"{node.where} to {low:g} ... {high:g}"
-    if low <= -largest and high >= largest:
+    if low <= -ENDLESS and high >= ENDLESS:
         return [tensor]
     if (low, high) == (-1, 1):
         return [_function(reader, where, "hard_tanh", tensor)]
-    if low == 0 and high >= largest:
+    if low == 0 and high >= ENDLESS:
         return [_function(reader, where, "relu", tensor)]
     if low != 0 or not high > 0:
         raise refuse(where, "limits that no activation has")
@@ -298,6 +320,8 @@ OPERATORS: Final[dict[str, Operator]] = {
     "Max": maximum,
     "Mul": mul,
     "Neg": neg,
+    "ReduceMean": reduction(is_mean=True),
+    "ReduceSum": reduction(is_mean=False),
     "Relu": function("relu"),
     "Sigmoid": function("sigmoid"),
     "Softmax": softmax("softmax"),

@@ -85,14 +85,15 @@ class Picked(Atom):
 
 @dataclass(frozen=True)
 class Given:
-    """An input of the graph, or one entry of its first axis, which is an initial state."""
+    """An input of the graph, or one entry of an axis of it, which is an initial state."""
 
     name: str
     entry: int | None = None
+    axis: int = 0
 
     def __str__(self) -> str:
         name = self.name if self.name.isprintable() else repr(self.name)
-        return name[:60] + ("" if self.entry is None else f"[{self.entry}]")
+        return name[:60] + ("" if self.entry is None else f"[{':, ' * self.axis}{self.entry}]")
 
 
 @dataclass(frozen=True, eq=False)

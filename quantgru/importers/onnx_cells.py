@@ -280,7 +280,7 @@ def start_of(where: str, atom: Atom) -> tuple[FloatArray | None, Given | None]:
     if isinstance(atom, Input):
         return None, Given(atom.name)
     if isinstance(atom, Step) and isinstance(atom.of, Input) and isinstance(atom.index, int):
-        return None, Given(atom.of.name, atom.index)
+        return None, Given(atom.of.name, atom.index, atom.axis.axis)
     raise refuse(
         where,
         f"an initial state that is computed by {describe(atom)}",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from quantgru.errors import ModelError
 from quantgru.importers.onnx_algebra import Algebra
 from quantgru.importers.onnx_graph import FLOATS, Node
-from quantgru.importers.onnx_sizes import Size
+from quantgru.importers.onnx_sizes import Size, agree
 
 Array = npt.NDArray[Any]
 Arrays = Sequence[Array | None]
@@ -127,8 +127,17 @@ def _div(algebra: Algebra, node: Node, arguments: Arrays) -> Array:
     if b.dtype != object and not b.all():
         raise ModelError(f"{node.where}: a whole number divided by zero")
     if a.dtype == object or b.dtype == object:
-        return np.asarray(a // b)
+        return np.asarray(np.frompyfunc(_quotient, 2, 1)(a, b), dtype=object)
     return np.asarray(np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b)))  # cut, not rounded down
+
+
+def _quotient(a: Any, b: Any) -> Size:
+    """Of a size; of floats too, which sizes stay if they are cast to such. Raises ModelError."""
+    dividend, divisor = Size.of(a), Size.of(b)
+    quotient = Size.of(dividend // divisor)
+    if float in (type(a), type(b)) and not agree(quotient * divisor, dividend):
+        raise ModelError(f"the size {a} divided by {b} is no whole number")
+    return quotient
 
 
 def _cast(algebra: Algebra, node: Node, arguments: Arrays) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Final
 
@@ -147,6 +148,15 @@ def gather(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     return [_numbers_of(reader, node.where, tensor, axis, [number % size for number in counted])]
 
 
+def gather_nd(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    """Entries of the first axis by a constant index, as PyTorch writes x[..., [2, 0, 1]] of an axis that it turned."""
+    index = required(node, arguments, 1)
+    if not isinstance(index, np.ndarray) or index.ndim != 2 or index.shape[1] != 1 or node.attributes.get("batch_dims"):
+        raise refuse(node.where, "takes entries along several axes, or by a computed index")
+    as_gather = replace(node, attributes={"axis": 0})
+    return gather(reader, as_gather, [required(node, arguments, 0), index[:, 0]])
+
+
 def _step_of_loop(reader: Reader, where: str, running: Running, tensor: Tensor, symbol: Symbol, number: Size) -> Tensor:
     """The step that a loop is at, from either end of a sequence that is as long as the loop."""
     from_end = agree(number, running.count - 1 - running.number)
@@ -258,6 +268,7 @@ def _with_steps(reader: Reader, vectors: Sequence[Vector], axis: Symbol) -> Vect
 OPERATORS: Final[dict[str, Operator]] = {
     "Concat": concat,
     "Gather": gather,
+    "GatherND": gather_nd,
     "ReverseSequence": reverse_sequence,
     "Slice": op_slice,
     "Split": split,

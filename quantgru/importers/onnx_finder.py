@@ -43,8 +43,9 @@ class Finder:
         """The one atom of these features. Raises ModelError where they come from several layers."""
         atom = self.find(where, vectors)
         if atom is None:
-            names = sorted({describe(atom) for vector in vectors for atom in vector.terms})
-            raise refuse(where, f"reads {' and '.join(names[:2])} at once: the graph branches, and comes together")
+            names = sorted({describe(atom)[:55] for vector in vectors for atom in vector.terms})
+            read = " and ".join(names[:2]) if len(names) > 1 else f"several results of {names[0]}"
+            raise refuse(where, f"reads {read} at once: the graph branches, and comes together")
         return atom
 
     def find(self, where: str, vectors: Sequence[Vector]) -> Atom | None:

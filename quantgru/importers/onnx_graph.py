@@ -1,6 +1,7 @@
 """An ONNX file as plain data: nodes in order with their attributes, constants as arrays, inputs and outputs.
 
-The graph that a loop runs for each step is an attribute of its node, a `Body`. Other graphs in nodes are refused.
+The graphs that a loop runs for each step, and of which a condition runs one, are attributes of their nodes, each a
+`Body`. Other graphs in nodes are refused, and graphs inside of those.
 
 A file may be damaged or made to harm: the data of each tensor must be as long as its shape says before an array is made
 of it, nodes must have the form that ONNX's schema says, and only the nodes that outputs need are looked at.
@@ -8,7 +9,7 @@ of it, nodes must have the form that ONNX's schema says, and only the nodes that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -43,7 +44,7 @@ _ELEMENTS: Final[dict[int, tuple[int, str]]] = {
 }
 FLOATS: Final = frozenset((1, 10, 11, 16))
 _TENSOR, _GRAPHS, _SPARSE = 4, (5, 10), (11, 12)  # numbers of attribute types
-_LOOPS: Final = ("Loop", "Scan")
+_BODIES: Final = {"Loop": ("body",), "Scan": ("body",), "If": ("then_branch", "else_branch")}  # names of attributes
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Body:
-    """The graph that a loop runs for each step. It also sees the values of the graph around it, by their names."""
+    """A graph that a node runs. It also sees the values of the graph around it, by their names."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -127,10 +128,11 @@ class _Reader:
         )
         nodes = tuple(self._node(node) for node in needed)
         names = [*constants, *(entry.name for entry in inputs), *_results(nodes)]
-        self._refuse_second_names(names)
+        own = self._refuse_second_names(names)
         for node in nodes:
-            if isinstance(body := node.attributes.get("body"), Body):
-                self._refuse_second_names([*names, *body.names])
+            for body in node.attributes.values():
+                if isinstance(body, Body):
+                    self._refuse_second_names(body.names, own)
         return Graph(self.model.producer_name, self.opset, inputs, outputs, constants, nodes, n_bytes)
 
     def _constants(self, graph: Any, used: set[str]) -> dict[str, Array]:
@@ -149,12 +151,14 @@ class _Reader:
         nodes = tuple(self._node(node, inside=True) for node in needed)
         return Body(inputs, outputs, self._constants(graph, used), nodes)
 
-    def _refuse_second_names(self, names: Iterable[str]) -> None:
+    def _refuse_second_names(self, names: Iterable[str], around: Set[str] = frozenset()) -> Set[str]:
+        """The names as a set. Raises ModelError where two are the same, or one is among those around."""
         seen: set[str] = set()
         for name in names:
-            if name in seen:
+            if name in seen or name in around:
                 raise ModelError(f"two tensors of the name {_short(name)}; {DAMAGED}")
             seen.add(name)
+        return seen
 
     def _input(self, entry: Any) -> GraphInput:
         where = f"input {_short(entry.name)}"
@@ -169,7 +173,7 @@ class _Reader:
         return GraphInput(_name(entry.name), dims, kind.elem_type not in FLOATS)
 
     def _node(self, node: Any, inside: bool = False) -> Node:
-        """inside: of the graph of a loop, which cannot hold another one."""
+        """inside: of the graph of another node, which cannot hold another one."""
         inputs, outputs = tuple(map(_name, node.input)), tuple(map(_name, node.output))
         described = Node(_name(node.op_type), _name(node.name), inputs, outputs, {}, self.opset)
         if node.domain not in ("", "ai.onnx"):
@@ -183,11 +187,10 @@ class _Reader:
             if attribute.default_value.type
         }
         for attribute in node.attribute:
-            is_loop = node.op_type in _LOOPS and not inside
-            if attribute.type in _GRAPHS and not (is_loop and attribute.name == "body"):
+            if attribute.type in _GRAPHS and (inside or attribute.name not in _BODIES.get(node.op_type, ())):
                 raise refuse(
                     described.where,
-                    "a loop inside of another" if inside else "has a graph of its own",
+                    "a loop or condition inside of another" if inside else "has a graph of its own",
                     "export it without masks and conditions, or load the Keras model itself, a .keras file",
                 )
             expected = schema.attributes.get(attribute.name)

@@ -234,7 +234,7 @@ def _lengths(reader: Reader, node: Node, value: Any, steps: Symbol) -> str | Non
     if not is_whole(constant, steps):
         raise refuse(
             node.where,
-            f"sequence_lens {[str(entry) for entry in constant.reshape(-1)[:8].tolist()]}, the lengths of one batch",
+            f"sequence_lens {[str(entry) for entry in constant.reshape(-1)[:4].tolist()]}, the lengths of one batch",
             "export it with the lengths as an input: the model then takes those of the data",
         )
     return None

@@ -37,13 +37,11 @@ def add_layers(reader: Reader, outputs: Mapping[str, Value], chain: Chain) -> No
     (name, output), states = _main_output(reader, outputs)
     where = f"output {name[:60]!r}"
     path = _path(reader, where, reader.settle(where, output.vectors))
-    layers = {
-        id(layer) for part in path for layer in ((part.forward, part.backward) if isinstance(part, Both) else (part,))
-    }
+    layers = [layer for part in path for layer in _recurrent(part)]
     for state, of in states.items():
-        if not all(id(layer) in layers for layer in of):
+        if not all(layer in layers for layer in of):
             raise refuse(f"outputs {name[:60]!r} and {state[:60]!r}", "several results", _ONE_OUTPUT)
-        chain.notes.append(f"output {state[:60]!r} of the file is what model.final_states(x) gives")
+        chain.notes.append(_note_states(state, [layers.index(layer) for layer in of], len(layers)))
     for part in _without_selections(reader, path[1:]):
         _add(reader, chain, part)
     if not any(_recurrent(part) for part in path):
@@ -51,9 +49,11 @@ def add_layers(reader: Reader, outputs: Mapping[str, Value], chain: Chain) -> No
     roles = [reader.role(symbol) or "batch" for symbol in output.symbols]
     if roles.count("batch") > 1 or roles.count("steps") > 1:
         raise refuse(where, f"of shape {output}, which has more free axes than steps and batch")
-    if any(layer in reader.finder.cells.alone for part in path for layer in _recurrent(part)):
+    if not reader.finder.cells.alone.isdisjoint(layers):
         if reader.has_steps:
             raise refuse(where, "a GRU layer that computes one step, and another axis of steps")
+        result = _layers_of_states(output, reader.finder.cells.alone)
+        _want_states_back(where, layers, [*states.values(), *([result] if result else [])])
         chain.notes.append("the file computes one step, from states to states; run(x) does so for every step of x")
     elif "steps" not in roles:  # taken, or left out since it is a single one
         chain.take_last_step()
@@ -93,6 +93,26 @@ def _layers_of_states(value: Tensor, alone: Set[Recurrent]) -> list[Recurrent] |
             return None
         found.append(layer)
     return found
+
+
+def _note_states(name: str, numbers: Sequence[int], n_layers: int) -> str:
+    every = list(numbers) == list(range(n_layers))
+    entries = "" if every else f"entry {', then '.join(map(str, numbers))} of "
+    return f"output {name[:60]!r} of the file is {entries}what model.final_states(x) gives"
+
+
+def _want_states_back(where: str, layers: Sequence[Recurrent], outputs: Sequence[Sequence[Recurrent]]) -> None:
+    """Raises ModelError where a graph of one step does not give the states that it takes, as it takes them."""
+    taken = {layer.given for layer in layers}
+    if len(taken) < len(layers) or not {layer for of in outputs for layer in of}.issuperset(layers):
+        found = "a single step that does not take and give a state of its own for each GRU layer"
+        raise refuse(where, found, "export it with the state of each layer as an input and, unchanged, as an output")
+    for of in outputs:
+        given = [layer.given for layer in of if layer.given]
+        one_input = len(of) > 1 and len({entry.name for entry in given}) == 1
+        if one_input and [entry.entry for entry in given] != list(range(len(of))):
+            found = f"a single step that gives the states {', '.join(map(str, given))[:80]} in this order"
+            raise refuse(where, found, "export it with its states in the same order as an input and as an output")
 
 
 def _path(reader: Reader, where: str, output: Atom) -> list[Atom]:

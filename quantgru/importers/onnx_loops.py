@@ -78,7 +78,7 @@ def _run(
 ) -> list[Value]:
     """Reads the graph at one step; `before` is what it has there beside what is carried."""
     scope = {**before, **{slot.name: slot.at(running.number) for slot in slots}}
-    values = reader.run_body(node, outputs, scope, running)
+    values = reader.run_body(node.attributes["body"], outputs, scope, running)
     n = len(slots)
     after = [slot.after(reader, running, value) for slot, value in zip(slots, values[:n], strict=True)]
     return [*after, *(_sequence(reader, running, value) for value in values[n:])]
@@ -112,7 +112,7 @@ def _want_no_early_end(
     scope: dict[str, Value] = {slot.name: slot.at(number) for slot in slots}
     scope |= {body.inputs[0]: _number(number), body.inputs[1]: np.ones((), np.bool_)}
     try:
-        conditions = [first, *reader.run_body(node, body.outputs[:1], scope, None)]
+        conditions = [first, *reader.run_body(body, body.outputs[:1], scope)]
     except FreeSizeError:
         conditions = [np.zeros((), np.bool_)]
     if not all(isinstance(value, np.ndarray) and value.dtype == np.bool_ and value.all() for value in conditions):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from quantgru.importers.onnx_algebra import Algebra
 from quantgru.importers.onnx_atoms import Atom, Constant, Input, Iteration, Recurrent, Vector, of_atom
 from quantgru.importers.onnx_constants import fold
 from quantgru.importers.onnx_finder import Finder
-from quantgru.importers.onnx_graph import Graph, GraphInput, Node, needed_for
+from quantgru.importers.onnx_graph import Body, Graph, GraphInput, Node, needed_for
 from quantgru.importers.onnx_sizes import Size, Symbol, agree
 from quantgru.importers.onnx_tensors import Axis, FeaturesNeeded, Tensor
 from quantgru.importers.options import ImportOptions
@@ -26,14 +27,14 @@ Operator = Callable[["Reader", Node, Sequence[Value | None]], list[Value]]
 Features = Mapping[str, Symbol | None]  # of an input, the axis that holds features, if any
 
 
-_TAKE_THE_LAST: Final = "take the last step, or every step, and do it after the model"
+TAKE_THE_LAST: Final = "take the last step, or every step, and do it after the model"
 _ADVICE: Final = {  # for operators that people use around a GRU
     "LSTM": "train a GRU in its place",
     "RNN": "train a GRU in its place",
     "Conv": "do it on the data, before the model",
     "LayerNormalization": "train with BatchNormalization in its place",
-    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceSum", "AveragePool", "MaxPool"), _TAKE_THE_LAST),
-    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _TAKE_THE_LAST),
+    **dict.fromkeys(("ReduceMax", "AveragePool", "MaxPool"), TAKE_THE_LAST),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), TAKE_THE_LAST),
 }
 
 
@@ -85,17 +86,16 @@ class Reader:
         return dict(zip(self.graph.outputs, results, strict=True))
 
     def run_body(
-        self, node: Node, outputs: Sequence[str], own: Mapping[str, Value], running: Running | None
+        self, body: Body, outputs: Sequence[str], own: Mapping[str, Value], running: Running | None = None
     ) -> list[Value]:
-        """Outputs of the graph of a loop, which sees the values around it; `own` are those of its inputs."""
-        body = node.attributes["body"]
+        """Outputs of the graph of a node, which sees the values around it; `own` are those of its inputs."""
         nodes = needed_for(body.nodes, outputs, lambda each: (each.inputs, each.outputs))
         around, self.running = self.running, running
-        results = self._run(nodes, {**self._values, **body.constants, **own}, outputs)
+        results = self._run(nodes, ChainMap({**body.constants, **own}, self._values), outputs)
         self.running = around
         return results
 
-    def _run(self, nodes: Sequence[Node], values: dict[str, Value], outputs: Sequence[str]) -> list[Value]:
+    def _run(self, nodes: Sequence[Node], values: MutableMapping[str, Value], outputs: Sequence[str]) -> list[Value]:
         """The outputs; adds what nodes compute to the values."""
         for node in nodes:
             missing = [name for name in node.inputs if name and name not in values]
@@ -106,7 +106,7 @@ class Reader:
             if node.kind in ("Gemm", "MatMul"):
                 self._find_state(node, values)
             results = self._evaluate(node, [values[name] if name else None for name in node.inputs])
-            values |= {name: value for name, value in zip(node.outputs, results, strict=False) if name}
+            values.update((name, value) for name, value in zip(node.outputs, results, strict=False) if name)
         missing = [name for name in outputs if name not in values]
         if missing:
             raise ModelError(f"output {missing[0][:60]!r}: nothing computes it; the file is damaged")
@@ -132,7 +132,7 @@ class Reader:
         self.algebra.spend(width)
         return Tensor(tuple(axes), (of_atom(Input(width, entry.name)),), entry.integer)
 
-    def _find_state(self, node: Node, values: dict[str, Value]) -> None:
+    def _find_state(self, node: Node, values: MutableMapping[str, Value]) -> None:
         """A constant that is multiplied with weights is the initial state of a written out GRU: rows of a batch."""
         value, weights = (values.get(name) for name in node.inputs[:2])
         if isinstance(value, np.ndarray) and isinstance(weights, np.ndarray):

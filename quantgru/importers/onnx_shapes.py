@@ -12,7 +12,7 @@ from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_atoms import Input, Reversed, Step, of_atom
 from quantgru.importers.onnx_constants import given, integers, plain, required, whole
-from quantgru.importers.onnx_graph import FLOATS, Node
+from quantgru.importers.onnx_graph import FLOATS, Body, Node
 from quantgru.importers.onnx_reader import Operator, Reader, Value
 from quantgru.importers.onnx_sizes import Size, agree, product
 from quantgru.importers.onnx_tensors import (
@@ -96,6 +96,17 @@ def where(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     return [chosen]
 
 
+def condition(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    """What the branch gives that is taken at all sizes: PyTorch writes squeeze(axis) so."""
+    chosen = required(node, arguments, 0)
+    if not isinstance(chosen, np.ndarray) or chosen.size != 1 or chosen.dtype != np.bool_:
+        raise refuse(node.where, "a condition that is computed from data", _NO_MASKS)
+    body = node.attributes.get("then_branch" if chosen.all() else "else_branch")
+    if not isinstance(body, Body) or body.inputs or len(body.outputs) != len(node.outputs):
+        raise ModelError(f"{node.where}: its graphs have not {len(node.outputs)} outputs, or have inputs")
+    return reader.run_body(body, body.outputs, {})
+
+
 def shape(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     sizes = tensor_at(node, arguments, 0).shape[node.attributes.get("start", 0) : node.attributes.get("end")]
     array = np.empty(len(sizes), dtype=object)
@@ -154,6 +165,15 @@ def expand(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     return [spread(reader, node.where, required(node, arguments, 0), sizes_at(node, arguments, 1))]
 
 
+def tile(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
+    """Only of axes of size 1: an initial state for every sequence."""
+    value, times = required(node, arguments, 0), sizes_at(node, arguments, 1)
+    sizes = value.shape
+    if len(sizes) != len(times) or not all(agree(size, 1) or agree(n, 1) for size, n in zip(sizes, times, strict=True)):
+        raise refuse(node.where, "repeats more than one entry")
+    return [spread(reader, node.where, value, [n * size for size, n in zip(sizes, times, strict=True)])]
+
+
 def constant_of_shape(reader: Reader, node: Node, arguments: Arguments) -> list[Value]:
     value = node.attributes.get("value", np.zeros(1, dtype=np.float32))
     if value.size != 1:
@@ -209,11 +229,13 @@ OPERATORS: Final[dict[str, Operator]] = {
     "Greater": comparison,
     "GreaterOrEqual": comparison,
     "Identity": identity,
+    "If": condition,
     "Less": less,
     "LessOrEqual": comparison,
     "Reshape": op_reshape,
     "Shape": shape,
     "Squeeze": squeeze,
+    "Tile": tile,
     "Transpose": op_transpose,
     "Unsqueeze": op_unsqueeze,
     "Where": where,

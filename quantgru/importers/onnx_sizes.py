@@ -115,7 +115,7 @@ class Size:
         return Size(terms)
 
     def __floordiv__(self, other: Size | int) -> Size | int:
-        """Exact, or between numbers. Raises ModelError."""
+        """Exact, or between numbers, cut and not rounded down. Raises ModelError."""
         divisor = Size.of(other)
         if divisor.terms and len(divisor.terms) == 1:
             ((monomial, count),) = divisor.terms.items()
@@ -125,7 +125,8 @@ class Size:
         numbers = self.number, divisor.number
         if numbers[0] is None or not numbers[1]:
             raise ModelError(f"the size {self} divided by {divisor} is not a whole number for every size")
-        return numbers[0] // numbers[1]
+        cut = abs(numbers[0]) // abs(numbers[1])
+        return cut if (numbers[0] < 0) == (numbers[1] < 0) else -cut
 
     __radd__ = __add__
     __rmul__ = __mul__

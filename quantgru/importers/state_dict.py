@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,21 +80,26 @@ def _state_of(where: str, value: Any) -> tuple[Mapping[Any, Any], str]:
     """The state dict itself, or the one that a checkpoint holds; and what to say of others there."""
     if not isinstance(value, Mapping):
         raise ModelError(f"{where}: holds a {type(value).__name__}, expected a state dict: names with tensors")
-    inside = [key for key in NESTED if isinstance(value.get(key), Mapping)]
-    inside += [key for key in value if key not in inside and isinstance(key, str) and _is_state(value[key])]
+    inside = [key for key in NESTED if _is_state(value.get(key), any)]
+    inside += [key for key in value if key not in inside and isinstance(key, str) and _is_state(value[key], all)]
     if not inside:
         return value, ""
+    beside = [key for key in value if isinstance(key, str) and _RECURRENT.fullmatch(key.rpartition(".")[2])]
+    if beside:
+        raise ModelError(
+            f"{where}: {beside[0][:NAME_LIMIT]!r} beside another state dict, {inside[0][:NAME_LIMIT]!r}; {ALONE}"
+        )
     first, *others = (key[:NAME_LIMIT] for key in inside)
     said = f"several state dicts: that under {first!r} is taken, not {listed(list(map(repr, others)))}"
     state: Mapping[Any, Any] = value[inside[0]]
     return state, said if others else ""
 
 
-def _is_state(value: Any) -> bool:
-    """Whether a value is a mapping to tensors alone."""
+def _is_state(value: Any, enough: Callable[[Iterable[bool]], bool]) -> bool:
+    """Whether a value is a mapping to tensors, all or any of its values."""
     if not isinstance(value, Mapping) or not value:
         return False
-    return all(isinstance(tensor, Tensor) or hasattr(tensor, "shape") for tensor in value.values())
+    return enough(isinstance(tensor, Tensor) or hasattr(tensor, "shape") for tensor in value.values())
 
 
 def _chain(where: str, state: Mapping[Any, Any], others: str, options: ImportOptions) -> Chain:
@@ -118,7 +123,7 @@ def _arrays(where: str, state: Mapping[Any, Any]) -> dict[str, Array]:
     n_elements = sum(math.prod(getattr(value, "shape", ())) for value in state.values())
     if n_elements > ELEMENTS_LIMIT:
         raise ModelError(f"{where}: {n_elements} elements, allowed are {ELEMENTS_LIMIT}; {ALONE}")
-    for prefix in PREFIXES:
+    for prefix in (*PREFIXES, *PREFIXES):  # of both, in either order
         if all(name.startswith(prefix) for name in names):
             names = [name.removeprefix(prefix) for name in names]
     return {name: _array(where, name, value) for name, value in zip(names, state.values(), strict=True)}
@@ -205,7 +210,9 @@ def _not_gru(arrays: Arrays, n_layers: int, bidirectional: bool) -> str | None:
         return "an LSTM layer with a projection"
     if missing := sorted(names - arrays.keys()):
         return f"a recurrent layer without {missing[0]}"
-    if wrong := [name for name, array in arrays.items() if array.dtype.kind not in "fiu"]:
+    if more := sorted(arrays.keys() - names):
+        return f"a recurrent layer with {more[0]}, too"
+    if wrong := [name for name, array in arrays.items() if not _is_number(array)]:
         return f"{wrong[0]} of type {arrays[wrong[0]].dtype}"
     units = arrays["weight_hh_l0"].shape[-1] if arrays["weight_hh_l0"].ndim == 2 else 0
     blocks, rest = divmod(len(arrays["weight_hh_l0"]), units) if units else (0, 0)
@@ -223,7 +230,7 @@ def _not_gru(arrays: Arrays, n_layers: int, bidirectional: bool) -> str | None:
 def _other_part(where: str, module: str, arrays: Arrays) -> Part:
     """A dense layer, an embedding or a normalisation, by the names and the axes of its arrays."""
     where = f"{where}: module {module!r}"
-    numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "fiu"}
+    numbers = {name: array for name, array in arrays.items() if _is_number(array)}
     weight, bias = numbers.get("weight"), numbers.get("bias")
     if weight is not None and weight.ndim == 2 and weight.size:
         if arrays.keys() == {"weight"}:
@@ -245,6 +252,11 @@ def _normalisation(where: str, arrays: Arrays) -> Normalisation:
     scale = finite(where, "weight", arrays.get("weight", np.ones(len(mean))))
     shift = finite(where, "bias", arrays.get("bias", np.zeros(len(mean))))
     return Normalisation(mean, variance, scale, shift, BATCH_NORM_EPSILON)
+
+
+def _is_number(array: Array) -> bool:
+    """Not one byte, which is a number of steps of quantized weights."""
+    return array.dtype.kind in "fiu" and array.dtype.itemsize > 1
 
 
 def _shape(array: Array) -> str:
