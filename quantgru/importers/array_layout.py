@@ -10,12 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from quantgru.model import Gate
-
-FloatArray = npt.NDArray[np.float64]
 
 GATES: Final = {"z": Gate.Z, "r": Gate.R, "n": Gate.N}
 FACTORS: Final = {"x": "W", "h": "U", "b": "b", "c": "c"}  # and the arrays of the canonical cell that hold its weights

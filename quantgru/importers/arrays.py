@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.activations import Candidate, GateFunction
+from quantgru.array_types import FloatArray
 from quantgru.errors import ConfigError, DataError, ModelError
 from quantgru.importers.array_layout import FACTORS, GATES, Array, Sizes, as_key
 from quantgru.importers.chain import identifier
@@ -22,8 +23,6 @@ from quantgru.importers.gates import finite, stacked_gru, with_hard_sigmoid
 from quantgru.importers.options import ImportOptions
 from quantgru.model import FloatModel, Gate, Gru
 from quantgru.npz import read_npz
-
-FloatArray = npt.NDArray[np.float64]
 
 _LIMIT_BYTES: Final = 2**28  # of the arrays of a file together
 _NUMBERED: Final = re.compile(r"(0|[1-9]\d{0,2})[./](.+)")  # "0.kernel": an array of the first layer

@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.activations import DENSE_ACTIVATIONS
+from quantgru.array_types import FloatArray
 from quantgru.c_names import nearest_c_name
 from quantgru.errors import ModelError, QuantgruWarning
 from quantgru.importers.gates import finite
 from quantgru.importers.options import Softmax
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Layer, Reverse
-
-FloatArray = npt.NDArray[np.float64]
 
 IDENTITY_WEIGHTS_LIMIT: Final = 1 << 24  # 128 MiB; a file needs a few bytes to ask for each of these layers
 

@@ -7,13 +7,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from quantgru.activations import Reset
+from quantgru.array_types import FloatArray
 from quantgru.errors import ModelError
 from quantgru.model import Gate, Gru
-
-FloatArray = npt.NDArray[np.float64]
 
 PYTORCH_ORDER: Final = (Gate.R, Gate.Z, Gate.N)
 KERAS_ORDER: Final = (Gate.Z, Gate.R, Gate.N)

@@ -9,13 +9,13 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import FloatArray
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_atoms import (
     ONE,
     Atom,
     Constant,
-    FloatArray,
     Function,
     Iteration,
     Linear,

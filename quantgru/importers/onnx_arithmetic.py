@@ -9,9 +9,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import FloatArray
 from quantgru.errors import ModelError
 from quantgru.importers.chain import refuse
-from quantgru.importers.onnx_atoms import FloatArray, Vector, of_atom
+from quantgru.importers.onnx_atoms import Vector, of_atom
 from quantgru.importers.onnx_constants import given, integers, required
 from quantgru.importers.onnx_graph import Node
 from quantgru.importers.onnx_reader import TAKE_THE_LAST, Operator, Reader, Value

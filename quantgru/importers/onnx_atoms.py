@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.activations import Merge
+from quantgru.array_types import FloatArray
 from quantgru.importers.onnx_sizes import Symbol
 from quantgru.model import Gru
 
-FloatArray = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from quantgru.activations import CANDIDATES, GATES, Reset
+from quantgru.array_types import FloatArray
 from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_algebra import Algebra
 from quantgru.importers.onnx_atoms import (
@@ -21,7 +22,6 @@ from quantgru.importers.onnx_atoms import (
     Cell,
     Constant,
     Embedded,
-    FloatArray,
     Function,
     Given,
     Input,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from quantgru.activations import Merge
+from quantgru.array_types import FloatArray
 from quantgru.importers.chain import refuse
 from quantgru.importers.onnx_algebra import Algebra
 from quantgru.importers.onnx_atoms import (
@@ -15,7 +16,6 @@ from quantgru.importers.onnx_atoms import (
     Atom,
     Both,
     Cell,
-    FloatArray,
     Picked,
     Place,
     Product,

@@ -14,9 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import FloatArray
 from quantgru.errors import ModelError
-
-FloatArray = npt.NDArray[np.float64]
 
 TOLERANCE: Final = 1e-5  # of the largest expected value
 PLAIN: Final = "give its weights to a plain model of the framework's own layers"
