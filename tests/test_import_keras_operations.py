@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from keras_models import assert_equal, assert_refused, float64_layers, functional, keras, layers, sequential  # noqa: F401
+from keras_models import (  # noqa: F401  # float64_layers acts by being there
+    assert_equal,
+    assert_refused,
+    float64_layers,
+    functional,
+    keras,
+    layers,
+    seeded,
+    sequential,
+)
 
 import quantgru as qg
 from quantgru.importers.verify import softmax
@@ -44,6 +53,7 @@ OPERATIONS = {
     "permute": lambda x: gru(layers.Permute((1, 2))(x)),
     "flatten": lambda x: layers.Dense(2)(layers.Flatten()(layers.GRU(4)(x))),
     "reshape of a step": lambda x: layers.Dense(2)(layers.Reshape((4,))(layers.GRU(4)(x))),
+    "reshape of a step by an operation": lambda x: layers.Dense(2)(ops.reshape(layers.GRU(4)(x), (-1, 4))),
     "convolution": lambda x: gru(layers.Conv1D(4, 1, activation="relu")(x)),
     "convolution without bias": lambda x: layers.Conv1D(4, 1, use_bias=False, padding="same", dilation_rate=2)(gru(x)),
     "normalisation of each step": lambda x: gru(layers.TimeDistributed(layers.BatchNormalization())(x)),
@@ -75,9 +85,31 @@ def test_steps_turned_around_by_an_index(tmp_path):
     assert_equal(source, qg.load(tmp_path / "model.keras"))
 
 
-def test_fixed_steps():
-    source = sequential(layers.Reshape((5, 3)), layers.GRU(3), steps=5)
+def by_reshape(shape, size=None):
+    x = keras.Input((5, 3), batch_size=size)
+    return seeded(keras.Model(x, layers.GRU(3)(ops.reshape(x, shape))))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sequential(layers.Reshape((5, 3)), layers.GRU(3), steps=5),
+        lambda: by_reshape((-1, 5, 3)),
+        lambda: by_reshape((4, -1, 3), size=4),
+    ],
+)
+def test_fixed_sizes(make):
+    source = make()
     assert_equal(source, qg.load(source), steps=5)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Keras: .h5 is its legacy format
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_reshape_in_a_file_is_named(tmp_path, suffix):
+    source = functional(lambda x: gru(ops.reshape(x, (-1, 6, 3))))
+    source.save(tmp_path / f"model{suffix}")
+    with pytest.raises(qg.ModelError, match=r"\(Reshape\): changes the shape; .*keep \(steps, features\)"):
+        qg.load(tmp_path / f"model{suffix}")
 
 
 @pytest.mark.parametrize("end", [ops.softmax, ops.log_softmax])
@@ -148,6 +180,8 @@ REFUSALS = {
     "power": (lambda: functional(lambda x: gru(x**2)), r"\(Power|Square\): (called on|this layer)"),
     "flatten": (lambda: sequential(layers.GRU(3, **EVERY_STEP), layers.Flatten(), steps=4), "changes the shape"),
     "reshape": (lambda: sequential(layers.Reshape((-1, 1)), layers.GRU(3), steps=4), "changes the shape"),
+    "reshape by an operation": (lambda: functional(lambda x: gru(ops.reshape(x, (-1, 6, 3)))), "changes the shape"),
+    "reshape to a row": (lambda: functional(lambda x: ops.reshape(layers.GRU(3)(x), -1)), "changes the shape"),
     "permute": (lambda: sequential(layers.Permute((2, 1)), layers.GRU(3), steps=4), "changes the shape"),
     "convolution over steps": (lambda: functional(lambda x: gru(layers.Conv1D(4, 2)(x))), r"\(Conv1D\): this layer is"),
     "strides": (lambda: functional(lambda x: gru(layers.Conv1D(4, 1, strides=2)(x))), r"\(Conv1D\): this layer is not"),

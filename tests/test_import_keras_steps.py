@@ -252,3 +252,28 @@ def test_a_mask_that_a_layer_does_not_keep_is_found():
     Forgetful.__name__, Forgetful.__module__ = "GRU", "keras.src.layers.rnn.gru"
     with pytest.raises(qg.ModelError, match=r"Keras model 'sequential.*its import differs by"):
         qg.load(sequential(layers.Masking(), Forgetful(3)))
+
+
+def test_masked_steps_of_as_many_sequences_as_the_model_has():
+    x = keras.Input((None, 3), batch_size=3)
+    source = seeded(keras.Model(x, layers.GRU(4, stateful=True)(layers.Masking(0.5)(x))))
+    assert qg.load(source).mask_value == 0.5
+
+
+def test_rounding_alone_decides_what_a_model_gives_after_many_steps():
+    keras.config.set_dtype_policy("float32")
+    parts = [layers.Bidirectional(layers.GRU(32, activation="relu", return_sequences=True)), layers.GRU(32)]
+    source = sequential(*parts)
+    assert qg.load(source).n_outputs == 32
+
+
+def test_outputs_leave_the_range_of_floats_after_many_steps():
+    """Two states that double with each step, and their difference."""
+    keras.config.set_dtype_policy("float32")
+    source = sequential(layers.GRU(2, activation="relu", return_sequences=True), layers.Dense(1))
+    gates, recurrent, bias = np.zeros((3, 6)), np.zeros((2, 6)), np.zeros((2, 6))
+    bias[0, :2], bias[0, 2:] = -20.0, 20.0  # no update gate, reset gates and candidates at 1 and above
+    recurrent[:, 4:] = [[2.0, 0.0], [0.0, 2.0]]
+    source.set_weights([gates, recurrent, bias, np.array([[1.0], [-0.5]]), np.zeros(1)])
+    assert np.isnan(run(source, np.zeros((1, 130, 3)))).any()
+    assert qg.load(source).n_outputs == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from keras_files import MODELS, TOLERANCE, changed, h5py, record, refusal, weights_of
 
 import quantgru as qg
+
+GRU = [(3, 12), (4, 12)]  # shapes of one without bias
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,48 @@ def parts_file(tmp_path: Path, **arrays: list[tuple[int, ...]]) -> Path:
 )
 def test_what_the_parts_of_a_weights_file_are(tmp_path, arrays, message):
     assert message in refusal(parts_file(tmp_path, **arrays), chain="nothing").replace("; it holds ", "")
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        dict(layers__mine__first__cell=GRU, layers__mine__second__cell=GRU),
+        dict(layers__mine__dense=[(3, 4), (4,)], layers__mine__gru__cell=GRU),
+        dict(layers__mine__dense=[(3, 4), (4,)], layers__mine__cell=GRU),
+        dict(layers__mine=[(4,)], layers__mine__cell=GRU),
+        dict(layers__mine__blocks__gru__cell=GRU),
+    ],
+)
+def test_layers_of_the_users_are_named(tmp_path, arrays):
+    """They hold more than one layer of Keras, and nothing says what they do with it."""
+    path = parts_file(tmp_path, layers__gru__cell=GRU, **arrays)
+    assert re.search(r"several modules, .*'mine' \(a layer \((mine|other)\) with arrays", refusal(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "group"), [("vars", ""), ("inner/vars", "inner/"), ("layers/inner/vars", "layers/inner/")]
+)
+def test_weights_of_a_model_itself_are_named(tmp_path, name, group):
+    """As add_weight makes them, a learned initial state perhaps."""
+    path = parts_file(tmp_path, **{f"{group}layers/gru/cell": GRU})
+    with h5py.File(path, "a") as file:
+        file[f"{group}vars/0"] = np.ones((1, 4), "f4")
+    assert f"several modules, without their order; it holds '{name}' (a layer (model) with arrays 1x4)" in refusal(path)
+    with pytest.warns(qg.QuantgruWarning, match=f"left out: '{name}'"):
+        qg.load(path, chain="gru(after)")
+
+
+def test_a_model_inside_a_model_of_keras_2(tmp_path):
+    """Its GRU layers are none of one RNN layer: anything may be between them."""
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = "2.15.0"
+        file.attrs["layer_names"] = ["sequential"]
+        names = [f"{gru}/gru_cell/{array}:0" for gru in ("gru", "gru_1") for array in ("kernel", "recurrent_kernel")]
+        file.create_group("sequential").attrs["weight_names"] = names
+        for name, shape in zip(names, [(3, 12), (4, 12), (4, 12), (4, 12)], strict=True):
+            file[f"sequential/{name}"] = np.ones(shape, "f4")
+    assert "'sequential' (a layer (other) with arrays 3x12, 4x12, 4x12, 4x12)" in refusal(path)
 
 
 def test_a_layer_without_bias_does_not_say_where_its_reset_gate_acts(tmp_path):

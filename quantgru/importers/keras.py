@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 from quantgru.errors import ModelError
 from quantgru.importers.chain import Chain, identifier, refuse
-from quantgru.importers.keras_compare import compare_layer, compare_model, state_variables
+from quantgru.importers.keras_compare import KerasImport, compare_layers, compare_model, sizes
 from quantgru.importers.keras_config import ModelConfig, read_config
 from quantgru.importers.keras_entries import RECURRENT
+from quantgru.importers.keras_kept import left_as_it_was
 from quantgru.importers.keras_layers import KerasReader
 from quantgru.importers.keras_precision import TOLERANCES
-from quantgru.importers.keras_trace import traced
+from quantgru.importers.keras_trace import graph_of, traced
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.verify import first_line, random_states_kept
 from quantgru.model import FloatModel
+
+# What configurations raise that are not Keras's own, or of another version of it.
+UNREADABLE: Final = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
 
 
 def load_keras(model: Any, options: ImportOptions) -> FloatModel:
@@ -33,29 +36,44 @@ def load_keras(model: Any, options: ImportOptions) -> FloatModel:
         )
     if not model.built:
         raise ModelError(f"{where}: has no weights yet; start it with keras.Input((None, features)), or call it once")
-    with random_states_kept(), warnings.catch_warnings(), _followed(where, model) as followed:
+    with random_states_kept(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # NumPy, of Keras on torch
-        config = _config(where, followed)
-        reader = KerasReader(Chain(options.softmax), lambda entry: layer_at(followed, entry.path).get_weights())
+        with left_as_it_was(model):
+            return _load(where, model, options)
+
+
+def _load(where: str, model: Any, options: ImportOptions) -> FloatModel:
+    graph = graph_of(model)
+    found = _read(where, traced(where, model) if graph is None else graph, options)
+    states = compare_layers(found)
+    for size in sizes(found.reader, states):
+        again = None if graph is not None else _read_again(where, model, size, options)
+        compare_model(model, found, states, size, again)
+    return found.model
+
+
+def _read_again(where: str, model: Any, size: tuple[int, int], options: ImportOptions) -> FloatModel | None:
+    """What call() gives for an input of that size: it may look at it. None if Keras cannot trace it."""
+    try:
+        graph = traced(where, model, *size)
+    except ModelError:  # a Sequential model inside, say, which was built on another number of steps
+        return None
+    return _read(where, graph, options).model
+
+
+def _read(where: str, model: Any, options: ImportOptions) -> KerasImport:
+    config = _config(where, model)
+    reader = KerasReader(Chain(options.softmax), lambda entry: layer_at(model, entry.path).get_weights())
+    try:
         reader.read(config.entries)
-        if reader.precisions:
-            allowed = max(TOLERANCES[precision] for precision in reader.precisions)
-            reader.chain.notes.append(f"compared with Keras: the same within {allowed:.0e} of the largest output")
-        converted = reader.chain.model(identifier(model.name), f"Keras model {model.name}")
-        alone = [source for source in reader.sources if source.alone]
-        layers = [layer_at(followed, source.entry.path) for source in alone]
-        for layer, source in zip(layers, alone, strict=True):
-            compare_layer(layer, source)
-        states = [variable for layer in layers for variable in state_variables(layer)]
-        compare_model(model, config, reader, converted, states)
-    return converted
-
-
-def _followed(where: str, model: Any) -> AbstractContextManager[Any]:
-    """The model itself, if its configuration says what it does, otherwise a Functional one out of its call()."""
-    if type(model).__module__.partition(".")[0] == "keras" or not hasattr(model, "layers"):
-        return nullcontext(model)
-    return traced(where, model)
+    except UNREADABLE as error:
+        raise refuse(where, f"a layer's get_config() is not that of Keras ({first_line(error)})") from None
+    if reader.precisions:
+        allowed = max(TOLERANCES[precision] for precision in reader.precisions)
+        reader.chain.notes.append(f"compared with Keras: the same within {allowed:.0e} of the largest output")
+    converted = reader.chain.model(identifier(model.name), f"Keras model {model.name}")
+    alone = [(source, layer_at(model, source.entry.path)) for source in reader.sources if source.alone]
+    return KerasImport(config, reader, alone, converted)
 
 
 def layer_at(model: Any, path: tuple[str, ...]) -> Any:
@@ -77,5 +95,5 @@ def _config(where: str, model: Any) -> ModelConfig:
         if not hasattr(model, "layers"):
             raise refuse(where, "a single layer that is not recurrent", "give the model that it is part of")
         return read_config(kind, config)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, NotImplementedError) as error:
+    except UNREADABLE as error:
         raise refuse(where, f"its get_config() is not that of a chain ({first_line(error)})") from None

@@ -13,6 +13,7 @@ from quantgru.importers.keras_arguments import plain, shown
 from quantgru.importers.verify import first_line
 
 WEIGHTS_LIMIT: Final = 256 << 20  # bytes; a thousand times what a microcontroller holds
+NAMES_LIMIT: Final = 200_000
 
 DAMAGED: Final = "the file is damaged, or not one that Keras saved; save it again with model.save(path)"
 
@@ -39,10 +40,19 @@ class WeightsFile:
         self._file = Hdf5File(content)
         self._size = len(content)
         self._declared = 0  # bytes of the data sets given so far
+        self._listed = 0  # names given so far
 
     def keys(self, path: str) -> list[str]:
-        """The names in a group."""
-        return list(self._group(path).members)
+        """The names in a group. They are bounded in all: a group can be in itself."""
+        names = list(self._group(path).members)
+        self._listed += len(names)
+        if self._listed > NAMES_LIMIT:
+            raise ModelError(f"{self.where}: more groups than Keras writes; {DAMAGED}")
+        return names
+
+    def groups(self, path: str) -> list[str]:
+        """The names of groups in a group."""
+        return [name for name in self.keys(path) if isinstance(self._item(f"{path}/{name}"), Group)]
 
     def data_set(self, path: str) -> DataSet:
         """Weights, not read yet. All together declare no more than the file has: Keras writes each once."""

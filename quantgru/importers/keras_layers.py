@@ -76,7 +76,7 @@ class KerasReader:
 
     version      of Keras, 2 or 3
     given        for each GRU layer of the model the input that gives its initial state, or None
-    n_inputs     of the model, None if its configuration does not say it
+    input_shape  (sequences, steps, features) as declared, None where it is not said; of tokens without features
     n_sequences  with which alone the model can be called, since a constant has so many rows; None for any
     n_steps      likewise, since a Reshape names them
     precisions   in which Keras computes layers of the model, of those with 16 bits
@@ -87,7 +87,7 @@ class KerasReader:
     version: int = 3
     sources: list[KerasSource] = field(default_factory=list)
     given: list[str | None] = field(default_factory=list)
-    n_inputs: int | None = None
+    input_shape: Shape = (None, None, None)
     n_sequences: int | None = None
     n_steps: int | None = None
     precisions: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class KerasReader:
 
     def read(self, entries: Sequence[Entry]) -> None:
         """Raises ModelError at the first layer that is not supported."""
-        self.n_inputs = _input_width(entries)
+        self.input_shape = _input_shape(entries)
         for entry in entries:
             if entry.result and entry.kind not in RECURRENT:
                 raise refuse(entry.where, f"its result {entry.result} goes on, it has one")
@@ -277,7 +277,7 @@ class KerasReader:
     def _width(self) -> int | None:
         """The number of features here, None if nothing says it."""
         widths = [layer.n_outputs for layer in self.chain.layers if not isinstance(layer, Reverse)]
-        return widths[-1] if widths else self.n_inputs
+        return widths[-1] if widths else self.input_shape[-1]
 
     def _index(self, entry: Entry) -> None:
         if self.chain.last_step or entry.constant not in ([ALL, -1], [ALL, -1, ALL]):
@@ -294,6 +294,9 @@ class KerasReader:
                 same = rank == 2
             case "Permute":
                 same = list(entry.config["dims"]) == list(range(1, rank))
+            case _ if "newshape" in entry.config:
+                shape = entry.config["newshape"]
+                same = isinstance(shape, (list, tuple)) and len(shape) == rank and self._is_shape(shape)
             case _:
                 target = list(entry.config["target_shape"])
                 same = len(target) == rank - 1 and target[-1] == self._width()
@@ -302,6 +305,15 @@ class KerasReader:
         if not same:
             raise refuse(entry.where, "changes the shape", "keep (steps, features); the last step is all that is flat")
         self.masks.lose(entry)
+
+    def _is_shape(self, target: Sequence[Any]) -> bool:
+        """Whether an operation, which names the sequences, too, changes nothing. Sizes that it names are fixed then."""
+        declared = *self.input_shape[: len(target) - 1], self._width()
+        if target[0] not in (-1, None):
+            self.n_sequences = declared[0]
+        if len(target) == 3 and target[1] not in (-1, None):
+            self.n_steps = declared[1]
+        return all(found in (-1, None, size) for found, size in zip(target, declared, strict=True))
 
     def _softmax(self, entry: Entry) -> None:
         if self.chain.mask_value is not None and not self.chain.last_step:
@@ -339,14 +351,14 @@ def _pointwise(config: Mapping[str, Any]) -> bool:
     )
 
 
-def _input_width(entries: Sequence[Entry]) -> int | None:
-    """Features of the input, whose shape is (batch, steps, features), or (batch, steps) for tokens; None if unknown."""
+def _input_shape(entries: Sequence[Entry]) -> Shape:
+    """That of the input, (batch, steps, features), or (batch, steps) of tokens; None where it is not a number."""
     if not entries or entries[0].kind != "InputLayer":
-        return None
+        return (None, None, None)
     first: Mapping[str, Any] = entries[0].config
     shape = tuple(first.get("batch_shape") or first.get("batch_input_shape") or ())
     reader = next((entry.kind for entry in entries[1:] if entry.kind not in IDENTITIES), "")
     expected, what = (2, "(steps,)") if reader == "Embedding" else (3, "(steps, features)")
     if len(shape) != expected:
         raise refuse(entries[0].where, f"shape {shape}", f"give it the shape {what}, steps may be None")
-    return shape[2] if expected == 3 and isinstance(shape[2], int) and shape[2] > 0 else None
+    return tuple(size if isinstance(size, int) and size > 0 else None for size in shape)

@@ -46,7 +46,10 @@ def parts_of_keras_2(file: WeightsFile) -> dict[str, Part]:
         for name in names:
             cells.setdefault(name.rpartition("/")[0], []).append(file.data_set(f"{layer}/{name}"))
         if names:
-            module = Module(_kind_of_names(names), tuple(map(tuple, cells.values())))
+            kind = _kind_of_names(names)
+            if kind == "rnn" and len({cell.rpartition("/")[0] for cell in cells}) > 1:
+                kind = "other"  # a model in the model, or a layer of the user's: of GRU layers with something between
+            module = Module(kind, tuple(map(tuple, cells.values())))
             parts[layer] = _part(f"{file.where}: layer {shown(layer)}", layer, module)
     return parts
 
@@ -97,13 +100,13 @@ def _walk(file: WeightsFile) -> Iterator[tuple[str, str, str]]:
         n_groups += len(keys)
         if n_groups > GROUPS_LIMIT or path.count("/") > DEPTH_LIMIT:
             raise ModelError(f"{file.where}: more groups than Keras writes; {DAMAGED}")
+        if not by_class and _has_variables(file, path):  # of the model's own, beside its layers
+            yield f"{path}/vars".lstrip("/"), "model", path
         for key in sorted(keys, key=_number):
             child = f"{path}/{key}".lstrip("/")
             inside = file.keys(child)
-            if key == "layers":
-                pending.append((child, True))
-            elif "layers" in inside:
-                pending.append((f"{child}/layers", True))
+            if key == "layers" or "layers" in inside:
+                pending.append((child, key == "layers"))
             else:
                 named = by_class and "vars" in inside and file.has(f"{child}/vars", "name")
                 yield file.text(f"{child}/vars", "name") if named else key, _class(key), child
@@ -119,30 +122,50 @@ def _number(key: str) -> tuple[str, int, str]:
 
 
 def _module(file: WeightsFile, kind: str, path: str) -> Module:
-    inside = [key for key in file.keys(path) if key != "vars"]
-    if "cell" in inside:
-        return Module("rnn", _cells(file, f"{path}/cell"))
-    if "forward_layer" in inside and "backward_layer" in inside:
-        forward, backward = (_cells(file, f"{path}/{way}_layer/cell") for way in ("forward", "backward"))
-        return Module("bidirectional", (*forward, *backward))
-    if inside == ["layer"]:  # of TimeDistributed
-        return Module("other", (_variables(file, f"{path}/layer"),))
-    own = _variables(file, path)
-    parts = tuple(found for key in inside if (found := _variables(file, f"{path}/{key}")))
-    return Module(kind, tuple(arrays for arrays in (own, *parts) if arrays or parts))
+    if kind == "model":
+        return Module(kind, (_variables(file, path), ()))
+    groups = _groups_below(file, path)
+    if "cell" in file.keys(path):
+        kind, parts = "rnn", _cells(file, f"{path}/cell")
+    elif {"forward_layer", "backward_layer"} <= set(file.keys(path)):
+        kind = "bidirectional"
+        parts = [cell for way in ("forward", "backward") for cell in _cells(file, f"{path}/{way}_layer/cell")]
+    elif groups == [f"{path}/layer"]:  # of TimeDistributed
+        kind, parts = "other", groups
+    else:
+        parts = [path] if groups == [path] else [*groups, path] if groups else []
+    if not set(groups) <= set(parts):  # a layer of the user's, which holds more than one of Keras
+        kind, parts = "other", groups
+    return Module(kind, tuple(_variables(file, part) for part in parts))
 
 
-def _cells(file: WeightsFile, path: str) -> tuple[tuple[Any, ...], ...]:
+def _cells(file: WeightsFile, path: str) -> list[str]:
     if "cells" not in file.keys(path):
-        return (_variables(file, path),)
-    keys = sorted(file.keys(f"{path}/cells"), key=_number)
-    return tuple(_variables(file, f"{path}/cells/{key}") for key in keys)
+        return [path]
+    return [f"{path}/cells/{key}" for key in sorted(file.keys(f"{path}/cells"), key=_number)]
+
+
+def _groups_below(file: WeightsFile, path: str) -> list[str]:
+    """A group and those in it, as far as they have arrays; those of dropout are none that count."""
+    pending, found = [path], []
+    while pending:
+        path = pending.pop()
+        if path.count("/") > 2 * DEPTH_LIMIT:
+            raise ModelError(f"{file.where}: more groups than Keras writes; {DAMAGED}")
+        found += [path] if _has_variables(file, path) else []
+        pending += [f"{path}/{key}" for key in file.groups(path) if key not in ("seed_generator", "vars")]
+    return found
 
 
 def _variables(file: WeightsFile, path: str) -> tuple[Any, ...]:
-    if "vars" not in file.keys(path):
+    if not _has_variables(file, path):
         return ()
-    return tuple(file.data_set(f"{path}/vars/{i}") for i in range(len(file.keys(f"{path}/vars"))))
+    path = f"{path}/vars".lstrip("/")
+    return tuple(file.data_set(f"{path}/{i}") for i in range(len(file.keys(path))))
+
+
+def _has_variables(file: WeightsFile, path: str) -> bool:
+    return "vars" in file.keys(path) and bool(file.keys(f"{path}/vars".lstrip("/")))
 
 
 def _part(where: str, name: str, module: Module) -> Part:
