@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from quantgru.array_types import FloatArray
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import finite
-from quantgru.importers.keras_arguments import FloatArray, Shape, arrays, constant, flag, number, numbers, shown, want
+from quantgru.importers.keras_arguments import Shape, arrays, constant, flag, number, numbers, shown, want
 from quantgru.importers.keras_entries import Entry
 
 OPERATIONS: Final = ("Add", "Divide", "Multiply", "Negative", "Subtract", "TrueDivide")

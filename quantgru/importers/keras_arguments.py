@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from quantgru.array_types import FloatArray
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import finite
 
-FloatArray = npt.NDArray[np.float64]
 Shape = tuple[int | None, ...]
 
 SHOWN: Final = 48  # characters of something foreign in a message

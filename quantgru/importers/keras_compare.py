@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.array_types import FloatArray
 from quantgru.errors import ModelError
 from quantgru.importers.keras_affine import OPERATIONS
 from quantgru.importers.keras_config import ModelConfig
@@ -31,9 +32,6 @@ from quantgru.importers.verify import (
 )
 from quantgru.model import Dense, Embedding, FloatModel, Reverse
 from quantgru.model.run import dense_output
-
-FloatArray = npt.NDArray[np.float64]
-
 
 SIZES: Final = ((N_SEQUENCES, N_STEPS), (1, 1), (3, 2), (1, 20), (2, 130))  # sequences, steps
 SIZE_LIMIT: Final = 1 << 13  # steps of all sequences; that many take no time
@@ -126,12 +124,7 @@ def _initial_states(found: KerasImport, n_sequences: int) -> tuple[dict[str, Flo
         for i, (name, gru) in enumerate(layers)
         if name
     }
-    own = [np.zeros(gru.n_units) if gru.initial_state is None else gru.initial_state for _, gru in layers]
-    initial = [
-        states.get(name or "", np.broadcast_to(start, (n_sequences, gru.n_units)))
-        for (name, gru), start in zip(layers, own, strict=True)
-    ]
-    return states, initial
+    return states, [states.get(name or "", np.broadcast_to(gru.h0, (n_sequences, gru.n_units))) for name, gru in layers]
 
 
 def _after_growth(tolerance: float, model: FloatModel, x: Any, initial: Sequence[FloatArray]) -> float:

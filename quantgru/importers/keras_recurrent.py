@@ -9,9 +9,10 @@ from typing import Any, Final, get_args
 import numpy as np
 
 from quantgru.activations import CANDIDATES, GATES, Merge, Reset
+from quantgru.array_types import FloatArray
 from quantgru.importers.chain import refuse
 from quantgru.importers.gates import KERAS_ORDER, stacked_gru, with_hard_sigmoid
-from quantgru.importers.keras_arguments import FloatArray, Shape, arrays, flag, function, plain, positive, shown, want
+from quantgru.importers.keras_arguments import Shape, arrays, flag, function, plain, positive, shown, want
 from quantgru.importers.keras_entries import Entry, refuse_foreign_class
 from quantgru.model import Bidirectional, Gru
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from quantgru.array_types import FloatArray
 from quantgru.importers.chain import refuse
-from quantgru.importers.keras_arguments import FloatArray, constant
+from quantgru.importers.keras_arguments import constant
 from quantgru.importers.keras_entries import Entry
 from quantgru.model import Bidirectional, Gru
 

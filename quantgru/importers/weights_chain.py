@@ -31,16 +31,14 @@ from itertools import accumulate, islice, pairwise
 from typing import Any, Final, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES, Merge, Reset
+from quantgru.array_types import FloatArray
 from quantgru.errors import ModelError
 from quantgru.importers.chain import Chain, refuse, warn
 from quantgru.importers.gates import with_hard_sigmoid
 from quantgru.importers.options import ImportOptions
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
-
-FloatArray = npt.NDArray[np.float64]
 
 SOFTMAXES: Final = ("softmax", "log_softmax")
 WORDS: Final = ("last", "final", "reverse", *(name for name in DENSE_ACTIVATIONS if name != "linear"), *SOFTMAXES)
