@@ -385,3 +385,47 @@ def test_a_squeeze_at_the_end():
     for shape in ((1, 1), (3, 1), (1, 5), (3, 5)):
         x = random(*shape, INPUTS)
         assert_close(model.run(x), call(net, x)[0].reshape(shape[0], 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda x: torch.clamp_(x, -1000, 1000), "clamp_"),
+        (lambda x: torch.clamp(x, -1000, 1000, out=x), "clamp"),
+        (lambda x: nn.functional.hardtanh_(x, -1000, 1000), "hardtanh_"),
+        (torch.nan_to_num_, "nan_to_num_"),
+    ],
+)
+def test_a_function_whose_result_nobody_reads_changes_its_input(change, name):
+    """Beyond the inputs that are compared."""
+    net = Parts(lambda self, x: (change(x), self.fc(self.gru(x)[0]))[1])
+    assert_refused(net, f"^function '{name}': changes a tensor in place; .*use its result")
+
+
+def test_loading_takes_one_thread_and_gives_the_others_back():
+    """With all of them, a load can take seconds on a machine that has other work."""
+    found = []
+
+    def steps(self, x):
+        found.append(torch.get_num_threads())
+        return self.gru(x)[0]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        qg.load(Parts(steps))
+        assert set(found) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (lambda self, x: self.gru(x[:, ::2])[0], r"^index \[:, ::2\]: takes steps of the input"),
+        (lambda self, x: self.fc(max(*self.gru(x))), r"`out, h_n = gru\(x\)` in place of \*gru\(x\)$"),
+    ],
+)
+def test_refusals_say_what_was_written(steps, message):
+    assert_refused(Parts(steps), message)

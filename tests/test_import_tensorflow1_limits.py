@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("google.protobuf", reason="protobuf is not installed: pip install quantgru[tensorflow1]")
 
 from support_graphs import MODELS, GraphMaker, attribute_of, changed, keep_up_to, node_of, refusal, set_attribute
-from support_gru_graphs import assert_close
+from support_gru_graphs import INPUTS, UNITS, assert_close, cell, steps_of, unrolled, weights
 
 import quantgru as qg
 
@@ -66,7 +66,7 @@ def computed(graph, op, a, b):
     return graph.node(op, a, graph.constant(b))
 
 
-def steps_of(graph, x):
+def n_steps_of(graph, x):
     """tf.shape(x)[1]"""
     places = map(graph.constant, ([1], [2], [1]))
     return graph.node("StridedSlice", graph.node("Shape", x), *places, shrink_axis_mask=1)
@@ -74,12 +74,12 @@ def steps_of(graph, x):
 
 def without_the_first(graph, x):
     """x[:, max(steps - 200, 0):], the last 200"""
-    return sliced_from(graph, x, computed(graph, "Maximum", computed(graph, "Sub", steps_of(graph, x), 200), 0))
+    return sliced_from(graph, x, computed(graph, "Maximum", computed(graph, "Sub", n_steps_of(graph, x), 200), 0))
 
 
 def rounded(graph, x):
     """x[:, int(steps * 0.005):]"""
-    part = computed(graph, "Mul", graph.node("Cast", steps_of(graph, x), DstT="float32"), 0.005)
+    part = computed(graph, "Mul", graph.node("Cast", n_steps_of(graph, x), DstT="float32"), 0.005)
     return sliced_from(graph, x, graph.node("Cast", part, DstT="int32"))
 
 
@@ -200,3 +200,72 @@ def test_all_lengths_of_a_fixed_number_of_steps_are_compared(tmp_path, n_sequenc
         set_attribute(attribute_of(graph, "lengths", "shape"), (n_sequences,))
 
     assert "for unequal lengths" in refusal(changed("form_dynamic_lengths_every_step.pb", tmp_path, change))
+
+
+@pytest.mark.parametrize("op", ["ZerosLike", "OnesLike"])
+def test_a_constant_in_the_shape_of_what_depends_on_the_input(tmp_path, op):
+    """h + 0 - 0, or h + 1 - 1."""
+    record = np.load(MODELS / "dynamic.npz")
+
+    def changed_by_nothing(graph, h):
+        number = graph.node(op, h)
+        return graph.node("Sub", graph.node("Add", h, number), graph.constant(float(op == "OnesLike")))
+
+    assert_close(qg.load(with_nodes(tmp_path, HEAD, changed_by_nothing)).run(record["x"]), record["y"])
+
+
+def test_a_state_of_zeros_in_the_shape_of_what_depends_on_the_input(tmp_path):
+    """tf.zeros_like(tf.matmul(x[:, 0], weights))"""
+    record = np.load(MODELS / "dynamic.npz")
+
+    def zeros(graph, _):
+        places = map(graph.constant, ([0, 0], [0, 1], [1, 1]))
+        first = graph.node("StridedSlice", "samples", *places, begin_mask=1, end_mask=1, shrink_axis_mask=2)
+        weights = graph.constant(np.ones((record["x"].shape[2], 4), np.float32))
+        return graph.node("ZerosLike", graph.node("MatMul", first, weights))
+
+    model = qg.load(with_nodes(tmp_path, ("rnn/while/Enter_3", 0), zeros))
+    assert_close(model.run(record["x"]), record["y"])
+
+
+def test_first_steps_that_are_left_out_of_a_fixed_number(tmp_path):
+    """Of random inputs, a GRU has forgotten them after 200 more; of others it may not have."""
+
+    def limited(graph, x):
+        set_attribute(attribute_of(graph.graph, "samples", "shape"), (-1, 250, 3))
+        return sliced(graph, x, 50, None, 1)
+
+    assert "the first 50 of 250 steps are left out" in refusal(with_nodes(tmp_path, X, limited))
+
+
+def test_steps_that_an_upper_layer_leaves_out(tmp_path):
+    """The same for an unrolled stack, whose upper layer reads the last 100 of 120 steps."""
+    graph, n_steps = GraphMaker(), 120
+    lower = weights()
+    steps = steps_of(graph, graph.placeholder(1, n_steps, INPUTS), n_steps)
+    state, states = graph.constant(np.zeros((1, UNITS))), []
+    for step in steps:
+        state = cell(graph, step, state, lower)
+        states.append(state)
+    unrolled(graph, states[20:], weights(1, UNITS))
+    found = refusal(graph.save(tmp_path / "made.pb"))
+    assert "its GRU layers read between 100 and 120 steps; " in found
+    assert "start at a constant or at an input" in found
+
+
+def test_a_state_that_the_input_gives_to_many_steps(tmp_path):
+    graph, n_steps = GraphMaker(), 120
+    steps = steps_of(graph, graph.placeholder(1, n_steps, INPUTS), n_steps)
+    start = graph.node("Tanh", graph.dense(steps[0], np.ones((INPUTS, UNITS)), np.ones(UNITS)))
+    unrolled(graph, steps, weights(), start)
+    assert "starts at a computed state; let the state be a constant" in refusal(graph.save(tmp_path / "made.pb"))
+
+
+def test_a_first_step_of_another_input(tmp_path):
+    """Of one that is the initial state, too."""
+    graph, n_steps = GraphMaker(), 5
+    steps = steps_of(graph, graph.placeholder(1, n_steps, INPUTS), n_steps)
+    both = graph.placeholder(1, UNITS + INPUTS, name="both")
+    state = cell(graph, sliced(graph, both, UNITS, None, 1), sliced(graph, both, None, UNITS, 1), weights())
+    unrolled(graph, steps, weights(), state)
+    assert "'both' ('Placeholder'): is read at the first step alone" in refusal(graph.save(tmp_path / "made.pb"))

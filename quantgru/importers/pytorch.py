@@ -50,7 +50,7 @@ def load_pytorch(module: nn.Module, options: ImportOptions) -> FloatModel:
     module = _without_wrappers(module)
     _want_no_other_cell(module)
     halves = sorted({HALVES[p.dtype] for p in module.parameters() if p.dtype in HALVES})
-    with random_states_kept(), torch.no_grad(), _float64_by_default():
+    with random_states_kept(), torch.no_grad(), _float64_by_default(), _one_thread():
         copied = _float64_copy(module)
         if isinstance(copied, (nn.GRU, nn.GRUCell)):
             chain = _bare_gru(copied, Chain(options.softmax))
@@ -141,6 +141,17 @@ def _float64_by_default() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The comparisons are many small products: threads wait for each other longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _computed_tensors(module: nn.Module) -> dict[int, Any]:

@@ -95,7 +95,10 @@ class GraphReader:
             case "call_module":
                 module = self.root.get_submodule(str(node.target))
                 return not isinstance(module, IDENTITIES) and bool(getattr(module, "inplace", False))
-        return bool(node.kwargs.get("inplace"))
+            case "call_function":
+                changes = str(getattr(node.target, "__name__", "")).endswith("_")  # torch.clamp_; out= of torch.clamp
+                return changes or bool(node.kwargs.get("inplace")) or node.kwargs.get("out") is not None
+        return False
 
     def _value(self, node: fx.Node) -> Any:
         where = describe(node, self.root)

@@ -39,6 +39,7 @@ def _show(index: Any) -> str:
     def show(entry: Any) -> str:
         if not isinstance(entry, slice):
             return "..." if entry is Ellipsis else str(entry)
-        return ":".join("" if part is None else str(part) for part in (entry.start, entry.stop))
+        parts = (entry.start, entry.stop) if entry.step is None else (entry.start, entry.stop, entry.step)
+        return ":".join("" if part is None else str(part) for part in parts)
 
     return f"[{', '.join(map(show, index if isinstance(index, tuple) else (index,)))}]"

@@ -35,7 +35,7 @@ LOOPS: Final = (
 NEXT_STEPS: Final = {
     "iterated": LOOPS,
     "control flow": "remove control flow that depends on the input, as if and assert",
-    "'len'": "use x.size(0) in place of len(x)",
+    "'len'": "use x.size(0) in place of len(x), and `out, h_n = gru(x)` in place of *gru(x)",
     "as an integer": LOOPS,
     "item assignment": "collect the steps in a list, and join them with torch.stack",
     "tensortype": "use .float() or .to(torch.float32) in place of .type(...)",

@@ -33,6 +33,7 @@ from quantgru.importers.tensorflow1_inputs import (
     find_placeholders,
     find_sequences,
     find_states,
+    want_all_steps,
 )
 from quantgru.importers.tensorflow1_layers import LayerReader
 from quantgru.importers.tensorflow1_limits import Limits
@@ -83,10 +84,15 @@ def _read(where: str, graph: Graph, output: Node, chain: Chain) -> Proof:
     trace, last, n_rows = _traced(graph, output, placeholders, limits)
     reader = LayerReader(trace)
     read = reader.read(last)
-    if reader.earlier is None:
+    if reader.earlier is None or reader.first is None:
         raise refused(output, "is made of the input without a GRU cell, or with a single step of one")
     sequences = find_sequences(placeholders, read, LayerReader(trace).read(reader.earlier))
     states = find_states(placeholders, sequences, reader.states)
+    if len(reader.counts) > 1:
+        found = f"its GRU layers read between {min(reader.counts)} and {max(reader.counts)} steps"
+        raise refused(output, found, "let each read every step, and start at a constant or at an input")
+    first, is_second = reader.first
+    want_all_steps(placeholders, sequences, LayerReader(trace).read(first), n_before=int(is_second))
     _note(chain, needed, placeholders, states)
     if sequences.backwards:
         chain.add_reverse(str(placeholders.nodes[sequences.name]))

@@ -144,6 +144,27 @@ def find_sequences(placeholders: Placeholders, last: InputIds, earlier: InputIds
     )
 
 
+def want_all_steps(placeholders: Placeholders, sequences: SequencesInput, first: InputIds, *, n_before: int) -> None:
+    """Raises ModelError where a GRU layer does not start at the first step: a comparison of many may not show it.
+
+    `first` is what it reads at the first step that the trace knows, `n_before` the number of those before that.
+    """
+    if first.name != sequences.name:
+        found = f"is read at the first step alone, {short(sequences.name)} at others"
+        raise refused(placeholders.nodes[first.name], found, SHAPES)
+    n_sequences, n_steps = sequences.counts
+    axes = (n_sequences, n_steps, -1) if sequences.steps == 1 else (n_steps, n_sequences, -1)
+    places = np.arange(prod(placeholders.sizes[sequences.name])).reshape(axes)
+    step = int(np.argwhere(places == first.places[0])[0, sequences.steps])
+    n_left_out = (n_steps - 1 - step if sequences.backwards else step) - n_before
+    if n_left_out > 0:
+        found = f"the first {n_left_out} of {n_steps} steps are left out"
+        raise refused(placeholders.nodes[sequences.name], found, "let it have the others alone")
+    if n_left_out < 0:
+        found = "a GRU layer that reads it starts at a computed state"
+        raise refused(placeholders.nodes[sequences.name], found, "let the state be a constant, or an input")
+
+
 @dataclass(frozen=True)
 class StateInput:
     """The initial state of one GRU layer in a placeholder: its units, of the layer [*layer].

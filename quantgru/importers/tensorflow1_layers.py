@@ -33,12 +33,16 @@ class LayerReader:
     found    what adds each layer to a chain, the last layer first
     states   of each GRU layer, in the order of the chain, the initial state if an input gives it
     earlier  what the lowest recurrent layer read one step before; None while none was found, or it had one step only
+    first    what it read at the first step that is a whole cell, and whether an optimizer simplified one before that
+    counts   of the steps of each recurrent layer, of bidirectional ones forward
     """
 
     trace: Trace
     found: list[Callable[[Chain], None]] = field(default_factory=list)
     states: list[InputIds | None] = field(default_factory=list)
     earlier: Ids | None = None
+    first: tuple[Ids, bool] | None = None
+    counts: set[int] = field(default_factory=set)
     _n_steps: int = 0
 
     def read(self, ids: Ids) -> InputIds:
@@ -134,27 +138,35 @@ class LayerReader:
         return forward.x
 
     def _grus(self, *cells: Cell) -> list[Gru]:
-        """The layers of cells; notes their initial states. Raises MismatchError."""
-        grus, states = [], []
+        """The layers of cells; notes their initial states, and the first step. Raises MismatchError."""
+        grus, states, firsts, counts = [], [], [], []
         for cell in cells:
-            source = self.trace.source(self._first_state(cell))
+            first, n_steps = self._first(cell)
+            source = self.trace.source(first.h)
             kind = source[0].kind if source else ""
+            is_second = kind not in ("constant", "input")
+            firsts.append((first.x, is_second))
+            counts.append(n_steps + is_second)
             constant = source[0].values[source[1]] if source and kind == "constant" else np.zeros(0)
             grus.append(gru_layer(scope(cell.node), cell, constant if constant.any() else None))
             states.append(InputIds(source[0].node, source[1]) if source and kind == "input" else None)
         self.states[:0] = states
+        self.first = firsts[0]
+        self.counts.add(counts[0])
         return grus
 
-    def _first_state(self, cell: Cell) -> Ids:
-        """h before the first step; something else if an optimizer simplified the first step, since h is zero there."""
+    def _first(self, cell: Cell) -> tuple[Cell, int]:
+        """The first step, and how many there are; the second if an optimizer simplified the first, where h is zero."""
+        n_steps = 0
         while True:
+            n_steps += 1
             self._n_steps += 1
             if self._n_steps > STEP_LIMIT:
                 raise ModelError(f"node {short(cell.node)}: more than {STEP_LIMIT} steps; {SMALLER}")
             try:
                 cell = find_cell(self.trace, cell.h)
             except MismatchError:
-                return cell.h
+                return cell, n_steps
 
     def _earlier(self, cell: Cell) -> Ids | None:
         try:

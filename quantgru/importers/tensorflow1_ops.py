@@ -22,7 +22,7 @@ from quantgru.importers.tensorflow1_arrays import (
     want_features_last,
 )
 from quantgru.importers.tensorflow1_errors import refused, short
-from quantgru.importers.tensorflow1_file import FLOATS, Node
+from quantgru.importers.tensorflow1_file import FLOATS, INTEGERS, Node
 from quantgru.importers.tensorflow1_trace import Trace, Traced
 
 LARGEST_RANDOM: Final = 1 - 2.0**-24  # in a trace; in the proof all random numbers are 0: what depends on them shows
@@ -35,6 +35,7 @@ ACTIVATIONS: Final = {
     "Softmax": "softmax",
     "LogSoftmax": "log_softmax",
 }
+LIKE: Final = ("ZerosLike", "OnesLike")  # which look at a shape, not at what has it
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Operations:
             return (np.full(values[0].tolist(), self._random),)
         if node.op in ("Select", "SelectV2"):
             return (self._selected(node, *values),)
+        if node.op in LIKE and isinstance(values[0], Traced):
+            values = [np.zeros(values[0].ids.shape, np.int64 if node.attribute("T", "type", 0) in INTEGERS else float)]
         if any(isinstance(value, Traced) for value in values):
             return (self._traced(node, values),)
         if node.op in FUNCTIONS:
