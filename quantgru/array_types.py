@@ -1,4 +1,4 @@
-"""Names of the array types that values have: real numbers, raw values, and integers that may leave 32 bits in between."""
+"""Names of the array types that values have: real numbers, raw values, and integers that may leave 32 bits."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ FloatArray = npt.NDArray[np.float64]
 def state_sqnr(reference: FloatModel, model: IntModel, x: SequencesLike) -> float:
     """SQNR of the last layer's states, in dB."""
     sequences = as_sequences(x)
-    exact = states(reference, sequences)[-1]
+    exact = run_body(reference, sequences).states[-1]
     raw = run(model, sequences).states_raw[-1]
     return sqnr_db(exact[sequences.valid], raw[sequences.valid] / 2**15)
 

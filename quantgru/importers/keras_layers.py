@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from quantgru.activations import DENSE_ACTIVATIONS
+from quantgru.array_types import FloatArray
 from quantgru.importers.chain import Chain, refuse
 from quantgru.importers.keras_affine import OPERATIONS, read_affine
 from quantgru.importers.keras_arguments import (
-    FloatArray,
     Shape,
     arrays,
     flag,
