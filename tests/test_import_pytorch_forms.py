@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
@@ -106,6 +108,11 @@ def divided(self, x):
     return y.view(batch, steps, -1)
 
 
+class Result(NamedTuple):
+    output: torch.Tensor
+    states: torch.Tensor
+
+
 SHAPES = {
     "last kept": (lambda self, x: self.fc(self.gru(x)[0][:, -1:]).squeeze(1), lambda y: y),
     "last kept as a step": (lambda self, x: self.fc(self.gru(x)[0][:, -1:, :]), lambda y: y[:, 0]),
@@ -129,6 +136,10 @@ SHAPES = {
         lambda y: y,
     ),
     "left in one axis": (lambda self, x: self.fc(self.gru(x)[0].reshape(-1, 5)), lambda y: y.reshape(4, 6, 4)),
+    "last by its number": (lambda self, x: self.fc(self.gru(x)[0][:, x.size(1) - 1]), lambda y: y),
+    "last by the number of steps": (lambda self, x: self.fc((o := self.gru(x)[0])[:, o.shape[1] - 1, :]), lambda y: y),
+    "last selected": (lambda self, x: self.fc(self.gru(x)[0].select(1, x.size(1) - 1)), lambda y: y),
+    "named": (lambda self, x: Result((r := self.gru(x))[0], states=r[1]), lambda y: y),
     "nothing done": (lambda self, x: self.fc(self.gru(x.view(x.size(0), -1, 3).clone())[0])[:, :], lambda y: y),
 }
 

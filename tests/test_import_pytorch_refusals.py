@@ -68,6 +68,19 @@ class Unpacking(Packed):
         return self.gru(x, h)
 
 
+class InPlace(Packed):
+    """A module changes what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        out, _ = self.gru(x)
+        self.relu(out)
+        return out
+
+
 class Named(Packed):
     """The data has no place among the arguments."""
 
@@ -134,11 +147,15 @@ REFUSALS = {
     ),
     "state of one sequence": (
         lambda: Net(lambda s, x: s.gru(x, torch.zeros(1, 1, 5))[0]),
-        r"an initial state \(1, 1, 5\) for a batch of 4, expected \(1, 4, 5\); .*as x.size\(0\)",
+        r"an initial state \(1, 1, 5\) that does not fit every batch, expected \(1, batch, 5\); .*as x.size\(0\)",
     ),
     "state for each step": (
         lambda: Net(lambda s, x: s.gru(x, torch.zeros(1, x.size(1), 5))[0]),
-        r"an initial state \(1, 5, 5\) for a batch of 4, expected \(1, 4, 5\)",
+        r"an initial state \(1, 5, 5\) that does not fit every batch, expected \(1, batch, 5\)",
+    ),
+    "state of at most 64": (
+        lambda: Net(lambda s, x: s.gru(x, torch.zeros(1, 64, 5)[:, : x.size(0)])[0]),
+        r"an initial state \(1, 64, 5\) that does not fit every batch, expected \(1, batch, 5\); .*as x.size\(0\)",
     ),
     "state from the input": (lambda: Translator(), r"module 'decoder' .*an initial state that depends on the input"),
     "unequal states": (
@@ -211,10 +228,19 @@ REFUSALS = {
         lambda: Net(lambda s, x: [s.gru(x[:, t : t + 1]) for t in range(x.size(1))]),
         r"index \[:, 0:1\]: takes steps of the input one by one; .*nn.GRUCell in a loop",
     ),
-    "in place": (lambda: Net(in_place), "method 'clamp_'.*: changes a tensor in place; .*use its result"),
+    "in place": (lambda: Net(in_place), r"method 'clamp_'.*in place; .*use its result: x = x.clamp\(...\)"),
+    "in place product": (
+        lambda: Net(lambda s, x: (x.mul_(2), s.gru(x)[0])[1]),
+        r"method 'mul_': changes a tensor in place; .*use its result: x = x.mul\(...\)$",
+    ),
+    "in place module": (
+        lambda: InPlace(),
+        "module 'relu' .*in place; .*leave inplace=True out",
+    ),
+    "in place zeros": (lambda: Net(lambda s, x: (x.zero_(), s.gru(x)[0])[1]), "in place; .*make a new tensor$"),
     "in place function": (
         lambda: EndingNet(lambda s, out, h: (functional.relu(out, inplace=True), out)[1]),
-        "function 'relu'.*: changes a tensor in place",
+        r"function 'relu'.*: changes a tensor in place; .*use its result: x = relu\(x, ...\)$",
     ),
     "not run yet": (
         lambda: nn.Sequential(nn.GRU(3, 5, batch_first=True), nn.LazyLinear(2)),
@@ -267,6 +293,24 @@ REFUSED = {
     ),
     "quotient": (lambda self, x: 1 / self.gru(x)[0], "divides by what depends on the input"),
     "square": (lambda self, x: (out := self.gru(x)[0]) * out, "multiplies two tensors that depend on the input"),
+    "last hundred": (
+        lambda self, x: self.gru(x[:, -100:])[0],
+        r"index \[:, -100:\]: takes some of the steps; .*give the model all steps",
+    ),
+    "without the last step": (
+        lambda self, x: self.gru(x[:, : x.size(1) - 1])[0],
+        "takes some of the steps; .*give the model all steps",
+    ),
+    "one before the last": (lambda self, x: self.gru(x)[0][:, x.size(1) - 2], "does not take the last step"),
+    "number of the last sequence": (
+        lambda self, x: self.gru(x)[0][:, x.size(0) - 1],
+        "does not take the last step",
+    ),
+    "from the last step": (
+        lambda self, x: self.gru(x)[0][:, x.size(1) - 1 :],
+        r"takes some of the steps; .*out\[:, -1\]",
+    ),
+    "by a size": (lambda self, x: self.gru(x)[0] / (x.size(1) - 1), "with a size of the input, expected a number or a"),
     "by zero": (lambda self, x: self.gru(x)[0] / 0.0, "divides by zero"),
     "by step": (
         lambda self, x: self.gru(x)[0] * torch.arange(3.0).view(1, 3, 1),

@@ -100,6 +100,14 @@ def learned_start(self, x):
     return h
 
 
+def last_by_number(self, x):
+    h, states = None, []
+    for t in range(x.size(1)):
+        h = self.cell(x[:, t], h)
+        states.append(h)
+    return self.fc(states[x.size(1) - 1])
+
+
 LOOPS = {
     "last state": (last_state, ["Gru", "Dense"]),
     "every state": (every_state, ["Gru", "Dense"]),
@@ -109,6 +117,8 @@ LOOPS = {
     "tokens": (of_tokens, ["Embedding", "Gru", "Dense"]),
     "embedded": (of_embedded, ["Embedding", "Gru", "Dense"]),
     "learned start": (learned_start, ["Gru"]),
+    "backwards": (lambda self, x: last_state(self, x.flip(1)), ["Reverse", "Gru", "Dense"]),
+    "last by its number": (last_by_number, ["Gru", "Dense"]),
 }
 
 
@@ -180,7 +190,18 @@ REFUSED = {
         "module 'second' .*starts at a state that depends on the input",
     ),
     "without the first": (loop_with(at, numbers=lambda x: range(1, x.size(1))), "does not read the first step first"),
-    "backwards": (loop_with(at, numbers=lambda x: reversed(range(x.size(1)))), "does not read the first step first"),
+    "backwards": (
+        loop_with(at, numbers=lambda x: reversed(range(x.size(1)))),
+        r"does not read the first step first; .*after x = x.flip\(1\)",
+    ),
+    "backwards by numbers": (
+        loop_with(at, numbers=lambda x: range(x.size(1) - 1, -1, -1)),
+        r"does not read the first step first; .*after x = x.flip\(1\)",
+    ),
+    "all but the last": (
+        loop_with(at, numbers=lambda x: range(x.size(1) - 1)),
+        "does not take the last step",
+    ),
     "every other": (loop_with(at, numbers=lambda x: range(0, x.size(1), 2)), "reads another state than it gave"),
     "a fixed number": (loop_with(at, numbers=lambda x: range(9)), "takes a step that not every input has"),
     "as many as in the trace": (loop_with(at, numbers=lambda x: range(5)), "PyTorch module CellNet: fails on random"),
@@ -403,7 +424,14 @@ def test_one_step_must_return_its_states(steps):
             lambda self, x, h: self.gru(x, 2 * h),
             "uses argument 'h' as something else than a state; .*the first argument",
         ),
-        (lambda self, x, h: self.gru(x, h[:1]), "uses argument 'h' as something else than a state"),
+        (
+            lambda self, x, h: self.gru(x, h[:2]),
+            r"index \[:2\]: changes the axes of the state 'h'; .*as nn.GRU takes it",
+        ),
+        (
+            lambda self, x, h: self.gru(x, h.transpose(0, 1).contiguous()),
+            r"method 'transpose': changes the axes of the state 'h'; .*give 'h' as nn.GRU .*\[layers, batch, units\]$",
+        ),
         (lambda self, x, h: self.gru(x), "argument 'h' of StepNet: is no initial state"),
     ],
 )

@@ -10,7 +10,16 @@ import torch
 from quantgru.importers.gates import finite
 from quantgru.importers.pytorch_call import Call
 from quantgru.importers.pytorch_chain import want_features, want_no_states
-from quantgru.importers.pytorch_signals import FEATURES, PAIR, CannotSayError, Signal, added, want_same_steps
+from quantgru.importers.pytorch_signals import (
+    FEATURES,
+    PAIR,
+    CannotSayError,
+    LastIndex,
+    Signal,
+    Size,
+    added,
+    want_same_steps,
+)
 from quantgru.model import Dense
 
 
@@ -95,5 +104,6 @@ def _constant(call: Call, value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         value = value.detach().double().numpy()
     elif type(value) not in (int, float):
-        raise CannotSayError(f"with a {type(value).__name__}, expected a number or a tensor")
+        found = "size of the input" if isinstance(value, (Size, LastIndex)) else type(value).__name__
+        raise CannotSayError(f"with a {found}, expected a number or a tensor")
     return finite(call.where, "constant", value)

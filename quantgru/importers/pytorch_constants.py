@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from quantgru.errors import QuantgruError
-from quantgru.importers.pytorch_signals import CannotSayError, Signal, Size
+from quantgru.importers.pytorch_signals import CannotSayError, LastIndex, Signal, Size
 from quantgru.importers.verify import first_line
 
 SIZES: Final = {0: 4, 1: 5}  # of the leading axes of the input while it is traced: different, and small
@@ -47,10 +47,16 @@ def evaluate(node: fx.Node, root: nn.Module, args: Sequence[Any], kwargs: Mappin
     """The value of a node whose inputs are constants. Raises CannotSayError where it is another one at each call."""
     if node.target is operator.mul and all(isinstance(value, Size) for value in args):
         return Size(args[0].axis + args[1].axis)
+    if node.target is operator.sub and isinstance(args[0], Size) and _is_one(args[1]) and len(args[0].axis) == 1:
+        return LastIndex(args[0].axis)
     first, second = (_call(node, root, *_concrete((tuple(args), dict(kwargs)))) for _ in range(2))
     if not _equal(first, second):
         raise CannotSayError("is another one at each call", "make it a constant, or a parameter")
     return first
+
+
+def _is_one(value: Any) -> bool:
+    return type(value) is int and value == 1
 
 
 def of_input(call: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -88,10 +94,10 @@ def _concrete(values: Any) -> Any:
     def concrete(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return value.clone()
-        if isinstance(value, Size):
+        if isinstance(value, (Size, LastIndex)):
             if not set(value.axis) <= SIZES.keys():
                 raise CannotSayError("needs the number of inputs, which is not known", "give it as a number")
-            return math.prod(SIZES[label] for label in value.axis)
+            return math.prod(SIZES[label] for label in value.axis) - isinstance(value, LastIndex)
         if isinstance(value, Signal):
             raise CannotSayError("makes a constant of the input")
         return value

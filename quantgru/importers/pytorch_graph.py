@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from quantgru.importers.chain import Chain, refuse
@@ -72,9 +73,7 @@ class GraphReader:
             elif node in self._needed:
                 self._values[node] = self._value(node)
             elif self._changes_in_place(node):
-                raise refuse(
-                    describe(node, self.root), "changes a tensor in place", "use its result: x = x.clamp(-1, 1)"
-                )
+                raise refuse(describe(node, self.root), "changes a tensor in place", _in_place_next_step(node))
         used = {start.name for start in self.chain.starts if start is not None}
         if unused := set(trace.given) - used:
             raise refuse(f"argument {min(unused)!r} of {type(self.root).__name__}", "is no initial state", STATES)
@@ -264,7 +263,7 @@ class GraphReader:
         n_states = n_states_of(module)
         if isinstance(hx, State):
             starts = starts_of(hx, module)
-            if set(starts) & set(self.chain.starts):
+            if any(other is not None and _share(start, other) for start in starts for other in self.chain.starts):
                 raise refuse(call.where, f"starts at {hx.name!r}, as another layer does", "give each a state")
             self.chain.starts += starts
             return layers
@@ -281,6 +280,21 @@ class GraphReader:
         if any(other.module is module for other in self.sources):
             raise refuse(source.where, "called twice", "give each call a module of its own")
         self.sources.append(source)
+
+
+def _share(first: State, second: State) -> bool:
+    """Whether two states are the same, or one is a part of the other."""
+    return first.name == second.name and (first.index == second.index or None in (first.index, second.index))
+
+
+def _in_place_next_step(node: fx.Node) -> str:
+    """How to compute the same without a change."""
+    if node.op == "call_module":
+        return "leave inplace=True out, and use its result"
+    name = getattr(node.target, "__name__", str(node.target)).removesuffix("_")
+    if node.op == "call_method" and hasattr(torch.Tensor, name):
+        return f"use its result: x = x.{name}(...)"
+    return f"use its result: x = {name}(x, ...)" if node.op == "call_function" else "make a new tensor"
 
 
 def _entry(call: Call) -> Any:

@@ -94,12 +94,17 @@ def n_states_of(module: nn.GRU | nn.GRUCell) -> int:
 
 
 def starts_of(state: State, module: nn.GRU | nn.GRUCell) -> list[State]:
-    """What each layer and direction starts at, of the state that a module is given."""
+    """What each layer and direction starts at, of the state that a module is given; as forward() itself is given it."""
     if isinstance(module, nn.GRUCell):
+        if state.unsqueezed:
+            raise CannotSayError("starts at a state of three axes", "give it one of two, as nn.GRUCell takes it")
         return [state]
-    if state.index is not None:
-        raise CannotSayError("starts at a part of a state", "give it the whole argument")
-    return [State(state.name, i) for i in range(n_states_of(module))]
+    n_states = n_states_of(module)
+    if state.index is None and not state.unsqueezed:
+        return [State(state.name, i) for i in range(n_states)]
+    if n_states != 1:
+        raise CannotSayError(f"starts at a part of a state, but has {n_states} states", "give it the whole argument")
+    return [replace(state, unsqueezed=not state.unsqueezed)]
 
 
 def dense_layer(path: str, module: nn.Linear) -> Dense:
@@ -140,7 +145,8 @@ def initial_states(where: str, hx: Any, module: nn.GRU | nn.GRUCell, n_sequences
     if isinstance(module, nn.GRU):
         shape = (n_states_of(module), *shape)
     if values.shape != shape:
-        found = f"an initial state {values.shape} for a batch of {n_sequences}, expected {shape}"
+        expected = ", ".join(map(str, (*shape[:-2], "batch", shape[-1])))
+        found = f"an initial state {values.shape} that does not fit every batch, expected ({expected})"
         raise refuse(where, found, "make it with the batch of the input, as x.size(0)")
     values = values.reshape(-1, n_sequences, module.hidden_size)
     if (values != values[:, :1]).any():

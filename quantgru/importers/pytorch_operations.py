@@ -42,9 +42,9 @@ from quantgru.model import Embedding
 HALVES: Final = ("half", "bfloat16")
 NEW: Final = ("new", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")
 POOLED: Final = "take the last step, h_n[-1]; or leave it out, and do it to the outputs of every step, on the host"
-STATES: Final = (
-    "the first argument of forward() is the data, the others are the states of an nn.GRU; give others a default"
-)
+STATES: Final = "the first argument of forward() is the data, the others are states of GRUs; give others a default"
+STATE_AXES: Final = "give {!r} as nn.GRU takes it: [layers, batch, units]"
+RESHAPING: Final = ("transpose", "swapaxes", "permute", "movedim", "view", "reshape", "squeeze", "unsqueeze", "getitem")
 
 
 def _identity(call: Call) -> Any:
@@ -52,16 +52,37 @@ def _identity(call: Call) -> Any:
 
 
 def of_state(call: Call, state: State) -> State:
-    """What may be done to a state that forward() is given: taking that of one layer."""
-    index = call.argument(1, "index")
+    """What may be done to a state that forward() is given, and what it is then."""
     if call.args[:1] == (state,):
         if call.name in ("contiguous", "detach", "clone", "to", "float", "double"):
             return state
-        if call.name == "getattr" and index == "data":
+        if call.name == "getattr" and call.args[1:] == ("data",):
             return state
-        if call.name == "getitem" and type(index) is int and index >= 0 and state.index is None:
-            return replace(state, index=index)
+        if (part := _part_of_state(call, state)) is not None:
+            return part
+        if call.name in RESHAPING:
+            raise CannotSayError(f"changes the axes of the state {state.name!r}", STATE_AXES.format(state.name))
     raise CannotSayError(f"uses argument {state.name!r} as something else than a state", STATES)
+
+
+def _part_of_state(call: Call, state: State) -> State | None:
+    """The state of one layer, or a state with an axis of size 1 in front of it; None for anything else."""
+    index = call.argument(1, "dim")
+    if call.name == "unsqueeze" and index == 0:
+        index = None
+    elif call.name != "getitem":
+        return None
+    if index is None and not state.unsqueezed:
+        return replace(state, unsqueezed=True)
+    if state.index is not None or state.unsqueezed:
+        return None
+    if type(index) is int and index >= 0:
+        return replace(state, index=index)
+    if isinstance(index, slice) and type(index.stop) is int:  # of h[i : i + 1]
+        at = index.stop - 1
+        if at >= 0 and index in (slice(at, at + 1), slice(None, 1)):
+            return replace(state, index=at, unsqueezed=True)
+    return None
 
 
 def _activation(call: Call) -> Any:
@@ -117,7 +138,7 @@ def _select(call: Call) -> Any:
 def _narrow(call: Call) -> Any:
     start, length = call.argument(2, "start"), call.argument(3, "length")
     if type(start) is not int or type(length) is not int:
-        raise CannotSayError("takes a part of which the start or the length is not a number")
+        raise CannotSayError("a part whose start or length is no number", LAST_STEP)
     return _along(call, slice(start, start + length))
 
 

@@ -8,8 +8,12 @@ from typing import Any, Final
 
 import torch
 from torch import fx, nn
+from torch.nn import functional
 
-KEEPING: Final = ("squeeze", "unsqueeze", "detach", "contiguous", "clone")  # methods that leave a state what it is
+from quantgru.importers.pytorch_modules import IDENTITIES
+
+# Methods and functions that leave a state what it is; in evaluation a dropout does.
+STATE_KEEPING: Final = ("squeeze", "unsqueeze", "detach", "contiguous", "clone", functional.dropout, torch.dropout)
 JOINING: Final = (torch.stack, torch.cat)
 
 
@@ -29,6 +33,8 @@ def find_output(graph: fx.Graph, root: nn.Module) -> Output:
     """The output of a graph, whose node is changed to have one tensor, if it is only one beside None and states."""
     output = next(node for node in graph.nodes if node.op == "output")
     returned: Any = output.args[0]
+    if isinstance(returned, fx.Node) and hasattr(returned.target, "_fields"):  # a named tuple
+        returned = returned.args
     if _is_module(returned, root, nn.GRU):
         with graph.inserting_before(output):
             returned = [graph.call_function(operator.getitem, (returned, i)) for i in range(2)]
@@ -71,23 +77,27 @@ def _states(node: Any, root: nn.Module) -> tuple[fx.Node, ...]:
         return (node,)
     if node.target in JOINING and _several(node.args[0]):
         return _states(node.args[0], root)
-    if node.target in KEEPING:
+    if _keeps_state(node, root):
         return _states(node.args[0], root)
     while node.target is operator.getitem:
         before: Any = node.args[0]
         if _is_module(before, root, nn.GRU):
             return (before,) if node.args[1] == 1 else ()
         node = before
-        while node.target in KEEPING:
+        while _keeps_state(node, root):
             node = node.args[0]
     return ()
+
+
+def _keeps_state(node: fx.Node, root: nn.Module) -> bool:
+    return node.target in STATE_KEEPING or _is_module(node, root, IDENTITIES)
 
 
 def _several(value: Any) -> bool:
     return isinstance(value, (tuple, list))
 
 
-def _is_module(node: Any, root: nn.Module, kind: type[nn.Module]) -> bool:
+def _is_module(node: Any, root: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], ...]) -> bool:
     if not isinstance(node, fx.Node) or node.op != "call_module":
         return False
     return isinstance(root.get_submodule(str(node.target)), kind)

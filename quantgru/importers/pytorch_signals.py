@@ -30,6 +30,7 @@ FULL: Final = slice(None)
 INPUTS_LIMIT: Final = 4096  # of those that an index takes, where their number is not known
 PAIR: Final = "give it `out` of `out, h_n = gru(x)`, or h_n[-1]"
 ONE_BY_ONE: Final = "use nn.GRU for all steps, or an nn.GRUCell in a loop: h = cell(x[:, t], h)"
+EVERY_STEP: Final = "give the model all steps of its input: take them of the data, before the model"
 LAST_STEP: Final = "take it with out[:, -1] (batch_first=True), out[-1] (batch_first=False) or h_n[-1]"
 
 
@@ -50,11 +51,25 @@ class Size:
 
 
 @dataclass(frozen=True)
+class LastIndex:
+    """The `Size` of an axis minus one, which is the number of its last entry."""
+
+    axis: Axis
+
+    def __str__(self) -> str:
+        return f"x.size({self.axis[0]}) - 1"
+
+
+@dataclass(frozen=True)
 class State:
-    """A state that forward() is given, by the name of its argument: of all layers, or that of one of them."""
+    """A state that forward() is given, by the name of its argument: of all layers, or that of one of them.
+
+    unsqueezed  whether it has an axis of size 1 in front of [sequences, units], for the one layer of an nn.GRU
+    """
 
     name: str
     index: int | None = None
+    unsqueezed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +230,8 @@ def indexed(signal: Signal, index: Any, steps: int) -> Signal:
             axes.append(())
             continue
         axis = waiting.pop(0)
+        if isinstance(entry, LastIndex):
+            entry = _last_of(axis, entry)
         if entry == FULL:
             axes.append(axis)
             continue
@@ -234,12 +251,22 @@ def _entries(index: Any, rank: int) -> list[Any]:
     return [*entries[:at], *[FULL] * missing, *rest]
 
 
+def _last_of(axis: Axis, entry: LastIndex) -> int:
+    if entry.axis != axis:
+        raise CannotSayError("does not take the last step", LAST_STEP)
+    return -1
+
+
 def _plain(entry: Any) -> Any:
     """An entry of an index; a list of numbers for a tensor of them. Raises CannotSayError for what is no number."""
+    if isinstance(entry, LastIndex):
+        return entry
     if hasattr(entry, "tolist") and not isinstance(entry, Signal):
         entry = entry.tolist()
     parts = (entry.start, entry.stop, entry.step) if isinstance(entry, slice) else entry
     for part in parts if isinstance(parts, (tuple, list)) else [parts]:
+        if isinstance(part, LastIndex):
+            raise CannotSayError("takes some of the steps", LAST_STEP if part is parts[0] else EVERY_STEP)
         if part is not None and part is not Ellipsis and type(part) is not int:
             raise CannotSayError("an index that is neither a number nor a slice or a list of numbers")
     return list(entry) if isinstance(entry, tuple) else entry
@@ -261,6 +288,8 @@ def _indexed_axis(signal: Signal, axis: Axis, entry: Any, steps: int) -> tuple[S
         return signal, left
     if axis and set(axis) <= {LAYERS, DIRECTIONS}:
         return _indexed_states(signal, axis, entry)
+    if steps < 0 and isinstance(entry, slice) and (entry.stop or 0) - (entry.start or 0) != 1:
+        raise CannotSayError("takes some of the steps", EVERY_STEP)
     if steps < 0:
         raise CannotSayError("takes steps of the input one by one", ONE_BY_ONE)
     raise CannotSayError("does not take the last step", LAST_STEP)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.errors import ModelError
 from quantgru.importers.pytorch_signals import State
 from quantgru.importers.verify import difference
 
@@ -27,13 +28,20 @@ def given_states(starts: Sequence[State | None], names: Sequence[str]) -> list[S
 
 
 def as_arguments(states: Sequence[State], values: Sequence[Array]) -> dict[str, Array]:
-    """The arguments of forward() with these states: of all layers [layers, sequences, units], or of the one layer."""
+    """The arguments of forward() with these states: of all layers [layers, sequences, units], or of the one layer.
+
+    Raises ModelError where those of one argument are not of one size.
+    """
     arguments: dict[str, Any] = {}
     for state, value in zip(states, values, strict=True):
+        value = value[None] if state.unsqueezed else value
         if state.index is None:
             arguments[state.name] = value
         else:
             arguments.setdefault(state.name, []).append(value)
+    for name, value in arguments.items():
+        if isinstance(value, list) and len({part.shape for part in value}) > 1:
+            raise ModelError(f"argument {name!r}: states of different sizes in it; give each an argument of its own")
     return {name: np.stack(value) if isinstance(value, list) else value for name, value in arguments.items()}
 
 

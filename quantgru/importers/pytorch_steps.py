@@ -16,7 +16,9 @@ from quantgru.importers.pytorch_call import Call
 from quantgru.importers.pytorch_constants import SIZES
 from quantgru.importers.pytorch_signals import LAST_STEP, Axis, CannotSayError, Signal, Size, axis_number
 
-CELL_LOOP: Final = "write the loop as `for t in range(x.size(1)): h = cell(x[:, t], h)`, or use nn.GRU for all steps"
+CELL_LOOP: Final = "loop as in `for t in range(x.size(1)): h = cell(x[:, t], h)`, or use nn.GRU for all steps"
+
+BACKWARDS: Final = "loop over the steps forwards, after x = x.flip({}) if they are to be read backwards"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,8 @@ class Steps:
         key = _key(node, values, 1)
         alone = replace(call, args=(step,), kwargs={})
         if step.number and key not in self._done:
-            raise CannotSayError("a cell that does not read the first step first", CELL_LOOP)
+            next_step = BACKWARDS.format(step.axis) if step.is_last else CELL_LOOP
+            raise CannotSayError("a cell that does not read the first step first", next_step)
         if step.number:
             before = isinstance(state, Step) and state.number == step.number - 1
             if not before or state.signal is not self._done[key]:

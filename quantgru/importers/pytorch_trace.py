@@ -2,6 +2,9 @@
 
 `pytorch_graph` reads the graph. Loops over the steps of the input are unrolled here, for as many steps as SIZES says;
 `pytorch_steps` puts them together again.
+
+While a module is traced, torch.zeros, torch.ones and torch.autocast.__enter__ are replaced in the whole process, and
+put back afterwards. For other threads they do the same, but an autocast entered there is noted as the module's.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ NEXT_STEPS: Final = {
     "dynamo": "use the module as it was before torch.compile",
     "Proxy": "use torch.zeros(...) for a state, and tensor operations for everything else",
 }
-KEEPING: Final = ("float", "double", "long", "to", "contiguous", "clone", "detach")  # methods that keep all axes
+# Methods and functions whose result has the axes of their input.
+AXES_KEEPING: Final = ("float", "double", "long", "to", "contiguous", "clone", "detach", "flip", torch.flip)
 ONE_INPUT: Final = "take the data as the first argument, then states, and give a default to everything else"
 
 
@@ -106,10 +110,13 @@ class _Proxy(fx.Proxy):  # type: ignore[misc]  # torch is not followed by the ty
     """A value while tracing. Sizes of the input are numbers where Python insists on one, as range() does."""
 
     def __index__(self) -> int:
-        if not (size := _size(_axis_of_size(self.node))):
+        node, less = self.node, 0
+        if node.target is operator.sub and isinstance(node.args[0], fx.Node) and type(node.args[1]) is int:
+            node, less = node.args  # x.size(1) - 1
+        if not (size := _size(_axis_of_size(node))):
             raise TypeError("'Proxy' object cannot be interpreted as an integer")
         self.tracer.unrolled = True
-        return size
+        return size - less
 
     def __len__(self) -> int:
         return self.tracer.n_parts(self.node) or super().__len__()  # type: ignore[no-any-return]  # raises
@@ -186,7 +193,7 @@ def _leading_axis(node: Any, axis: Any) -> int | None:
     if node.op == "placeholder":
         return axis if node is next(iter(node.graph.nodes)) else None
     first_result = node.target is operator.getitem and node.args[1] == 0 and node.args[0].op == "call_module"
-    if node.op == "call_module" or first_result or node.target in KEEPING:
+    if node.op == "call_module" or first_result or node.target in AXES_KEEPING:
         return _leading_axis(node.args[0], axis)
     exchanged = node.target in ("transpose", torch.transpose) and set(node.args[1:]) == {0, 1}
     if not exchanged and not (node.target in ("permute", torch.permute) and _axes(node) == (1, 0, 2)):
