@@ -83,6 +83,13 @@ def rounded(graph, x):
     return sliced_from(graph, x, graph.node("Cast", part, DstT="int32"))
 
 
+def summed(graph, x):
+    """x[:, int(tf.reduce_sum(tf.fill([steps], 0.005))):]"""
+    parts = graph.node("Fill", graph.node("Pack", n_steps_of(graph, x), axis=0), graph.constant(0.005))
+    whole = graph.node("Sum", parts, graph.constant([0]))
+    return sliced_from(graph, x, graph.node("Cast", whole, DstT="int32"))
+
+
 # Where, what instead of that, and what the refusal says. With a few steps and sequences they are as without it.
 WITH = "compares a size or step number with"
 COMPUTED = "compares what is computed of sizes or step numbers"
@@ -92,6 +99,8 @@ LIMITS = {
     "the first 8 sequences": (X, lambda g, x: sliced(g, x, None, 8, 0), "a slice begins or ends at 8"),
     "the last 200, computed": (X, without_the_first, COMPUTED),
     "without a share": (X, rounded, COMPUTED),
+    "without a sum": (X, summed, COMPUTED),
+    "from the tenth step": (X, lambda g, x: sliced(g, x, 10, None, 1), "nothing is left of the input"),
     "steps below 150": ((STEP_COUNT, 0), lambda g, n: computed(g, "Minimum", n, 150), f"{WITH} 150"),
     "the least of two": ((STEP_COUNT, 0), lambda g, n: least(g, n, g.constant(150)), COMPUTED),
     "a mask by steps": (X_STEP, lambda g, x: times(g, x, computed(g, "Less", STEP, 200)), f"{WITH} 200"),

@@ -135,7 +135,7 @@ def test_two_outputs(tmp_path):
     assert "2 outputs: 'scores', 'added'" in refusal(path)
 
 
-def test_a_step_of_its_own_is_found_by_the_comparison(tmp_path):
+def test_a_step_of_its_own(tmp_path):
     """The second step of an unrolled cell gets another candidate bias; the last step, from which is read, does not."""
 
     def untie(graph):
@@ -145,4 +145,4 @@ def test_a_step_of_its_own_is_found_by_the_comparison(tmp_path):
         change_kernel(graph, "own", 0, 0.125)
         set_input(graph, "rnn/gru_cell/BiasAdd_3", 1, "own")
 
-    assert "its import differs by" in refusal(changed("static.pb", tmp_path, untie))
+    assert "not every step is computed as the last one is" in refusal(changed("static.pb", tmp_path, untie))

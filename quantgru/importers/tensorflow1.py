@@ -7,6 +7,7 @@
     tensorflow1_layers.py  ids -> layers         with tensorflow1_cells.py, the arithmetic of a GRU cell, which is made
                                                  of sums and products (tensorflow1_sums.py)
     tensorflow1_inputs.py  ids -> inputs         how sequences, initial states and lengths are given
+    tensorflow1_steps.py   ids -> whether every step is made as the last one is
     tensorflow1_proof.py   the graph and the model give the same, for any number of sequences and steps, too
                            (tensorflow1_limits.py)
 
@@ -16,6 +17,7 @@ the layers are read. The proof comes after: the graph's own arithmetic, on rando
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +26,7 @@ import numpy as np
 from quantgru.errors import ModelError
 from quantgru.importers.chain import Chain, identifier
 from quantgru.importers.options import ImportOptions
-from quantgru.importers.tensorflow1_errors import listed, refused, short
+from quantgru.importers.tensorflow1_errors import NOTHING_LEFT, listed, refused, short
 from quantgru.importers.tensorflow1_file import HALF, Node, read_nodes
 from quantgru.importers.tensorflow1_graph import Graph
 from quantgru.importers.tensorflow1_inputs import (
@@ -40,6 +42,7 @@ from quantgru.importers.tensorflow1_limits import Limits
 from quantgru.importers.tensorflow1_ops import LARGEST_RANDOM, Operations
 from quantgru.importers.tensorflow1_proof import Proof
 from quantgru.importers.tensorflow1_run import Run
+from quantgru.importers.tensorflow1_steps import Steps
 from quantgru.importers.tensorflow1_trace import Ids, Trace, Traced
 from quantgru.model import FloatModel
 
@@ -81,23 +84,31 @@ def _read(where: str, graph: Graph, output: Node, chain: Chain) -> Proof:
     needed = graph.needed(output.name)
     placeholders = find_placeholders(needed, where)
     limits = Limits(graph)
-    trace, last, n_rows = _traced(graph, output, placeholders, limits)
-    reader = LayerReader(trace)
-    read = reader.read(last)
+    trace, rows = _traced(graph, output, placeholders, limits)
+    reader, n_rows = LayerReader(trace), len(rows)
+    read = reader.read(rows[-1])
     if reader.earlier is None or reader.first is None:
-        raise refused(output, "is made of the input without a GRU cell, or with a single step of one")
-    sequences = find_sequences(placeholders, read, LayerReader(trace).read(reader.earlier))
+        found = "is made of the input without a GRU cell, or with a single step of one"
+        raise refused(output, found, "let tf.nn.dynamic_rnn run the cell over all steps, and freeze that graph")
+    earlier = LayerReader(trace).read(reader.earlier)
+    sequences = find_sequences(placeholders, read, earlier)
     states = find_states(placeholders, sequences, reader.states)
     if len(reader.counts) > 1:
         found = f"its GRU layers read between {min(reader.counts)} and {max(reader.counts)} steps"
         raise refused(output, found, "let each read every step, and start at a constant or at an input")
     first, is_second = reader.first
     want_all_steps(placeholders, sequences, LayerReader(trace).read(first), n_before=int(is_second))
+    stride = int(read.places[0] - earlier.places[0])
+    Steps(trace, {sequences.name: stride}, reader.starts).want_same(reader.pairs)
+    n_sequences, n_steps = sequences.counts
+    if n_rows == n_sequences and not sequences.any_count[0]:  # otherwise outputs of all steps are compared
+        strides = {name: sizes[-1] for name, sizes in placeholders.sizes.items()}
+        strides[sequences.name] = len(read.places) * (n_steps if sequences.steps == 1 else 1)
+        Steps(trace, strides, what="sequence").want_same(pairwise(rows[::-1]))
     _note(chain, needed, placeholders, states)
     if sequences.backwards:
         chain.add_reverse(str(placeholders.nodes[sequences.name]))
     reader.add_to(chain)
-    n_sequences, n_steps = sequences.counts
     if n_rows == n_sequences:
         chain.take_last_step()
     elif n_rows != n_sequences * n_steps:
@@ -106,8 +117,8 @@ def _read(where: str, graph: Graph, output: Node, chain: Chain) -> Proof:
     return Proof(graph, output.name, placeholders, sequences, states, limits)
 
 
-def _traced(graph: Graph, output: Node, placeholders: Placeholders, limits: Limits) -> tuple[Trace, Ids, int]:
-    """A trace, the ids of the outputs of the last step of the last sequence, and how many such rows there are."""
+def _traced(graph: Graph, output: Node, placeholders: Placeholders, limits: Limits) -> tuple[Trace, Ids]:
+    """A trace, and the rows of ids of the outputs; the last one is the last step of the last sequence."""
     trace = Trace()
     given: dict[str, object] = {name: trace.input(sizes, name) for name, sizes in placeholders.sizes.items()}
     if placeholders.lengths:
@@ -116,11 +127,10 @@ def _traced(graph: Graph, output: Node, placeholders: Placeholders, limits: Limi
     if not isinstance(made, Traced):
         raise refused(output, "does not depend on the input")
     if not made.ids.size:
-        raise refused(output, "gives nothing")
+        raise refused(output, *NOTHING_LEFT)
     flat = made.ids.reshape(-1)
     alone = made.ids.ndim < 2 or trace.owner(int(flat[-1])).width == 1  # one number a step, without an axis for it
-    width = 1 if alone else made.ids.shape[-1]
-    return trace, flat[len(flat) - width :], len(flat) // width
+    return trace, flat.reshape(-1, 1 if alone else made.ids.shape[-1])
 
 
 def _note(chain: Chain, needed: list[Node], placeholders: Placeholders, states: tuple[StateInput | None, ...]) -> None:

@@ -32,12 +32,14 @@ from quantgru.model import Gate, Gru
 class Cell:
     """One step of a GRU cell: where its numbers come from, without the weights.
 
+    ids            of the new state
     argument       of the candidate function
     inner          what the reset gate multiplies, of reset "after"
     reset_product  r * h, of reset "before"; otherwise empty
     keeps          whether u is the share of h that is kept, rather than that of n
     """
 
+    ids: Ids
     x: Ids
     h: Ids
     update: Terms
@@ -55,7 +57,7 @@ def find_cell(trace: Trace, ids: Ids) -> Cell:
     for update, kept, other in mixtures(trace, ids):
         for state, candidate, keeps in ((kept, other, True), (other, kept, False)):
             try:
-                return _cell(trace, update, state, candidate, keeps)
+                return _cell(trace, ids, update, state, candidate, keeps)
             except MismatchError:
                 continue
     raise MismatchError
@@ -107,7 +109,7 @@ def gru_layer(name: str, cell: Cell, initial_state: FloatArray | None) -> Gru:
     )
 
 
-def _cell(trace: Trace, update: Ids, state: Ids, candidate: Ids, keeps: bool) -> Cell:
+def _cell(trace: Trace, ids: Ids, update: Ids, state: Ids, candidate: Ids, keeps: bool) -> Cell:
     gate, update_terms = _gate(trace, update)
     x = operand_without(update_terms, state)
     function, argument = _candidate(trace, candidate)
@@ -122,7 +124,7 @@ def _cell(trace: Trace, update: Ids, state: Ids, candidate: Ids, keeps: bool) ->
         raise MismatchError
     node = trace.owner(int(update[0])).node
     functions = gate, function
-    return Cell(x, state, update_terms, reset_terms, argument, inner, reset_product, functions, keeps, node)
+    return Cell(ids, x, state, update_terms, reset_terms, argument, inner, reset_product, functions, keeps, node)
 
 
 def _gate(trace: Trace, ids: Ids) -> tuple[GateFunction, Terms]:

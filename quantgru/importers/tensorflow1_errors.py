@@ -9,6 +9,10 @@ from quantgru.errors import ModelError
 from quantgru.importers.chain import SUPPORTED
 
 SMALLER: Final = "let it take any number of sequences (None) or 1, and any number of steps"
+NOTHING_LEFT: Final = (
+    "nothing is left of the input: a slice may leave out all steps, of which some graphs have few",
+    "leave the slice out, and slice the outputs of the import",
+)
 WITHOUT_IT: Final = "build the graph for inference without it, restore the checkpoint into that, and freeze it"
 
 

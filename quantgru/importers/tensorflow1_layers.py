@@ -16,6 +16,7 @@ from quantgru.errors import ModelError
 from quantgru.importers.chain import Chain
 from quantgru.importers.tensorflow1_cells import Cell, find_cell, gru_layer, merged
 from quantgru.importers.tensorflow1_errors import SMALLER, listed, refused, short
+from quantgru.importers.tensorflow1_steps import Pair
 from quantgru.importers.tensorflow1_sums import MismatchError, operand_without, terms, weights
 from quantgru.importers.tensorflow1_trace import Ids, InputIds, Trace, Vector
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
@@ -35,6 +36,8 @@ class LayerReader:
     earlier  what the lowest recurrent layer read one step before; None while none was found, or it had one step only
     first    what it read at the first step that is a whole cell, and whether an optimizer simplified one before that
     counts   of the steps of each recurrent layer, of bidirectional ones forward
+    pairs    of each layer and direction with several steps: a state, and that of the step before
+    starts   of each layer and direction: the first state, and the one that it begins with; backward the reverse
     """
 
     trace: Trace
@@ -43,6 +46,8 @@ class LayerReader:
     earlier: Ids | None = None
     first: tuple[Ids, bool] | None = None
     counts: set[int] = field(default_factory=set)
+    pairs: list[Pair] = field(default_factory=list)
+    starts: list[Pair] = field(default_factory=list)
     _n_steps: int = 0
 
     def read(self, ids: Ids) -> InputIds:
@@ -129,6 +134,11 @@ class LayerReader:
 
     def _both_directions(self, where: str, forward: Cell, backward: Cell, merge: Merge) -> Ids:
         """Two cells at the same step, or both after all steps. Raises MismatchError."""
+        sizes = [(len(cell.x), len(cell.h)) for cell in (forward, backward)]
+        is_stack = np.array_equal(forward.x, backward.ids) or np.array_equal(backward.x, forward.ids)
+        if is_stack or sizes[0] != sizes[1]:
+            found = f"the states of two layers, {short(scope(forward.node))} and {short(scope(backward.node))}"
+            raise refused(where, f"{found}; two directions of one are supported", "use the upper one alone")
         first, second = self._grus(forward, backward)
         layer = Bidirectional(scope(forward.node), first, second, merge)
         if not np.array_equal(forward.x, backward.x):
@@ -147,6 +157,10 @@ class LayerReader:
             is_second = kind not in ("constant", "input")
             firsts.append((first.x, is_second))
             counts.append(n_steps + is_second)
+            is_backward = len(counts) > 1
+            self.starts.append((first.h, first.ids) if is_backward else (first.ids, first.h))
+            if first is not cell:
+                self.pairs.append((cell.h, cell.ids) if is_backward else (cell.ids, cell.h))
             constant = source[0].values[source[1]] if source and kind == "constant" else np.zeros(0)
             grus.append(gru_layer(scope(cell.node), cell, constant if constant.any() else None))
             states.append(InputIds(source[0].node, source[1]) if source and kind == "input" else None)

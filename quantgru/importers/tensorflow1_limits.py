@@ -37,6 +37,7 @@ SUMS: Final = ("Add", "AddV2", "AddN", "Sub", "Neg")
 JOINS: Final = ("Pack", "Concat", "ConcatV2")  # of [T, 200] the least may be taken
 PRODUCTS: Final = ("Mul", "Prod", "Sum")
 SELECTS: Final = ("Select", "SelectV2")
+COUNTS: Final = ("Prod", "Sum")
 REDUCTIONS: Final = ("Max", "Min", "Prod", "Sum")
 CHOICES: Final = (
     *("Minimum", "Maximum", "Less", "LessEqual", "Greater", "GreaterEqual", "Equal", "Max", "Min", "Range"),
@@ -74,6 +75,10 @@ class Seen:
         """The constant, if it is another one than -1, 0 and 1."""
         others = self._first[~np.isin(self._first, (-1, 0, 1))]
         return None if self.varies or not others.size else float(others.flat[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._first.shape
 
     @property
     def is_float(self) -> bool:
@@ -146,7 +151,8 @@ class Limits:
         operands = self._seen.setdefault(node.name, [None] * len(numbers))
         for i, value in enumerate(numbers):
             if isinstance(value, np.ndarray):
-                operands[i] = _noted(operands[i], value)
+                operands[i] = seen = _noted(operands[i], value)
+                seen.varies |= node.op in COUNTS and value.shape != seen.shape  # a sum of ones is their number
         if node.op == "StridedSlice":
             bounds = [(values[0].shape[axis], end) for axis, end in slice_bounds(node, *values)]
             before = self._slices.get(node.name, [(None, None)] * len(bounds))

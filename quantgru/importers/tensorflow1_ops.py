@@ -21,7 +21,7 @@ from quantgru.importers.tensorflow1_arrays import (
     SHAPES,
     want_features_last,
 )
-from quantgru.importers.tensorflow1_errors import refused, short
+from quantgru.importers.tensorflow1_errors import NOTHING_LEFT, refused, short
 from quantgru.importers.tensorflow1_file import FLOATS, INTEGERS, Node
 from quantgru.importers.tensorflow1_trace import Trace, Traced
 
@@ -108,6 +108,8 @@ class Operations:
         _want_arrays(node, values)
         moved = function(node, *values)
         parts = [np.asarray(part) for part in (moved if isinstance(moved, list) else [moved])]
+        if traced and node.op in ("Slice", "StridedSlice") and not parts[0].size:
+            raise refused(node, *NOTHING_LEFT)
         return tuple(Traced(part) if traced else part for part in parts)
 
     def _traced(self, node: Node, values: list[Any]) -> Traced:
@@ -120,10 +122,10 @@ class Operations:
                 return made("sum", node.name, a, b)
             case ("Sub", [a, b]):
                 return made("difference", node.name, a, b)
-            case (
-                ("Mul", [a, np.ndarray() as b]) | ("Mul", [np.ndarray() as b, a]) | ("RealDiv", [a, np.ndarray() as b])
-            ):
+            case ("Mul" | "RealDiv", [a, np.ndarray() as b]):
                 return self._scaled(node, a, b)
+            case ("Mul", [np.ndarray() as b, Traced()]) if (b == 1).all():
+                return self._scaled(node, values[1], b)
             case ("Mul", [a, b]):
                 return made("product", node.name, a, b)
             case ("Neg", [a]):
