@@ -14,8 +14,9 @@ import numpy as np
 
 from quantgru.errors import ConfigError, ModelError
 from quantgru.exporter import export
-from quantgru.hil.boards import Image, build, find_board, launch
+from quantgru.hil.boards import find_board
 from quantgru.hil.compare import Comparison, Difference, Expected, StepTrace, compare
+from quantgru.hil.images import Image, build, launch
 from quantgru.hil.messages import ARRAY_NAMES
 from quantgru.hil.session import Patience, Session
 from quantgru.hil.timer import StepCost, Timer, board_timer, step_cost

@@ -13,7 +13,8 @@ import pytest
 
 from quantgru.exporter import export
 from quantgru.firmware_files import firmware_directory
-from quantgru.hil.boards import Board, Image, build, find_boards, launch
+from quantgru.hil.boards import Board, find_boards
+from quantgru.hil.images import Image, build, launch
 from quantgru.hil.session import Patience
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
@@ -62,7 +63,8 @@ def build_sanitized(model: IntModel) -> Image:
     board = board_or_skip("host")
     export(model, directory / "export", name="model")
     sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    return build(replace(board, flags=(*board.flags, *sanitize)), directory / "export", directory)
+    program = replace(board.program, flags=(*board.program.flags, *sanitize))
+    return build(replace(board, program=program), directory / "export", directory)
 
 
 def replace_in(path: Path, old: str, new: str) -> None:

@@ -18,7 +18,7 @@ from conftest import Digits
 from hil_boards import board_or_skip, build_model
 
 import quantgru as qg
-from quantgru.hil.boards import launch
+from quantgru.hil.images import launch
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "tests" / "models"

@@ -19,14 +19,15 @@ from strategies import Plan, from_oracle
 from quantgru.errors import ConfigError, DeviceError
 from quantgru.exporter import export
 from quantgru.firmware_files import firmware_directory
-from quantgru.hil.boards import build, find_board, find_boards, launch
+from quantgru.hil.boards import find_board, find_boards
 from quantgru.hil.compare import compare
+from quantgru.hil.images import build, launch
 from quantgru.hil.messages import BoardDescription, TimerKind
 from quantgru.hil.session import Patience, Session
 from quantgru.hil.timer import StepCost, Timer, board_timer, step_cost
 from quantgru.hil.transport import SerialTransport
 
-BOARDS = ["host", "mps2-an386"]
+BOARDS = ["host", "mps2-an386", "riscv-rv32ec"]
 
 PLANS = {
     "one unit": Plan(1, (1,), (oracle.RESET_AFTER,)),
@@ -173,7 +174,8 @@ def test_a_board_that_is_killed_in_the_middle(board):
 def test_a_board_ends_with_whoever_started_it(board, tmp_path):
     image = build_model(make_case(lengths=(1,)).model, board)
     program = (
-        "import sys, time; from pathlib import Path; from quantgru.hil.boards import Image, find_board, launch\n"
+        "import sys, time; from pathlib import Path\n"
+        "from quantgru.hil.boards import find_board; from quantgru.hil.images import Image, launch\n"
         "with launch(find_board(sys.argv[1]), Image(Path(sys.argv[2]), 0, 0)):\n"
         "    print('running', flush=True); time.sleep(60)"
     )

@@ -18,7 +18,7 @@ from hil_boards import board_or_skip, build_model
 
 import quantgru as qg
 from quantgru.cli.main import cli
-from quantgru.hil.boards import launch
+from quantgru.hil.images import launch
 from quantgru.sequences import Sequences
 from quantgru.simulator import Trace, check_values, run
 

@@ -16,7 +16,7 @@ from command_line import assert_refused, finish, hil, quantgru, start
 from hil_boards import board_or_skip, build_model
 
 import quantgru as qg
-from quantgru.hil.boards import launch
+from quantgru.hil.images import launch
 
 
 def test_neither_board_nor_port_and_both(here: Path) -> None:

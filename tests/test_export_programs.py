@@ -25,7 +25,8 @@ from support_export import (
 
 import quantgru as qg
 from quantgru.exporter import export
-from quantgru.hil.boards import Image, find_board, launch
+from quantgru.hil.boards import find_board
+from quantgru.hil.images import Image, launch, port_sources
 from quantgru.hil.transport import SerialTransport
 from quantgru.simulator import run
 
@@ -237,10 +238,11 @@ def test_the_selftest_passes_on_a_cortex_m4(
     board = find_board("mps2-an386")
     text = f'#include "{name}.h"\n{selftest_call(name)}{CORTEX_M4_PROGRAM}'
     harness = board.firmware / "harness"
-    options = [*board.flags, *WARNINGS, f"-I{harness}", f"-I{board.folder}"]
-    options += [str(board.folder / source) for source in board.sources]
-    options += [flag.format(port=board.folder) for flag in board.link_flags]
-    program = compile_program(text, folders[name], name, find_tool, tmp_path, *options, compiler=board.compiler)
+    sources = port_sources(board)
+    places = [harness, board.folder, *(source.parent for source in sources)]
+    options = [*board.program.flags, *WARNINGS, *(f"-I{place}" for place in places), *map(str, sources)]
+    options += [flag.format(port=board.folder) for flag in board.program.link_flags]
+    program = compile_program(text, folders[name], name, find_tool, tmp_path, *options, compiler=board.program.compiler)
     with launch(board, Image(program, 0, 0)) as url, SerialTransport(url) as line:
         for request, answer in ((b"?", b"P"), (b"!", b"F")):
             line.write(request)

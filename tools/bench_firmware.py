@@ -25,7 +25,8 @@ from rich.table import Table
 import quantgru as qg
 from quantgru.exporter import export
 from quantgru.firmware_files import firmware_directory
-from quantgru.hil.boards import Board, Image, find_board, launch
+from quantgru.hil.boards import Board, find_board
+from quantgru.hil.images import Image, launch, port_sources
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
 from quantgru.int_model.cost import cost
@@ -120,10 +121,20 @@ def footprint(model: IntModel, board: Board) -> Footprint:
         includes = [f"-I{folder / 'export'}", f"-I{folder / 'export' / 'quantgru' / 'include'}"]
         for source in sources:
             target = folder / f"{source.stem}.o"
-            run(board.compiler, "-std=c99", *board.flags, "-fcallgraph-info=su", *includes, "-c", source, "-o", target)
+            run(
+                board.program.compiler,
+                "-std=c99",
+                *board.program.flags,
+                "-fcallgraph-info=su",
+                *includes,
+                "-c",
+                source,
+                "-o",
+                target,
+            )
         kept = [f"-Wl,-u,{entry}" for entry in entries]
         linked = folder / "linked.o"
-        run(board.compiler, "-r", "-nostdlib", "-Wl,--gc-sections", *kept, *folder.glob("*.o"), "-o", linked)
+        run(board.program.compiler, "-r", "-nostdlib", "-Wl,--gc-sections", *kept, *folder.glob("*.o"), "-o", linked)
         text, data, bss = map(int, run(board.size_tool, linked).splitlines()[1].split()[:3])
         known = cost(model)
         return Footprint(text + data - known.constant_bytes, known.scratch_bytes + bss + stack(folder, entries))
@@ -163,11 +174,17 @@ def activation_instructions(board: Board) -> tuple[float, float]:
         sources = [
             Path(__file__).with_name("bench_activations.c"),
             firmware / "src" / "qg_activations.c",
-            *(board.folder / source for source in board.sources),
+            *port_sources(board),
         ]
-        includes = [f"-I{folder}" for folder in (firmware / "include", firmware / "harness", board.folder)]
-        flags = [flag.format(port=board.folder) for flag in board.link_flags]
-        run(board.compiler, "-std=c99", *board.flags, *includes, *sources, *flags, "-o", program)
+        folders = [
+            firmware / "include",
+            firmware / "harness",
+            board.folder,
+            *(part.parent for part in port_sources(board)),
+        ]
+        includes = [f"-I{folder}" for folder in folders]
+        flags = [flag.format(port=board.folder) for flag in board.program.link_flags]
+        run(board.program.compiler, "-std=c99", *board.program.flags, *includes, *sources, *flags, "-o", program)
         with launch(board, Image(program, 0, 0)) as url, SerialTransport(url) as line:
             line.write(b"?")
             answer = b""

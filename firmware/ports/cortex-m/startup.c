@@ -1,4 +1,4 @@
-/* Vector table and start-up of the MPS2 AN386 (Cortex-M4F). */
+/* Vector table and start-up of any Cortex-M. */
 #include <stdint.h>
 #include <string.h>
 
@@ -18,9 +18,11 @@ static void fault_handler(void)
 
 void reset_handler(void)
 {
+#if defined(__ARM_FP) || defined(__ARM_FEATURE_MVE)
     /* The compiler keeps integers in registers of the floating-point unit, too: it must be on before any other code. */
     CPACR |= 0xfu << 20;
     __asm__ volatile("dsb\n\tisb" ::: "memory");
+#endif
     memcpy(data_start, data_load, (uintptr_t)data_end - (uintptr_t)data_start);
     memset(bss_start, 0, (uintptr_t)bss_end - (uintptr_t)bss_start);
     (void)main();
@@ -40,7 +42,7 @@ __attribute__((section(".vectors"), used)) static const vector vectors[16] = {
     {.handler = fault_handler},
     {.handler = fault_handler},
     {.handler = fault_handler},
-    {.handler = 0},
+    {.handler = fault_handler},
     {.handler = 0},
     {.handler = 0},
     {.handler = 0},

@@ -1,0 +1,4 @@
+#define PORT_TARGET "microbit"
+#define PORT_TIMER_KIND PORT_TIMER_TIME /* counts with the core; what a tick is worth, the emulator decides */
+#define PORT_TIMER_HZ 16000000
+#define PORT_BUFFER_BYTES 1024

@@ -1,0 +1,5 @@
+#define PORT_TARGET "mps2-an385"
+#define PORT_TIMER_KIND PORT_TIMER_TIME /* counts with the core; what a tick is worth, the emulator decides */
+#define PORT_TIMER_HZ 25000000
+#define PORT_BUFFER_BYTES 1024
+#define PORT_UART 0x40004000u

@@ -1,0 +1,130 @@
+"""Programs for boards: the test firmware with a model, built, and started in the emulator of its board."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from quantgru.errors import ConfigError, DeviceError
+from quantgru.hil import line
+from quantgru.hil.boards import Board, Program
+
+BUILD_TIMEOUT_S: Final = 300.0
+_END_TIMEOUT_S: Final = 0.2  # a process whose line broke is about to end
+WARNINGS: Final = ("-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A program for a board: the test firmware with a model. Bytes of flash (code and constants) and static RAM."""
+
+    path: Path
+    flash_bytes: int
+    ram_bytes: int
+
+
+def build(board: Board, export_directory: Path, build_directory: Path) -> Image:
+    """Compiles the test firmware with the model that was exported as "model" into `export_directory`.
+
+    Raises ConfigError where a tool is missing or the compiler refuses.
+    """
+    board.require_tools()
+    build_directory.mkdir(parents=True, exist_ok=True)
+    image = build_directory / f"quantgru-{board.name}.elf"
+    harness = board.firmware / "harness"
+    of_board = port_sources(board)
+    folders = [export_directory, export_directory / "quantgru" / "include", harness, board.folder]
+    folders += [source.parent for source in of_board]
+    sources = [
+        export_directory / "model.c",
+        *sorted((export_directory / "quantgru" / "src").glob("*.c")),
+        *sorted(harness.glob("*.c")),
+        *of_board,
+    ]
+    _compile(
+        board, board.program, ["-std=c99", *WARNINGS, *(f"-I{path}" for path in dict.fromkeys(folders))], sources, image
+    )
+    text, data, bss = map(int, _run_tool(board, [board.size_tool, str(image)]).splitlines()[1].split()[:3])
+    return Image(image, text + data, data + bss)
+
+
+def port_sources(board: Board) -> list[Path]:
+    """What the board adds to the test firmware: its own files, and those that it shares. Their folders have headers."""
+    return [board.folder / source for source in board.program.sources]
+
+
+def _compile(board: Board, program: Program, flags: Sequence[str], sources: Sequence[Path], target: Path) -> None:
+    link_flags = [flag.format(port=board.folder) for flag in program.link_flags]
+    _run_tool(board, [program.compiler, *flags, *program.flags, *map(str, sources), *link_flags, "-o", str(target)])
+
+
+@contextmanager
+def launch(board: Board, image: Image) -> Iterator[str]:
+    """Runs an image, and gives what pyserial opens to talk to it. Ends the process in any case.
+
+    Raises ConfigError where it cannot be started. To a DeviceError that leaves the `with` block, it adds what the
+    process said.
+    """
+    board.require_tools()
+    with (
+        tempfile.TemporaryFile() as log,
+        tempfile.TemporaryDirectory(prefix="quantgru-") as folder,
+        line.make_line(board.line) as made,
+    ):
+        emulator = Path(folder) / "emulator"
+        names = dict(board.names, image=image.path, emulator=emulator, port=board.folder, fd=made.fd)
+        if board.emulator is not None:
+            sources = [board.folder / source for source in board.emulator.sources]
+            _compile(board, board.emulator, ["-std=c99", *WARNINGS], sources, emulator)
+        process = _start(board, [part.format(**names) for part in board.command], made.inherited, log)
+        try:
+            yield made.url(process, board.name)
+        except DeviceError as error:
+            raise DeviceError(f"board {board.name}: {error}{_last_words(process, log)}") from None
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+def _start(board: Board, command: Sequence[str], inherited: Sequence[int], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    # An emulator does not end when its line does: the kernel ends it with us, where it can.
+    guard = ["setpriv", "--pdeathsig", "KILL"] if sys.platform == "linux" and shutil.which("setpriv") else []
+    try:
+        return subprocess.Popen(
+            [*guard, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, pass_fds=inherited
+        )
+    except OSError as error:
+        raise ConfigError(f"board {board.name}: {command[0]} cannot be started ({error.strerror})") from None
+
+
+def _last_words(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
+    """How the process ended, if it did, with the last line that it printed to standard error."""
+    try:
+        status = process.wait(_END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return ""
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return f"; its process ended with status {status}" + (f"; it said: {lines[-1]}" if lines else "")
+
+
+def _run_tool(board: Board, command: Sequence[str]) -> str:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"board {board.name}: {command[0]} took longer than {BUILD_TIMEOUT_S:g} s") from None
+    if result.returncode:
+        said = [text for text in result.stderr.splitlines() if not text.startswith("collect2")]  # which repeats others
+        lines = [text for text in said if "error" in text] or said or ["?"]
+        raise ConfigError(f"board {board.name}: {command[0]} failed: {lines[0].strip()}")
+    return result.stdout
