@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -83,6 +83,7 @@ def run_on_board(
     port: str | os.PathLike[str] | None = None,
     by: By = "outputs",
     timeout_s: float | None = None,
+    deadline_s: float | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> BoardResult:
     """Runs x [sequences, steps, inputs] on a board and compares every step with the simulator.
@@ -93,6 +94,7 @@ def run_on_board(
               "states": every number of every state and gate, which takes longer;
               "digests": one number for many steps, so that a long run costs only the way of its inputs to the board
     timeout_s how long one answer may take; 4 s for the first and 7.5 s for the others if None, more for a slow board
+    deadline_s how long everything may take, once the board is started; 24 hours if None
     progress  called with the number of steps compared since its last call
 
     Where a step differs, the sequence is run again up to it, and all its gates are read back. Raises DataError,
@@ -104,7 +106,9 @@ def run_on_board(
         raise ConfigError(f"run on a board: by={by!r}, expected one of {', '.join(get_args(By))}")
     given = x if model.embedding is None else with_token_axis(x)
     sequences = without_masked(as_sequences(given, n_features=model.n_inputs), mask_value=model.mask_value)
-    with _opened(model, board, port, timeout_s) as place:  # first: what is wrong with it is said before the simulation
+    with _opened(
+        model, board, port, _patience(timeout_s, deadline_s)
+    ) as place:  # first: what is wrong with it is said before the simulation
         inputs, expected = expected_steps(model, sequences)
         if by == "states":
             comparison = compare_states(place.session, model, inputs, expected, progress)
@@ -122,6 +126,7 @@ def run_seeded_on_board(
     board: str | None = None,
     port: str | os.PathLike[str] | None = None,
     timeout_s: float | None = None,
+    deadline_s: float | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> BoardResult:
     """As run_on_board, on inputs that the board generates from a seed: a million steps need a few bytes of the line.
@@ -137,7 +142,7 @@ def run_seeded_on_board(
     lengths = [min(_SEEDED_STEPS, n_steps - start) for start in range(0, n_steps, _SEEDED_STEPS)]
     generators = [Generator((seed + i) % 2**32, i % _SEEDED_SHIFTS) for i in range(len(lengths))]
     raw = [generator.inputs(length, model.n_inputs) for generator, length in zip(generators, lengths, strict=True)]
-    with _opened(model, board, port, timeout_s) as place:
+    with _opened(model, board, port, _patience(timeout_s, deadline_s)) as place:
         inputs, expected = expected_steps(model, as_sequences(raw, n_features=model.n_inputs), raw_input=True)
         comparison = compare(place.session, model, inputs, expected, BySeeds(generators), progress)
         return _result(place, comparison, n_steps)
@@ -156,12 +161,12 @@ def _check_arguments(model: IntModel, board: object, port: object) -> None:
         raise ConfigError(f"run on a board: port {port!r}, expected a path or a URL, as pyserial opens it")
 
 
-def _patience(timeout_s: float | None) -> Patience:
-    if timeout_s is None:
-        return Patience()
-    if not 0 < timeout_s < float("inf"):
-        raise ConfigError(f"run on a board: timeout of {timeout_s} s, expected a positive number of seconds")
-    return Patience.of(timeout_s)
+def _patience(timeout_s: float | None, deadline_s: float | None) -> Patience:
+    for what, seconds in (("timeout", timeout_s), ("deadline", deadline_s)):
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise ConfigError(f"run on a board: {what} of {seconds} s, expected a positive number of seconds")
+    patience = Patience() if timeout_s is None else Patience.of(timeout_s)
+    return patience if deadline_s is None else replace(patience, total_s=deadline_s)
 
 
 @contextmanager
@@ -193,9 +198,8 @@ class _Place:
 
 @contextmanager
 def _opened(
-    model: IntModel, board: str | None, port: str | os.PathLike[str] | None, timeout_s: float | None
+    model: IntModel, board: str | None, port: str | os.PathLike[str] | None, patience: Patience
 ) -> Iterator[_Place]:
-    patience = _patience(timeout_s)
     place = _running(model, board) if board is not None else _connected(os.fspath(port or ""))
     with place as (url, image, timer), SerialTransport(url) as transport:
         session = Session(transport, patience)

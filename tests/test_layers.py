@@ -33,13 +33,15 @@ THIRD_PARTIES = {
     "click": ["cli*"],
     "rich": ["cli*", "report*"],
     "matplotlib": ["report*"],
+    "junitparser": ["cli*"],
+    "pytest": ["pytest_plugin"],
 }
 
 FOUNDATION = ["errors", "checks", "fixed", "activations", "container", "npz", "signals", "sequences"]
 FOUNDATION += ["structure", "array_types", "firmware_files", "c_names"]
 MODELS = ["model", "int_model"]
 SIBLINGS = ["importers", "simulator", "exporter", "hil", "report"]  # none knows another
-TOP = ["on_board", "explanation", "demo", "cli", "__main__"]  # these put the parts together
+TOP = ["expected_steps", "on_board", "on_boards", "pytest_plugin", "explanation", "demo", "cli", "__main__"]  # these put the parts together
 
 # Part of quantgru -> the parts that it must not import.
 FORBIDDEN = {
@@ -47,7 +49,10 @@ FORBIDDEN = {
     **{part: [*SIBLINGS, "quantizer", *TOP] for part in MODELS},
     **{part: [*(other for other in SIBLINGS if other != part), *TOP] for part in SIBLINGS},
     "quantizer": ["importers", "exporter", "hil", "report", *TOP],
-    "on_board": ["demo", "cli"],
+    "expected_steps": ["importers", "exporter", "report", *(part for part in TOP if part != "expected_steps")],
+    "on_board": ["on_boards", "pytest_plugin", "demo", "cli"],
+    "on_boards": ["pytest_plugin", "demo", "cli"],
+    "pytest_plugin": ["demo", "cli"],
     "explanation": ["importers", "exporter", "hil", "on_board", "demo", "cli"],
     "demo": ["cli"],
     "cli": [],
