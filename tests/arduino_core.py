@@ -1,6 +1,6 @@
 """Sketches, compiled as the Arduino IDE does it for an Uno: the AVR core of Debian, with the flags of its platform.txt.
 
-Warnings are errors in what quantgru exports; the core itself is the system's.
+Warnings are errors in what quantgru exports, which compiles without -fpermissive, too; the core itself is the system's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLAGS = "-c -Os -ffunction-sections -fdata-sections -flto -fno-fat-lto-objects -
 FLAGS += "-DF_CPU=16000000L -DARDUINO=10819 -DARDUINO_AVR_UNO -DARDUINO_ARCH_AVR".split()
 LANGUAGES = {
     ".c": "-std=gnu11".split(),
-    ".cpp": "-std=gnu++11 -fpermissive -fno-exceptions -fno-threadsafe-statics".split(),
+    ".cpp": "-std=gnu++11 -fno-exceptions -fno-threadsafe-statics".split(),
     ".S": "-x assembler-with-cpp".split(),
 }
 LINK_FLAGS = "-Os -flto -fuse-linker-plugin -Wl,--gc-sections -mmcu=atmega328p".split()
@@ -63,7 +63,7 @@ def core_archive() -> Path:
     directory = work_directory() / "arduino_core"
     sources = [path for path in sorted(CORE.iterdir()) if path.suffix in LANGUAGES]
     # The core needs DECIMAL_DIG, which float.h of Debian's avr-gcc 5.4 does not give to C++.
-    flags = ["-w", "-DDECIMAL_DIG=__DECIMAL_DIG__", f"-I{CORE}", f"-I{VARIANT}"]
+    flags = ["-w", "-fpermissive", "-DDECIMAL_DIG=__DECIMAL_DIG__", f"-I{CORE}", f"-I{VARIANT}"]
     with ThreadPoolExecutor(2) as pool:
         parts = [pool.submit(compile_sources, sources[i::2], flags, directory / str(i)) for i in range(2)]
         objects = [path for part in parts for path in part.result()]

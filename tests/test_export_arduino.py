@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arduino_core import CORE, build_sketch, core_or_skip
+from arduino_core import CORE, PLATFORM, VARIANT, build_sketch, core_or_skip
 from command_line import assert_refused, done, quantgru
 from hil_boards import board_or_skip
 from support_export import NAMES, ROOT, FindTool, load
@@ -90,12 +90,22 @@ def test_sketches_are_named_as_their_folders(name: str) -> None:
     assert all(path.stem == path.parent.name for path in sketches)
 
 
+def test_the_sketch_runs_no_more_steps_than_there_is_room_for() -> None:
+    sketches = [arduino_files(load("phrase"), "phrase", max_steps=steps) for steps in (5, 500)]
+    found = [int(files["examples/sensor/sensor.ino"].split("STEPS = ")[1].split(";")[0]) for files in sketches]
+    assert found == [5, 12]  # its calibration data had 12
+
+
 # ---- names ---------------------------------------------------------------------------------------------------------
 
 
 def test_names_of_the_cores_headers_are_refused(tmp_path: Path) -> None:
     core_or_skip()
-    for name in sorted({path.stem for path in CORE.glob("*.h")} | {"pins_arduino", "ARDUINO", "print"}):
+    headers = {
+        path.stem for folder in (CORE, VARIANT, *PLATFORM.glob("libraries/*/src")) for path in folder.glob("*.h")
+    }
+    assert {"Arduino", "pins_arduino", "Wire"} <= headers
+    for name in sorted(headers | {"ARDUINO", "wire"}):
         with pytest.raises(ConfigError, match=r"a header of the Arduino core .* has this name|cannot be used in C"):
             export_arduino(load("gesture"), tmp_path / "out", name)
     assert not (tmp_path / "out").exists()

@@ -16,11 +16,13 @@ from quantgru.int_model import IntModel
 
 _TEST_FIRMWARE: Final = "examples/test_firmware"
 
-# A header of the library with one of these names would hide that of the core. File systems may ignore case.
+# A header of the library with one of these names would hide that of the core, or of a library that comes with it. File
+# systems may ignore case.
 _CORE_HEADERS: Final = frozenset(
     """
-    arduino binary cdc client hardwareserial hardwareserial_private hid ipaddress new pins_arduino platform pluggableusb
-    print printable server stream udp usbapi usbcore usbdesc wcharacter winterrupts wiring_private wmath wstring
+    arduino binary cdc client eeprom hardwareserial hardwareserial_private hid ipaddress new pins_arduino platform
+    pluggableusb print printable server softwareserial spi stream udp usbapi usbcore usbdesc wcharacter winterrupts wire
+    wiring_private wmath wstring
     """.split()
 )
 
