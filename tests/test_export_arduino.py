@@ -1,4 +1,4 @@
-"""The Arduino library: what is in it; compiled with the AVR core, and run on a simulated ATmega328P."""
+"""The Arduino library: what is in it; built as the Arduino IDE builds it, and run on a simulated ATmega328P."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arduino_core import CORE, PLATFORM, VARIANT, build_sketch, core_or_skip
+from arduino_builder import CORE, PLATFORM, build_sketch, builder_or_skip
 from command_line import assert_refused, done, quantgru
 from hil_boards import board_or_skip
-from support_export import NAMES, ROOT, FindTool, load
+from support_export import NAMES, ROOT, load
 
 import quantgru as qg
 from quantgru.errors import ConfigError
@@ -37,10 +37,13 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @contextmanager
 def uploaded(library: Path, sketch: str, directory: Path) -> Iterator[str]:
     """The port of an Uno that runs a sketch of a library."""
-    core_or_skip()
-    board = board_or_skip("atmega328p")
-    program = build_sketch([library], library / "examples" / sketch, directory)
-    with launch(board, Image(program, 0, 0)) as url:
+    with running(build_sketch(library.parent, library / "examples" / sketch, directory)) as url:
+        yield url
+
+
+@contextmanager
+def running(program: Path) -> Iterator[str]:
+    with launch(board_or_skip("atmega328p"), Image(program, 0, 0)) as url:
         yield url
 
 
@@ -100,10 +103,9 @@ def test_the_sketch_runs_no_more_steps_than_there_is_room_for() -> None:
 
 
 def test_names_of_the_cores_headers_are_refused(tmp_path: Path) -> None:
-    core_or_skip()
-    headers = {
-        path.stem for folder in (CORE, VARIANT, *PLATFORM.glob("libraries/*/src")) for path in folder.glob("*.h")
-    }
+    builder_or_skip()
+    folders = [CORE, PLATFORM / "variants" / "standard", *PLATFORM.glob("libraries/*/src")]
+    headers = {path.stem for folder in folders for path in folder.glob("*.h")}
     assert {"Arduino", "pins_arduino", "Wire"} <= headers
     for name in sorted(headers | {"ARDUINO", "wire"}):
         with pytest.raises(ConfigError, match=r"a header of the Arduino core .* has this name|cannot be used in C"):
@@ -153,10 +155,11 @@ def test_the_command_knows_two_builds(here: Path) -> None:
 @pytest.mark.parametrize(("model", "name"), [("gesture", "gesture"), ("valve", "valve"), ("gesture", "model")])
 def test_the_test_firmware_equals_the_simulator(model: str, name: str, tmp_path: Path) -> None:
     int_model = load(model)
-    export_arduino(int_model, tmp_path / "library", name)
+    library = tmp_path / "libraries" / name
+    export_arduino(int_model, library, name)
     raw = np.random.default_rng(1).integers(-(2**15), 2**15, (3, 40, int_model.n_inputs))
     x = raw * 2.0**-int_model.input_fraction_bits  # exact
-    with uploaded(tmp_path / "library", "test_firmware", tmp_path / "build") as url:
+    with uploaded(library, "test_firmware", tmp_path / "build") as url:
         result = qg.run_on_board(int_model, x, port=url)
     assert result.equal, str(result.first_difference)
     assert result.steps == 120
@@ -205,15 +208,11 @@ def test_two_models_in_one_sketch_share_the_kernels(libraries: dict[str, Path], 
         "    Serial.println(gesture_selftest(&state, &scratch));\n    Serial.println(phrase_selftest(&work));\n}\n"
         "void loop()\n{\n}\n"
     )
-    core_or_skip()
-    board = board_or_skip("atmega328p")
-    program = build_sketch([libraries["gesture"], libraries["phrase"]], sketch, tmp_path / "build")
-    with launch(board, Image(program, 0, 0)) as url:
+    with running(build_sketch(libraries["gesture"].parent, sketch, tmp_path / "build")) as url:
         assert read_lines(url, 2) == ["0", "0"]
 
 
-def test_the_port_says_what_serial_buffers(libraries: dict[str, Path], tmp_path: Path, find_tool: FindTool) -> None:
-    core_or_skip()
+def test_the_port_says_what_serial_buffers(libraries: dict[str, Path], tmp_path: Path) -> None:
     sketch = tmp_path / "buffer"
     (sketch / "src").mkdir(parents=True)
     for name in ("port.h", "port_config.h"):
@@ -224,4 +223,4 @@ def test_the_port_says_what_serial_buffers(libraries: dict[str, Path], tmp_path:
         'static_assert(PORT_RECEIVE_BYTES == SERIAL_RX_BUFFER_SIZE - 1, "one byte of the ring stays free");\n'
         "void setup()\n{\n}\nvoid loop()\n{\n}\n"
     )
-    build_sketch([], sketch, tmp_path / "build")
+    build_sketch(libraries["gesture"].parent, sketch, tmp_path / "build")
