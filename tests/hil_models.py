@@ -7,7 +7,7 @@ import numpy as np
 import oracle
 from strategies import Plan, from_oracle, random_inputs, random_model
 
-from quantgru.hil.compare import Expected, StepTrace
+from quantgru.hil.ways import Expected, StepTrace
 from quantgru.int_model import IntModel
 
 # Two layers of both kinds and a head; units around the blocks of eight rows.
