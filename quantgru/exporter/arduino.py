@@ -73,8 +73,9 @@ def _test_firmware(model: IntModel, values: dict[str, Any]) -> dict[str, str]:
 def _test_firmware_sources() -> dict[str, str]:
     """{name: text}; setup() and loop() of the sketch take the place of main()."""
     firmware = firmware_directory()
-    sources = [*(firmware / "harness").glob("[!.]*.[ch]"), *(firmware / "ports" / "arduino").glob("[!.]*")]
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(sources) if path.name != "main.c"}
+    folders = [firmware / "harness", firmware / "harness" / "compiled", firmware / "ports" / "arduino"]
+    sources = sorted(path for folder in folders for path in folder.glob("[!.]*.*"))
+    return {path.name: path.read_text(encoding="utf-8") for path in sources if path.name != "main.c"}
 
 
 def _check_name(name: str) -> None:

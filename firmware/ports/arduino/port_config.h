@@ -7,6 +7,8 @@
 
 #ifdef __AVR__
 #include <avr/io.h>
+#define PORT_STACK_LOWEST __heap_start
+#define PORT_STACK_END __stack
 #endif
 
 #if defined(__AVR__) && RAMEND < 0x1000
