@@ -32,7 +32,7 @@ _COMMENT: Final = re.compile(r"/\*.*?\*/", re.DOTALL)
 def arduino_files(model: IntModel, name: str, *, max_steps: int | None = None) -> dict[str, str]:
     """{path: text} of the library: metadata, sources, and sketches as examples. Arguments as in export_files.
 
-    Raises ConfigError as export_files does, and for a name of the Arduino core's or the test firmware's headers.
+    Raises ConfigError as export_files does, and for a name that the Arduino core or the test firmware has.
     """
     values = template_values(model, name, max_steps)
     _check_name(name)
@@ -61,13 +61,22 @@ def _sketch_values(model: IntModel, values: dict[str, Any]) -> dict[str, Any]:
 
 def _test_firmware(model: IntModel, values: dict[str, Any]) -> dict[str, str]:
     """A sketch of the test firmware. It has its own names for the model, which its model.h translates."""
+    name, upper_name = values["name"], values["NAME"]
+    sources = _test_firmware_sources()
     files = render({f"{_TEST_FIRMWARE}/test_firmware.ino": "arduino/test_firmware.ino"}, values)
-    files |= {f"{_TEST_FIRMWARE}/src/{path}": text for path, text in _test_firmware_sources().items()}
-    if values["name"] == "model":
+    files |= {f"{_TEST_FIRMWARE}/src/{path}": text for path, text in sources.items()}
+    if name == "model":
         return files
     header = render(model_templates(model, "model"), template_values(model, "model", None))["model.h"]
-    names = {"names": sorted(set(re.findall(r"\b(model|MODEL)_(?!H\b)(\w+)", _COMMENT.sub("", header))))}
-    return files | render({f"{_TEST_FIRMWARE}/src/model.h": "arduino/model.h"}, values | names)
+    found = sorted(set(re.findall(r"\b(model|MODEL)_(\w+)", _COMMENT.sub("", header))))
+    names = {f"{prefix}_{rest}": f"{name if prefix == 'model' else upper_name}_{rest}" for prefix, rest in found}
+    taken = set(re.findall(r"\w+", " ".join(sources.values()))).intersection(names.values())
+    if taken:
+        raise ConfigError(
+            f"model name {name!r}: the test firmware has a {min(taken)} of its own; choose another with name= or --name"
+        )
+    del names["MODEL_H"]  # is no name for anything
+    return files | render({f"{_TEST_FIRMWARE}/src/model.h": "arduino/model.h"}, values | {"names": names})
 
 
 def _test_firmware_sources() -> dict[str, str]:
@@ -79,9 +88,8 @@ def _test_firmware_sources() -> dict[str, str]:
 
 
 def _check_name(name: str) -> None:
-    headers = {path.removesuffix(".h") for path in _test_firmware_sources() if path.endswith(".h")}
-    if name.lower() in _CORE_HEADERS | headers:
+    if name.lower() in _CORE_HEADERS:
         raise ConfigError(
-            f"model name {name!r}: a header of the Arduino core or of the test firmware has this name; choose another "
-            "with name= or --name"
+            f"model name {name!r}: the Arduino core, or a library that comes with it, has a header of this name; "
+            "choose another with name= or --name"
         )
