@@ -20,7 +20,7 @@ from quantgru.errors import ConfigError, DataError, DeviceError, ModelError, Qua
 
 if TYPE_CHECKING:
     from quantgru.explanation import explain
-    from quantgru.exporter import export
+    from quantgru.exporter import export, export_arduino
     from quantgru.importers import from_arrays, load
     from quantgru.int_model import IntModel
     from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
@@ -42,6 +42,7 @@ _HOMES = {
     "BoardResult": "on_board",
     "explain": "explanation",
     "export": "exporter",
+    "export_arduino": "exporter",
     "from_arrays": "importers",
     "load": "importers",
     "quantize": "quantizer",
@@ -69,6 +70,7 @@ __all__ = [
     "Stream",
     "explain",
     "export",
+    "export_arduino",
     "from_arrays",
     "load",
     "quantize",
