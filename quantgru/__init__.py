@@ -20,7 +20,7 @@ from quantgru.errors import ConfigError, DataError, DeviceError, ModelError, Qua
 
 if TYPE_CHECKING:
     from quantgru.explanation import explain
-    from quantgru.exporter import export
+    from quantgru.exporter import export, to_blob
     from quantgru.importers import from_arrays, load
     from quantgru.int_model import IntModel
     from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
@@ -48,6 +48,7 @@ _HOMES = {
     "run": "simulator",
     "run_on_board": "on_board",
     "simulate": "simulator",
+    "to_blob": "exporter",
 }
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "run",
     "run_on_board",
     "simulate",
+    "to_blob",
 ]
 
 

@@ -75,9 +75,9 @@ static void require_zeros(qg_blob *blob, const uint8_t zeros[3])
 static void read_matrix(qg_blob *blob, const uint8_t *record, uint16_t n_rows, uint16_t n_columns, qg_matrix *matrix)
 {
     require_zeros(blob, record + QG_RECORD_MATRIX_ZEROS);
-    matrix->codes = find_array(blob, record + QG_RECORD_MATRIX_CODES, (uint32_t)n_rows * n_columns, 1);
-    matrix->multipliers = find_array(blob, record + QG_RECORD_MATRIX_MULTIPLIERS, n_rows, 2);
-    matrix->shifts = find_array(blob, record + QG_RECORD_MATRIX_SHIFTS, n_rows, 1);
+    matrix->codes = (const int8_t *)find_array(blob, record + QG_RECORD_MATRIX_CODES, (uint32_t)n_rows * n_columns, 1);
+    matrix->multipliers = (const uint16_t *)find_array(blob, record + QG_RECORD_MATRIX_MULTIPLIERS, n_rows, 2);
+    matrix->shifts = (const uint8_t *)find_array(blob, record + QG_RECORD_MATRIX_SHIFTS, n_rows, 1);
     matrix->n_rows = n_rows;
     matrix->n_columns = n_columns;
     matrix->left_shift = record[QG_RECORD_MATRIX_LEFT_SHIFT];
@@ -114,9 +114,9 @@ static void read_gru(qg_blob *blob, const uint8_t *record, uint16_t n_inputs, qg
     read_gru_functions(blob, record, gru);
     read_matrix(blob, record + QG_RECORD_GRU_INPUT, n_rows, n_inputs, &gru->input);
     read_matrix(blob, record + QG_RECORD_GRU_RECURRENT, n_rows, n_units, &gru->recurrent);
-    gru->bias = find_array(blob, record + QG_RECORD_GRU_BIAS, n_rows, 4);
-    gru->recurrent_bias = find_optional_array(blob, record + QG_RECORD_GRU_RECURRENT_BIAS, n_units, 4);
-    gru->initial_state = find_optional_array(blob, record + QG_RECORD_GRU_INITIAL_STATE, n_units, 2);
+    gru->bias = (const int32_t *)find_array(blob, record + QG_RECORD_GRU_BIAS, n_rows, 4);
+    gru->recurrent_bias = (const int32_t *)find_optional_array(blob, record + QG_RECORD_GRU_RECURRENT_BIAS, n_units, 4);
+    gru->initial_state = (const int16_t *)find_optional_array(blob, record + QG_RECORD_GRU_INITIAL_STATE, n_units, 2);
     gru->step = gru->recurrent_bias == NULL ? qg_gru_reset_before : qg_gru_reset_after;
     gru->n_units = n_units;
     if (blob->refused == 0) {
@@ -146,7 +146,7 @@ static void read_dense(qg_blob *blob, const uint8_t *record, uint16_t n_inputs, 
     const uint16_t n_rows = qg_blob_u16(record + QG_RECORD_SIZE);
     read_activation(blob, record, dense);
     read_matrix(blob, record + QG_RECORD_DENSE_MATRIX, n_rows, n_inputs, &dense->matrix);
-    dense->bias = find_array(blob, record + QG_RECORD_DENSE_BIAS, n_rows, 4);
+    dense->bias = (const int32_t *)find_array(blob, record + QG_RECORD_DENSE_BIAS, n_rows, 4);
     if (blob->refused == 0) {
         blob->refused = qg_prove_dense(dense);
     }
@@ -156,8 +156,8 @@ static void read_embedding(qg_blob *blob, const uint8_t *record, qg_embedding *e
 {
     embedding->n_tokens = qg_blob_u16(record + QG_RECORD_SIZE);
     embedding->n_outputs = qg_blob_u16(record + QG_RECORD_EMBEDDING_OUTPUTS);
-    embedding->codes =
-        find_array(blob, record + QG_RECORD_EMBEDDING_CODES, (uint32_t)embedding->n_tokens * embedding->n_outputs, 1);
+    embedding->codes = (const int8_t *)find_array(blob, record + QG_RECORD_EMBEDDING_CODES,
+                                                  (uint32_t)embedding->n_tokens * embedding->n_outputs, 1);
 }
 
 /* Where descriptors go, in the order of the layers. */
@@ -264,7 +264,8 @@ static void describe(const qg_blob *blob, const qg_shape *shape, descriptors pla
 static void read_input_fraction_bits(qg_blob *blob, qg_model *model)
 {
     const int8_t most_bits = model->embedding == NULL ? 31 : 0;
-    const int8_t *const bits = find_array(blob, blob->bytes + QG_HEADER_INPUT_FRACTION_BITS, model->n_inputs, 1);
+    const int8_t *const bits =
+        (const int8_t *)find_array(blob, blob->bytes + QG_HEADER_INPUT_FRACTION_BITS, model->n_inputs, 1);
     model->input_fraction_bits = bits;
     for (uint16_t i = 0; i < model->n_inputs && blob->refused == 0; ++i) {
         refuse_if(blob, QG_READ_S8(bits + i) < -most_bits || QG_READ_S8(bits + i) > most_bits, QG_LOAD_FRACTION_BITS);

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from pathlib import Path
 from typing import Any, Final
 
 import numpy.typing as npt
 
-from quantgru.container import write_atomically
-from quantgru.errors import ConfigError, ModelError
+from quantgru.errors import ModelError
 from quantgru.exporter.layout import memory_order
 from quantgru.int_model import IntDense, IntEmbedding, IntGru, IntLayer, IntModel, Matrix, Reverse, require_int_model
 from quantgru.int_model.contract import ACTIVATION_NUMBERS, CANDIDATE_NUMBERS, GATE_NUMBERS, SPEC_MAJOR, SPEC_MINOR
@@ -61,16 +59,6 @@ def to_blob(model: IntModel) -> bytes:
         model.digest,
     )
     return header + content + struct.pack("<I", zlib.crc32(header + content))
-
-
-def write_blob(model: IntModel, path: str | Path) -> bytes:
-    """Writes the blob of a model, and returns it. Raises ModelError as `to_blob`, and ConfigError for the path."""
-    blob = to_blob(model)
-    try:
-        write_atomically(path, blob)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from None
-    return blob
 
 
 def blob_memory(model: IntModel, pointer_bytes: int = 4) -> int:
