@@ -4,11 +4,14 @@ test_blob_loader.py."""
 import re
 from pathlib import Path
 
+import oracle
 import pytest
 from blob_example import MODEL
+from blob_reader import read_blob
 from command_line import assert_refused, done, quantgru
 from conversions import from_oracle
-from strategies import REVERSE, GruPlan, Plan, random_model
+from hypothesis import given
+from strategies import REVERSE, GruPlan, Plan, any_plans, oracle_models, random_model
 
 import quantgru as qg
 from quantgru.exporter import blob_memory
@@ -25,6 +28,11 @@ def test_the_example_of_the_page() -> None:
         assert int(offset) == len(shown)
         shown += bytes.fromhex(text)
     assert qg.to_blob(from_oracle(MODEL)) == shown
+
+
+@given(oracle_models(any_plans(streaming=True)))
+def test_a_blob_holds_the_model(model: oracle.Model) -> None:
+    assert read_blob(qg.to_blob(from_oracle(model))) == model
 
 
 def test_the_same_model_gives_the_same_bytes() -> None:

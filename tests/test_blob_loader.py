@@ -5,7 +5,6 @@ All blobs go through one program with sanitizers, which must end well whatever i
 
 import itertools
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import oracle
@@ -23,10 +22,24 @@ from blob_cases import (
     sealed,
     u32,
 )
+from blob_reader import RefusedError, read_blob
 from c_library import NO_COMPILER, ROOT
 from hil_boards import board_or_skip
 from hil_models import run_steps
-from strategies import REVERSE, DensePlan, EmbeddingPlan, GruPlan, Plan, from_oracle, random_inputs, random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import (
+    REVERSE,
+    DensePlan,
+    EmbeddingPlan,
+    GruPlan,
+    Plan,
+    any_plans,
+    from_oracle,
+    oracle_models,
+    random_inputs,
+    random_model,
+)
 from support_export import run_command
 from test_board_models import PLANS
 
@@ -336,21 +349,9 @@ def test_a_bias_at_its_bound_is_accepted_and_beyond_it_refused(reset: int, seed:
             for other in (bias - 1, bias + 1, -(2**31)):
                 changed = edited(blob, at, struct.pack("<i", max(min(other, 2**31 - 1), -(2**31))))
                 cases.append(changed)
-                expected.append(0 if oracle.proved(with_biases(model, changed)) else OVERFLOW)
+                expected.append(0 if oracle.proved(read_blob(changed)) else OVERFLOW)
     assert codes(program, cases) == expected
     assert {0, OVERFLOW} == set(expected)
-
-
-def with_biases(model: oracle.Model, blob: bytes) -> oracle.Model:
-    """The model of a GRU and a dense layer with the biases that a blob has."""
-    gru, dense = records(blob)
-
-    def array(at: int, n: int) -> tuple[int, ...]:
-        return struct.unpack_from(f"<{n}i", blob, u32(blob, at)) if u32(blob, at) else ()
-
-    layer, head = model.layers
-    layer = replace(layer, b=array(gru + 40, len(layer.b)), c=array(gru + 44, len(layer.c)))
-    return replace(model, layers=(layer, replace(head, b=array(dense + 20, len(head.b)))))
 
 
 @pytest.mark.parametrize(("columns", "k", "code"), [(511, 0, 0), (512, 0, OVERFLOW), (256, 1, OVERFLOW), (255, 1, 0)])
@@ -377,3 +378,26 @@ def test_any_byte_of_header_and_records_can_have_any_value(program: Path, rich: 
     ]
     found = {answer.code for answer in answers(program, cases)}
     assert found >= {0, RESERVED, LAYERS, SIZE, MEMORY, OFFSET, FUNCTION, FRACTION_BITS, SCALE}
+
+
+@given(model=oracle_models(any_plans(streaming=True)), data=st.data())
+@settings(max_examples=100)
+def test_what_is_accepted_is_what_the_contract_admits(model: oracle.Model, data: st.DataObject, program: Path) -> None:
+    """Blobs of random models with a few random bytes, read a second time by tests/blob_reader.py."""
+    blob = to_blob(from_oracle(model))
+    blobs = [blob]
+    for _ in range(20):
+        at = data.draw(st.integers(12, len(blob) - 5))
+        value = data.draw(
+            st.sampled_from((b"\0", b"\1", b"\x7f", b"\x80", b"\xff")) | st.binary(min_size=1, max_size=4)
+        )
+        blobs.append(edited(data.draw(st.sampled_from(blobs)), at, value[: len(blob) - 4 - at]))
+    found = answers(program, [Case(blob, memory_bytes=40000, inputs=[[-32768], [32767]]) for blob in blobs])
+    assert [answer.code == 0 for answer in found] == list(map(is_admitted, blobs))
+
+
+def is_admitted(blob: bytes) -> bool:
+    try:
+        return oracle.proved(read_blob(blob))
+    except RefusedError:
+        return False

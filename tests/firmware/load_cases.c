@@ -13,7 +13,7 @@
 
 #include <stddef.h>
 
-enum { BLOB_ROOM = 100000, MEMORY_ROOM = 8000, MOST_VALUES = 1200 };
+enum { BLOB_ROOM = 100000, MEMORY_ROOM = 40000, MOST_VALUES = 1200 };
 
 /* What is given stands at the end of its room, so that a sanitizer sees what goes beyond. */
 static uint64_t blob_room[BLOB_ROOM / 8];
