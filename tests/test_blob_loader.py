@@ -23,7 +23,7 @@ from blob_cases import (
     u32,
 )
 from blob_reader import RefusedError, read_blob
-from c_library import NO_COMPILER, ROOT
+from c_library import FIRMWARE, NO_COMPILER, ROOT
 from hil_boards import board_or_skip
 from hil_models import run_steps
 from hypothesis import given, settings
@@ -40,7 +40,7 @@ from strategies import (
     random_inputs,
     random_model,
 )
-from support_export import run_command
+from support_export import FindTool, run_command, try_command
 from test_board_models import PLANS
 
 from quantgru.exporter import blob_memory, to_blob
@@ -327,6 +327,25 @@ def test_a_reversal_after_a_gru_layer(program: Path) -> None:
     blob = to_blob(from_oracle(random_model(Plan(1, layers=(REVERSE, GruPlan(1))), seed=1)))
     assert codes(program, [edited(blob, 52, b"\1\4")]) == [LAYERS]
     assert codes(program, [edited(blob, 52, b"\4\4")]) == [LAYERS]  # no GRU layer
+
+
+@pytest.mark.parametrize(
+    ("compiler", "flags", "says"),
+    [
+        ("avr-gcc", ["-mmcu=atmega328p"], "constants are read from flash on this target"),
+        ("gcc", ["-U__BYTE_ORDER__", "-D__BYTE_ORDER__=__ORDER_BIG_ENDIAN__"], "a blob is little-endian"),
+    ],
+)
+def test_targets_that_cannot_run_a_blob(
+    compiler: str, flags: list[str], says: str, find_tool: FindTool, tmp_path: Path
+) -> None:
+    """Who includes the header is told; the sources, which some build systems always compile, are empty."""
+    (tmp_path / "program.c").write_text('#include "quantgru_load.h"\n')
+    command = [find_tool(compiler), "-std=c99", *WARNINGS, *flags, f"-I{FIRMWARE / 'include'}", "-c"]
+    result = try_command(*command, tmp_path / "program.c", cwd=tmp_path)
+    assert result.returncode != 0 and says in result.stderr
+    for source in (FIRMWARE / "src").glob("qg_load*.c"):
+        run_command(*command, source, "-o", tmp_path / "empty.o")
 
 
 # ---- the proof ------------------------------------------------------------------------------------------------------
