@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from quantgru.importers import from_arrays, load
     from quantgru.int_model import IntModel
     from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
-    from quantgru.on_board import BoardResult, run_on_board
+    from quantgru.on_board import BoardResult, run_on_board, run_seeded_on_board
     from quantgru.quantizer import quantize
     from quantgru.simulator import Stream, run, simulate
 
@@ -47,6 +47,7 @@ _HOMES = {
     "quantize": "quantizer",
     "run": "simulator",
     "run_on_board": "on_board",
+    "run_seeded_on_board": "on_board",
     "simulate": "simulator",
     "to_blob": "exporter",
 }
@@ -74,6 +75,7 @@ __all__ = [
     "quantize",
     "run",
     "run_on_board",
+    "run_seeded_on_board",
     "simulate",
     "to_blob",
 ]

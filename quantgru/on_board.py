@@ -8,25 +8,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
-import numpy as np
-
-from quantgru.errors import ConfigError, ModelError
+from quantgru.errors import ConfigError, DeviceError, ModelError
+from quantgru.expected_steps import expected_steps
 from quantgru.exporter import export
 from quantgru.hil.boards import find_board
-from quantgru.hil.compare import Comparison, Difference, Expected, StepTrace, compare
+from quantgru.hil.compare import Comparison, compare, compare_states
+from quantgru.hil.generator import Generator
 from quantgru.hil.images import Image, build, launch
-from quantgru.hil.messages import ARRAY_NAMES
-from quantgru.hil.session import Patience, Session
-from quantgru.hil.timer import StepCost, Timer, board_timer, step_cost
+from quantgru.hil.link import Patience
+from quantgru.hil.session import Session
+from quantgru.hil.timer import StepCost, Timer, board_timer
 from quantgru.hil.transport import SerialTransport
+from quantgru.hil.ways import ByDigests, ByOutputs, BySeeds, Difference
 from quantgru.int_model import IntModel, require_int_model
 from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_token_axis, without_masked
-from quantgru.signals import reverse_steps
-from quantgru.simulator import Trace, check_values, run
 
-_CHUNK = 64  # sequences that are traced at a time
+By = Literal["outputs", "states", "digests"]
+
+_SEEDED_STEPS: Final = 1000  # of a sequence
+_SEEDED_SHIFTS: Final = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,7 @@ class BoardResult:
     step_cost         cycles, instructions or time of the recurrent part of a step; None for a board without a timer
     flash_bytes       of the whole test firmware, code and constants; None for a board that its user flashed
     ram_bytes         static RAM of the whole test firmware; None for a board that its user flashed
+    stack_bytes       the deepest that the stack has been; None for a board that cannot say
     """
 
     target: str
@@ -49,6 +52,7 @@ class BoardResult:
     step_cost: StepCost | None
     flash_bytes: int | None
     ram_bytes: int | None
+    stack_bytes: int | None
 
     @property
     def equal(self) -> bool:
@@ -67,6 +71,7 @@ class BoardResult:
             "step_cost": None if cost is None else vars(cost),
             "flash_bytes": self.flash_bytes,
             "ram_bytes": self.ram_bytes,
+            "stack_bytes": self.stack_bytes,
         }
 
 
@@ -76,6 +81,7 @@ def run_on_board(
     *,
     board: str | None = None,
     port: str | os.PathLike[str] | None = None,
+    by: By = "outputs",
     timeout_s: float | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> BoardResult:
@@ -83,24 +89,58 @@ def run_on_board(
 
     board     a name from `quantgru boards`: the test firmware is built and started here
     port      anything that pyserial opens, with a board that runs the test firmware with this model
+    by        "outputs": the outputs of every step, and a CRC-32 of its whole state, come back;
+              "states": every number of every state and gate, which takes longer;
+              "digests": one number for many steps, so that a long run costs only the way of its inputs to the board
     timeout_s how long one answer may take; 4 s for the first and 7.5 s for the others if None, more for a slow board
     progress  called with the number of steps compared since its last call
 
-    Every step's outputs are compared, and the CRC-32 of its whole state; where one differs, all gates of that step are
-    read back. Raises DataError, ModelError for what is not an IntModel, ConfigError for an unknown board or a missing
-    tool, DeviceError for a board that is silent, answers garbage, holds another model or dies.
+    Where a step differs, the sequence is run again up to it, and all its gates are read back. Raises DataError,
+    ModelError for what is not an IntModel, ConfigError for an unknown board or a missing tool, DeviceError for a board
+    that is silent, answers garbage, holds another model or dies.
     """
     _check_arguments(model, board, port)
-    patience = _patience(timeout_s)
+    if by not in get_args(By):
+        raise ConfigError(f"run on a board: by={by!r}, expected one of {', '.join(get_args(By))}")
     given = x if model.embedding is None else with_token_axis(x)
     sequences = without_masked(as_sequences(given, n_features=model.n_inputs), mask_value=model.mask_value)
-    place = _running(model, board) if board is not None else _connected(os.fspath(port or ""))
-    with place as (url, image, timer), SerialTransport(url) as transport:
-        session = Session(transport, patience)
-        description = session.open(model)  # first: what is wrong with a board is said before the long simulation
-        inputs, expected = _expectation(model, sequences)
-        comparison = compare(session, model, inputs, expected, progress)
-    return _result(description.target, comparison, sequences, image, timer or board_timer(description))
+    with _opened(model, board, port, timeout_s) as place:  # first: what is wrong with it is said before the simulation
+        inputs, expected = expected_steps(model, sequences)
+        if by == "states":
+            comparison = compare_states(place.session, model, inputs, expected, progress)
+        else:
+            way = ByOutputs() if by == "outputs" else ByDigests()
+            comparison = compare(place.session, model, inputs, expected, way, progress)
+        return _result(place, comparison, sequences.n_steps)
+
+
+def run_seeded_on_board(
+    model: IntModel,
+    n_steps: int,
+    *,
+    seed: int = 1,
+    board: str | None = None,
+    port: str | os.PathLike[str] | None = None,
+    timeout_s: float | None = None,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> BoardResult:
+    """As run_on_board, on inputs that the board generates from a seed: a million steps need a few bytes of the line.
+
+    The steps are sequences of 1,000, each from reset. Their inputs are spread evenly over the whole range of raw
+    values, over half of it, and so on down to 1/128, and then over the whole range again.
+    """
+    _check_arguments(model, board, port)
+    if n_steps < 1:
+        raise ConfigError(f"run on a board: {n_steps} steps, expected at least 1")
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"run on a board: seed {seed}, expected 0 ... 4294967295")
+    lengths = [min(_SEEDED_STEPS, n_steps - start) for start in range(0, n_steps, _SEEDED_STEPS)]
+    generators = [Generator((seed + i) % 2**32, i % _SEEDED_SHIFTS) for i in range(len(lengths))]
+    raw = [generator.inputs(length, model.n_inputs) for generator, length in zip(generators, lengths, strict=True)]
+    with _opened(model, board, port, timeout_s) as place:
+        inputs, expected = expected_steps(model, as_sequences(raw, n_features=model.n_inputs), raw_input=True)
+        comparison = compare(place.session, model, inputs, expected, BySeeds(generators), progress)
+        return _result(place, comparison, n_steps)
 
 
 def _check_arguments(model: IntModel, board: object, port: object) -> None:
@@ -142,49 +182,46 @@ def _connected(port: str) -> Iterator[tuple[str, Image | None, Timer | None]]:
     yield port, None, None
 
 
-def _expectation(model: IntModel, sequences: Sequences) -> tuple[list[Any], Expected]:
-    """Raw inputs of each sequence, in the order in which the board gets them, and what the simulator computes."""
-    inputs: list[Any] = []
-    outputs: list[Any] = []
-    checks: list[Any] = []
-    for start in range(0, sequences.n_sequences, _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        part = Sequences(sequences.values[chunk], sequences.lengths[chunk])
-        result = run(model, part, trace=True)
-        assert result.trace is not None
-        check = check_values(result.trace, part)
-        raw = reverse_steps(result.inputs_raw, part.lengths) if model.reversed_input else result.inputs_raw
-        for i, length in enumerate(part.lengths):
-            inputs.append(raw[i, :length])
-            outputs.append(result.trace.outputs[i, :length])
-            checks.append(check[i, :length])
+@dataclass(frozen=True)
+class _Place:
+    """A board with an open session; its image, and what its ticks are worth, where it was built here."""
 
-    def trace(sequence: int, step: int) -> StepTrace:
-        steps = inputs[sequence][: step + 1]
-        one = run(model, steps[None, :: -1 if model.reversed_input else 1], raw_input=True, trace=True).trace
-        assert one is not None
-        return _step_trace(one, step)
-
-    return inputs, Expected(outputs, checks, trace)
+    session: Session
+    image: Image | None
+    timer: Timer | None
 
 
-def _step_trace(trace: Trace, step: int) -> StepTrace:
-    def of_all_layers(name: str) -> Any:
-        return np.concatenate([getattr(layer, name)[0, step] for layer in trace.layers])
+@contextmanager
+def _opened(
+    model: IntModel, board: str | None, port: str | os.PathLike[str] | None, timeout_s: float | None
+) -> Iterator[_Place]:
+    patience = _patience(timeout_s)
+    place = _running(model, board) if board is not None else _connected(os.fspath(port or ""))
+    with place as (url, image, timer), SerialTransport(url) as transport:
+        session = Session(transport, patience)
+        session.open(model)
+        yield _Place(session, image, timer or board_timer(session.board))
 
-    arrays = {name: of_all_layers(name) for name in ARRAY_NAMES}
-    return StepTrace(**arrays, outputs=trace.outputs[0, step])
 
-
-def _result(
-    target: str, comparison: Comparison, sequences: Sequences, image: Image | None, timer: Timer | None
-) -> BoardResult:
+def _result(place: _Place, comparison: Comparison, total_steps: int) -> BoardResult:
     return BoardResult(
-        target,
+        place.session.board.target,
         comparison.steps,
-        sequences.n_steps,
+        total_steps,
         comparison.first_difference,
-        None if timer is None else step_cost(comparison.ticks, timer),
-        None if image is None else image.flash_bytes,
-        None if image is None else image.ram_bytes,
+        None if place.timer is None else comparison.ticks.cost(place.timer),
+        None if place.image is None else place.image.flash_bytes,
+        None if place.image is None else place.image.ram_bytes,
+        _deepest_stack(place.session),
     )
+
+
+def _deepest_stack(session: Session) -> int | None:
+    """In bytes; None where the board cannot say. Raises DeviceError for a stack that was too small."""
+    stack = session.stack()
+    if stack.overflown:
+        raise DeviceError(
+            f"{session.board.target}: the board's stack is too small, all its {stack.bytes} bytes were used, and what "
+            "lies behind may be destroyed: nothing that it answered counts; give it more"
+        )
+    return stack.used or None

@@ -15,7 +15,7 @@ from quantgru.exporter import export
 from quantgru.firmware_files import firmware_directory
 from quantgru.hil.boards import Board, find_boards
 from quantgru.hil.images import Image, build, launch
-from quantgru.hil.session import Patience
+from quantgru.hil.link import Patience
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
 

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from quantgru.hil.frames import FrameReader
+from quantgru.hil.frames import Frame, FrameReader, encode
 from quantgru.hil.messages import Type
 from quantgru.hil.transport import Transport
 
@@ -93,6 +93,11 @@ class FaultyLine:
         self._board = FrameReader()  # reads what the board reads
         self._due = 0  # replies that the board has yet to give: one to each frame
 
+    def reset_board(self, after_reset: Transport) -> None:
+        """What the board had yet to answer is lost."""
+        self.inner = after_reset
+        self._due = 0
+
     def write(self, data: bytes) -> None:
         self.before_request(self.n_requests)
         fault = self.requests.get(self.n_requests)
@@ -125,7 +130,7 @@ class FaultyLine:
 
 @dataclass
 class SlowBoard:
-    """Hands frames on, and answers of a STEP back only after so many seconds a step."""
+    """Hands frames on, and answers back only when the steps that came before them would be done."""
 
     inner: Transport
     clock: Clock
@@ -134,23 +139,36 @@ class SlowBoard:
     byte_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self._ready = 0.0
+        self._sent = FrameReader()
+        self._answers = FrameReader()
+        self._started = 0  # numbers of the requests that are done or under way, plus one
+        self._busy_until = 0.0
+        self._ready: list[tuple[float, bytes]] = []
         self.most_steps = 0
 
     def write(self, data: bytes) -> None:
-        for frame in FrameReader().feed(data):
-            if frame.type == Type.STEP and self.clock.now >= self._ready:  # a repeat does not start the work again
-                (n_steps,) = struct.unpack_from("<H", frame.payload)
-                self.most_steps = max(self.most_steps, n_steps)
-                self._ready = self.clock.now + n_steps * self.step_s
         self.inner.write(data)
+        for frame in self._sent.feed(data):
+            repeated = frame.sequence < self._started
+            if not repeated:
+                self._started = frame.sequence + 1
+                self._busy_until = max(self._busy_until, self.clock.now) + self._work_s(frame)
+            answers: list[Frame] = []
+            while not answers:
+                answers = self._answers.feed(self.inner.read(ANSWER_S))
+            self._ready += [(self._busy_until, encode(answer)) for answer in answers]
+
+    def _work_s(self, frame: Frame) -> float:
+        if frame.type != Type.STEP:
+            return 0.0
+        (n_steps,) = struct.unpack_from("<H", frame.payload)
+        self.most_steps = max(self.most_steps, n_steps)
+        return n_steps * self.step_s
 
     def read(self, timeout_s: float) -> bytes:
-        waited = min(timeout_s, max(0.0, self._ready - self.clock.now))
-        self.clock.now += waited
-        if self.clock.now < self._ready:
+        if not self._ready or self._ready[0][0] > self.clock.now + timeout_s:
+            self.clock.now += timeout_s
             return b""
-        data = self.inner.read(0.5)
-        if not data:
-            self.clock.now += timeout_s - waited
-        return data
+        ready, answer = self._ready.pop(0)
+        self.clock.now = max(self.clock.now, ready)
+        return answer

@@ -7,7 +7,7 @@ import numpy as np
 import oracle
 from strategies import Plan, from_oracle, random_inputs, random_model
 
-from quantgru.hil.compare import Expected, StepTrace
+from quantgru.hil.ways import Expected, StepTrace
 from quantgru.int_model import IntModel
 
 # Two layers of both kinds and a head; units around the blocks of eight rows.
@@ -29,10 +29,12 @@ class Case:
     expected: Expected
 
 
-def make_case(plan: Plan = PLAN, lengths: Sequence[int] = (12, 1, 7), seed: int = 3) -> Case:
-    """A random model, with random inputs."""
+def make_case(
+    plan: Plan = PLAN, lengths: Sequence[int] = (12, 1, 7), seed: int = 3, rows: list[list[list[int]]] | None = None
+) -> Case:
+    """A random model, with these inputs, or random ones."""
     model = random_model(plan, seed)
-    rows = [random_inputs("random", n, plan.n_inputs, seed=seed + 10 + n) for n in lengths]
+    rows = rows or [random_inputs("random", n, plan.n_inputs, seed=seed + 10 + n) for n in lengths]
     return Case(
         model,
         from_oracle(model),

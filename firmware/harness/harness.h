@@ -3,40 +3,40 @@
 #define HARNESS_H
 
 #include "frames.h"
-#include "model.h"
+#include "held_model.h"
 #include "port.h"
 
-#ifdef MODEL_STEPS
-#error "this model needs whole sequences (it has a MODEL_run): the test firmware runs models step by step"
-#endif
-
-#define HARNESS_PROTOCOL_VERSION 1
+#define HARNESS_PROTOCOL_VERSION 2
 
 enum {
     HARNESS_STEP_HEAD_BYTES = 4,
-    HARNESS_STEP_RECORD_BYTES = 8 + 2 * MODEL_OUTPUTS, /* ticks, check value, outputs */
-    HARNESS_HELLO_REPLY_BYTES = 76
+    HARNESS_STEP_RECORD_BYTES = 8, /* ticks and check value; the outputs follow */
+    HARNESS_DESCRIPTION_BYTES = 88
 };
 
-/* A buffer holds a whole frame, and a frame at least one step of the model. */
+/* A buffer holds a whole frame, and a frame at least one step of a model that is compiled in. */
 #define HARNESS_MAX(a, b) ((a) > (b) ? (a) : (b))
 #define HARNESS_LEAST_PAYLOAD                                                                                          \
-    HARNESS_MAX(HARNESS_HELLO_REPLY_BYTES,                                                                             \
-                HARNESS_STEP_HEAD_BYTES + HARNESS_MAX(2 * MODEL_INPUTS, HARNESS_STEP_RECORD_BYTES))
+    HARNESS_MAX(HARNESS_DESCRIPTION_BYTES,                                                                             \
+                HARNESS_STEP_HEAD_BYTES + HARNESS_MAX(2 * HELD_INPUTS, HARNESS_STEP_RECORD_BYTES + 2 * HELD_OUTPUTS))
 #define HARNESS_BUFFER_BYTES HARNESS_MAX(PORT_BUFFER_BYTES, FRAME_OVERHEAD_BYTES + HARNESS_LEAST_PAYLOAD)
+#define HARNESS_PAYLOAD_ROOM (HARNESS_BUFFER_BYTES - FRAME_OVERHEAD_BYTES)
+
+/* A reply, kept until its place is needed: its request may be repeated. */
+typedef struct kept_reply {
+    uint32_t request_crc;
+    uint16_t sequence;
+    uint16_t bytes; /* 0: nothing is kept here */
+    uint8_t frame[HARNESS_BUFFER_BYTES];
+} kept_reply;
 
 typedef struct harness {
     uint32_t session;       /* 0: none */
-    uint32_t last_crc;      /* of the last request that was executed; a repeat has the same */
-    uint16_t last_sequence; /* of that request */
-    uint16_t reply_bytes;   /* length of the frame in `reply` */
+    uint16_t last_sequence; /* of the last request that was executed */
     frame_decoder decoder;  /* collects in `request` */
     uint8_t request[HARNESS_BUFFER_BYTES];
-    uint8_t reply[HARNESS_BUFFER_BYTES]; /* kept until the next request is executed */
-    int16_t x[MODEL_INPUTS];
-    int16_t out[MODEL_OUTPUTS];
-    model_state state;
-    model_scratch scratch;
+    kept_reply replies[PORT_REPLIES]; /* of request n at n modulo PORT_REPLIES */
+    held_model model;
 } harness;
 
 void harness_init(harness *self);

@@ -4,7 +4,14 @@
  *   PORT_TARGET        a string of at most 24 characters, shown to the user
  *   PORT_TIMER_KIND    one of the PORT_TIMER_* below
  *   PORT_TIMER_HZ      ticks per second, 0 if there is no timer
- *   PORT_BUFFER_BYTES  bytes of each of the two frame buffers; raised if one step of the model needs more
+ *   PORT_BUFFER_BYTES  bytes of a frame buffer; raised if one step of the model needs more
+ *   PORT_RECEIVE_BYTES bytes of the line that are kept while the program computes, by an interrupt or by a large FIFO;
+ *                      0 if there is neither: then the host sends nothing before it has its answer
+ *   PORT_REPLIES       replies that are kept, a power of two; each takes a frame buffer. The board may have as many
+ *                      requests before it. 1 if PORT_RECEIVE_BYTES is 0
+ * and, where the deepest stack is to be measured, the linker's symbols of its ends:
+ *   PORT_STACK_LOWEST  the lowest address that it may reach
+ *   PORT_STACK_END     behind its highest address
  */
 #ifndef PORT_H
 #define PORT_H

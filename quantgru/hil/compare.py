@@ -6,76 +6,30 @@ The simulator itself is not known here: expected values are handed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from quantgru.errors import DataError, DeviceError
-from quantgru.fixed import GATE, RESIDUAL, Format
-from quantgru.hil.messages import ARRAY_NAMES, Int16Array, Steps, Uint32Array
+from quantgru.hil.difference import compare_step, find_difference, parts_of
+from quantgru.hil.messages import Int16Array, Reset, Stepping
 from quantgru.hil.session import Session
-from quantgru.int_model import IntGru, IntModel
+from quantgru.hil.timer import Ticks
+from quantgru.hil.ways import ByOutputs, Difference, Expected, Part, Way
+from quantgru.int_model import IntModel
 
-Gate = Literal["u", "r", "n", "h", "residual", "output", "check value"]
-
-
-@dataclass(frozen=True, eq=False)
-class StepTrace:
-    """All that one step computes: u, r, n, h and residual of all layers one after the other, and the outputs."""
-
-    u: npt.NDArray[np.uint16]
-    r: npt.NDArray[np.uint16]
-    n: Int16Array
-    h: Int16Array
-    residual: npt.NDArray[np.uint16]
-    outputs: Int16Array
-
-
-@dataclass(frozen=True, eq=False)
-class Expected:
-    """What the simulator computes: of each sequence outputs int16 [steps, outputs] and check values uint32 [steps], not
-    running on but each of its step alone [R16]; and all of one step, on request."""
-
-    outputs: Sequence[Int16Array]
-    checks: Sequence[Uint32Array]
-    trace: Callable[[int, int], StepTrace]  # (sequence, step)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The first number that differs. Gate "check value": the step was wrong, and right when it was run again."""
-
-    sequence: int
-    step: int
-    layer: str
-    gate: Gate
-    unit: int
-    board: int
-    simulator: int
-    format: str  # of the values, e.g. "u16f15"
-
-    def __str__(self) -> str:
-        where = f"sequence {self.sequence}, step {self.step}"
-        if self.gate == "check value":
-            return (
-                f"{where}: check value {self.board:#010x}, simulator {self.simulator:#010x}; "
-                "run again, the step was right: the board does not compute the same each time"
-            )
-        return (
-            f"{where}, layer {self.layer}, {self.gate} of unit {self.unit}: "
-            f"board {self.board}, simulator {self.simulator} ({self.format})"
-        )
+BY_OUTPUTS: Final = ByOutputs()
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """steps were compared, the last of them with a difference if there is one; ticks uint32 [steps], of the board."""
+    """steps were compared, the last of them with a difference if there is one; ticks is what they took."""
 
     steps: int
     first_difference: Difference | None
-    ticks: Uint32Array
+    ticks: Ticks
 
     @property
     def equal(self) -> bool:
@@ -88,6 +42,7 @@ def compare(
     model: IntModel,
     inputs: Sequence[Int16Array],
     expected: Expected,
+    way: Way = BY_OUTPUTS,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Comparison:
     """Runs all sequences of raw inputs, int16 [steps, inputs] each, up to the first difference.
@@ -96,21 +51,53 @@ def compare(
     there is nothing to compare, DeviceError if the board fails.
     """
     _check_shapes(model, inputs, expected)
-    ticks: list[Uint32Array] = []
-    steps = 0
-    for sequence, start, answered in _answers(session, inputs):
-        wrong = _first_wrong_step(answered, expected, sequence, start)
-        n = answered.ticks.size if wrong is None else wrong + 1
-        ticks.append(answered.ticks[:n])
-        steps += n
-        progress(n)
-        if wrong is not None:
-            difference = _narrow_down(session, model, inputs[sequence], expected, (sequence, start + wrong))
-            if difference is None:
-                board, simulator = int(answered.checks[wrong]), int(expected.checks[sequence][start + wrong])
-                difference = Difference(sequence, start + wrong, "", "check value", 0, board, simulator, "u32")
-            return Comparison(steps, difference, np.concatenate(ticks))
-    return Comparison(steps, None, np.concatenate(ticks))
+    ticks = Ticks()
+    found = _first_wrong_part(session, inputs, expected, way, ticks, progress)
+    if found is None:
+        return Comparison(ticks.n_steps, None, ticks)
+    part, difference = found
+    try:
+        difference = find_difference(session, model, way, inputs[part.sequence], expected, found)
+    except DeviceError as error:
+        where = f"sequence {difference.sequence}, step {difference.step}"
+        raise DeviceError(f"{where} differs from the simulator; run again: {error}") from None
+    steps = ticks.n_steps - part.n_steps + difference.step - part.start + 1
+    return Comparison(steps, difference, ticks)
+
+
+def _first_wrong_part(
+    session: Session,
+    inputs: Sequence[Int16Array],
+    expected: Expected,
+    way: Way,
+    ticks: Ticks,
+    progress: Callable[[int], None],
+) -> tuple[Part, Difference] | None:
+    """What was first found to be wrong, as far as the way can tell. An error says how far it got."""
+    sent: list[Part] = []
+    try:
+        with closing(session.run(way.kind, _requests(session, inputs, way, sent))) as answers:
+            for number, (_, answer) in enumerate(answers):
+                ticks.add(answer)
+                progress(answer.n_steps)
+                difference = way.difference(answer, expected, sent[number])
+                if difference is not None:
+                    return sent[number], difference
+    except DeviceError as error:
+        total = sum(x.shape[0] for x in inputs)
+        raise DeviceError(f"{error}; {ticks.n_steps:,} of {total:,} steps had been equal") from None
+    return None
+
+
+def _requests(session: Session, inputs: Sequence[Int16Array], way: Way, sent: list[Part]) -> Iterator[Stepping | Reset]:
+    """All sequences, each from reset; notes which part each request runs."""
+    for sequence, x in enumerate(inputs):
+        if x.shape[0] == 0:
+            continue
+        yield Reset()
+        for part in parts_of(session, way, Part(sequence, 0, x.shape[0])):
+            sent.append(part)
+            yield way.request(x, part)
 
 
 def _check_shapes(model: IntModel, inputs: Sequence[Int16Array], expected: Expected) -> None:
@@ -129,77 +116,26 @@ def _check_shapes(model: IntModel, inputs: Sequence[Int16Array], expected: Expec
             )
 
 
-def _answers(session: Session, inputs: Sequence[Int16Array]) -> Iterator[tuple[int, int, Steps]]:
-    """Sequence, first step and answer of each frame of all sequences. An error says how far it got."""
-    steps, total = 0, sum(x.shape[0] for x in inputs)
-    try:
-        for sequence, sequence_inputs in enumerate(inputs):
-            for start, answered in _run(session, sequence_inputs):
-                yield sequence, start, answered
-                steps += answered.ticks.size
-    except DeviceError as error:
-        raise DeviceError(f"{error}; {steps:,} of {total:,} steps had been equal") from None
-
-
-def _run(session: Session, inputs: Int16Array) -> Iterator[tuple[int, Steps]]:
-    """The answers of one sequence from reset, with the number of their first step."""
-    if inputs.shape[0]:
-        session.reset()
-    start = 0
-    while start < inputs.shape[0]:
-        steps = session.step(inputs[start : start + session.frame_steps])
-        yield start, steps
-        start += steps.ticks.size
-
-
-def _first_wrong_step(answered: Steps, expected: Expected, sequence: int, start: int) -> int | None:
-    here = slice(start, start + answered.ticks.size)
-    wrong = answered.checks != expected.checks[sequence][here]
-    wrong |= (answered.outputs != expected.outputs[sequence][here]).any(axis=1)
-    return int(wrong.argmax()) if wrong.any() else None
-
-
-def _narrow_down(
-    session: Session, model: IntModel, inputs: Int16Array, expected: Expected, at: tuple[int, int]
-) -> Difference | None:
-    """Runs the sequence again up to a wrong step, and looks for its first wrong number; None if it is right now."""
-    sequence, step = at
-    try:
-        for _, answered in _run(session, inputs[: step + 1]):
-            outputs = answered.outputs[-1]
-        arrays = session.read()
-    except DeviceError as error:
-        raise DeviceError(f"sequence {sequence}, step {step} differs from the simulator; run again: {error}") from None
-    trace = expected.trace(sequence, step)
-    start = 0
-    for layer in model.grus:
-        units = slice(start, start + layer.n_units)
-        for name in ARRAY_NAMES:  # as a step computes them: the first that differs is where it went wrong
-            found = _first_difference(arrays[name][units], getattr(trace, name)[units])
-            if found is not None:
-                return Difference(sequence, step, layer.name, name, *found, str(_format(name, layer)))
-        start += layer.n_units
-    found = _first_difference(outputs, trace.outputs)
-    if found is None:
-        return None
-    output = Format(16, model.output_fraction_bits)
-    return Difference(sequence, step, model.layers[-1].name, "output", *found, str(output))
-
-
-def _format(name: str, layer: IntGru) -> Format:
-    """Of an array of a GRU layer, by its name on the wire."""
-    state = layer.state_fraction_bits
-    formats = {"u": GATE, "r": GATE, "n": Format(16, state), "h": Format(16, state)}
-    # The residual goes on where h ends: R12 shifts by 15.
-    return formats.get(name, Format(RESIDUAL.bits, state + 15, signed=False))
-
-
-def _first_difference(
-    board: npt.NDArray[np.integer], simulator: npt.NDArray[np.integer]
-) -> tuple[int, int, int] | None:
-    """Unit, the board's value, the simulator's."""
-    differs = board.astype(np.int64) != simulator.astype(np.int64)
-    if not differs.any():
-        return None
-    unit = int(differs.argmax())
-    return unit, int(board[unit]), int(simulator[unit])
+def compare_states(
+    session: Session,
+    model: IntModel,
+    inputs: Sequence[Int16Array],
+    expected: Expected,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Comparison:
+    """As `compare`, step by step, with every number of every state and gate read back: slow, and nothing is hashed."""
+    _check_shapes(model, inputs, expected)
+    ticks = Ticks()
+    for sequence, x in enumerate(inputs):
+        for step in range(x.shape[0]):
+            if step == 0:
+                session.reset()
+            answer = session.step(x[step : step + 1])
+            ticks.add(answer)
+            at = Difference(sequence, step, "", "check value", 0, int(answer.checks[0]), 0, "u32")
+            trace = expected.trace(sequence, step)
+            difference = compare_step(model, session.read(), answer.outputs[0], trace, at)
+            if difference is not None:
+                return Comparison(ticks.n_steps, difference, ticks)
+            progress(1)
+    return Comparison(ticks.n_steps, None, ticks)

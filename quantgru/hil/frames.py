@@ -9,7 +9,7 @@ from typing import Final
 
 from cobs import cobs
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MAX_PAYLOAD_BYTES: Final = 2**16 - 1
 
 _HEADER: Final = struct.Struct("<BBIHH")  # version, type, session, sequence, payload length

@@ -40,7 +40,7 @@ def build(board: Board, export_directory: Path, build_directory: Path) -> Image:
     image = build_directory / f"quantgru-{board.name}.elf"
     harness = board.firmware / "harness"
     of_board = port_sources(board)
-    folders = [export_directory, export_directory / "quantgru" / "include", harness, board.folder]
+    folders = [export_directory, export_directory / "quantgru" / "include", harness, harness / "compiled", board.folder]
     folders += [source.parent for source in of_board]
     sources = [
         export_directory / "model.c",

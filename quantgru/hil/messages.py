@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.hil.frames import OVERHEAD_BYTES
+from quantgru.hil.generator import Generator
 
 Int16Array = npt.NDArray[np.int16]
 Uint32Array = npt.NDArray[np.uint32]
@@ -21,9 +22,12 @@ Uint32Array = npt.NDArray[np.uint32]
 REPLY: Final = 0x80
 ERROR_REPLY: Final = 0xFF
 
-_HELLO: Final = struct.Struct("<BBBBIHHHHHH32s24s")
+_DESCRIPTION: Final = struct.Struct("<BBBBIHHHHHH32s24sIII")
 _STEP: Final = struct.Struct("<HH")
 _READ: Final = struct.Struct("<BBH")
+_SEED: Final = struct.Struct("<HBBII")
+_DIGEST: Final = struct.Struct("<HHIIIQ")
+_STACK: Final = struct.Struct("<II")
 _ERROR: Final = struct.Struct("<BBHI")
 _RECORD_BYTES: Final = 8  # ticks and check value of a step; its outputs follow
 
@@ -39,6 +43,9 @@ class Type(IntEnum):
     RESET = 2
     STEP = 3
     READ = 4
+    DIGEST = 5
+    SEED = 6
+    STACK = 7
 
 
 class TimerKind(IntEnum):
@@ -60,6 +67,7 @@ class Refusal(IntEnum):
     TYPE = 5
     LENGTH = 6
     ARGUMENT = 7
+    NO_MODEL = 8
 
 
 ArrayName = Literal["u", "r", "n", "h", "residual"]
@@ -87,6 +95,10 @@ class Step:
 
     inputs: Int16Array
 
+    @property
+    def n_steps(self) -> int:
+        return len(self.inputs)
+
 
 @dataclass(frozen=True)
 class Read:
@@ -96,7 +108,33 @@ class Read:
     offset: int
 
 
-Request = Hello | Reset | Step | Read
+@dataclass(frozen=True, eq=False)
+class Digest:
+    """Runs steps whose results come back as a digest; `inputs` are raw, int16 [steps, inputs]."""
+
+    inputs: Int16Array
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True)
+class Seed:
+    """Runs steps on inputs that the board generates (see `generator`); the results come back as a digest."""
+
+    n_steps: int
+    generator: Generator
+    index: int  # of the first value
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Asks how deep the stack has been."""
+
+
+Stepping = Step | Digest | Seed
+Request = Hello | Reset | Read | Stack | Stepping
 
 
 def pack_request(request: Request) -> tuple[Type, bytes]:
@@ -110,14 +148,40 @@ def pack_request(request: Request) -> tuple[Type, bytes]:
             return Type.STEP, _STEP.pack(inputs.shape[0], 0) + inputs.astype("<i2").tobytes()
         case Read(array, offset):
             return Type.READ, _READ.pack(_ARRAY_NUMBERS[array], 0, offset)
+        case Digest(inputs):
+            return Type.DIGEST, _STEP.pack(inputs.shape[0], 0) + inputs.astype("<i2").tobytes()
+        case Seed(n_steps, generator, index):
+            return Type.SEED, _SEED.pack(n_steps, generator.shift, 0, generator.seed, index)
+        case Stack():
+            return Type.STACK, b""
 
 
 # ---- replies -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
+class StackUse:
+    """Bytes of the stack, and how many of them have ever been used; both 0 where the board cannot say."""
+
+    bytes: int
+    used: int
+
+    @property
+    def overflown(self) -> bool:
+        """Whether its last byte was used: nobody knows what lies behind."""
+        return self.used >= self.bytes > 0
+
+
+@dataclass(frozen=True)
 class BoardDescription:
-    """The reply to HELLO: what the board says about itself."""
+    """The reply to HELLO: what the board says about itself.
+
+    credit          requests that may be on their way
+    receive_bytes   the longest request, as a frame before COBS
+    transmit_bytes  the longest reply
+    ahead_bytes     what the board keeps of the line while it computes
+    model_room      bytes for a model that comes over the line; 0 where it is compiled in
+    """
 
     spec_major: int
     spec_minor: int
@@ -129,16 +193,31 @@ class BoardDescription:
     n_inputs: int
     n_outputs: int
     n_units: int
+    ahead_bytes: int
     digest: bytes
     target: str
+    model_room: int
+    stack: StackUse
+
+    @property
+    def has_model(self) -> bool:
+        return self.n_units > 0
+
+    @property
+    def steps_per_digest(self) -> int:
+        """The most steps whose inputs fit the board's receive buffer."""
+        return (self.receive_bytes - OVERHEAD_BYTES - _STEP.size) // (2 * self.n_inputs)
 
     @property
     def steps_per_frame(self) -> int:
-        """The most steps whose inputs fit the board's receive buffer and whose reply fits its transmit buffer."""
-        overhead = OVERHEAD_BYTES + _STEP.size
-        by_request = (self.receive_bytes - overhead) // (2 * self.n_inputs)
-        by_reply = (self.transmit_bytes - overhead) // (_RECORD_BYTES + 2 * self.n_outputs)
-        return min(by_request, by_reply)
+        """The most steps whose inputs fit the receive buffer, and whose outputs fit the transmit buffer."""
+        by_reply = (self.transmit_bytes - OVERHEAD_BYTES - _STEP.size) // (_RECORD_BYTES + 2 * self.n_outputs)
+        return min(self.steps_per_digest, by_reply)
+
+    @property
+    def times_the_line(self) -> bool:
+        """Whether bytes that come in during a step would be counted with it: they are taken by an interrupt."""
+        return self.timer_kind == TimerKind.CYCLES and self.ahead_bytes > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +227,10 @@ class Steps:
     ticks: Uint32Array
     checks: Uint32Array
     outputs: Int16Array
+
+    @property
+    def n_steps(self) -> int:
+        return self.ticks.size
 
 
 @dataclass(frozen=True)
@@ -159,25 +242,33 @@ class ErrorReply:
     expected: int
 
 
-def unpack_hello(payload: bytes) -> BoardDescription:
-    _check_length(payload, _HELLO.size)
-    major, minor, credit, kind, hz, receive, transmit, inputs, outputs, units, unused, digest, name = _HELLO.unpack(
-        payload
-    )
+def unpack_description(payload: bytes) -> BoardDescription:
+    _check_length(payload, _DESCRIPTION.size)
+    values = _DESCRIPTION.unpack(payload)
+    major, minor, credit, kind, hz, receive, transmit, inputs, outputs, units, ahead, digest, name = values[:13]
     target = name.rstrip(b"\0")
-    if unused or b"\0" in target or not target.isascii():
+    if b"\0" in target or not target.isascii():
         raise MessageError("unused bytes that are not zero")
     if kind not in set(TimerKind) or (hz == 0) != (kind == TimerKind.NONE):
         raise MessageError(f"timer kind {kind} at {hz} Hz")
+    room, stack = values[13], StackUse(*values[14:])
     description = BoardDescription(
-        major, minor, credit, TimerKind(kind), hz, receive, transmit, inputs, outputs, units, digest, target.decode()
+        *(major, minor, credit, TimerKind(kind), hz, receive, transmit, inputs, outputs, units, ahead),
+        *(digest, target.decode(), room, stack),
     )
-    if 0 in (credit, inputs, outputs, units) or description.steps_per_frame < 1:
+    if credit == 0 or not _sizes_make_sense(description):
         raise MessageError(
             f"credit {credit}, {inputs} inputs, {outputs} outputs, {units} units, "
             f"buffers of {receive} and {transmit} bytes"
         )
     return description
+
+
+def _sizes_make_sense(board: BoardDescription) -> bool:
+    sizes = (board.n_inputs, board.n_outputs, board.n_units)
+    if not any(sizes):
+        return board.model_room > 0
+    return 0 not in sizes and board.steps_per_frame >= 1
 
 
 def unpack_reset(payload: bytes) -> None:
@@ -194,6 +285,47 @@ def unpack_steps(payload: bytes, request: Step, n_outputs: int) -> Steps:
     return Steps(
         records["ticks"].astype(np.uint32), records["check"].astype(np.uint32), records["outputs"].astype(np.int16)
     )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The reply to DIGEST and SEED: CRC-32 of the check values of all steps, and what a step took."""
+
+    n_steps: int
+    digest: int
+    least_ticks: int
+    most_ticks: int
+    total_ticks: int
+
+
+def unpack_summary(payload: bytes, n_steps: int) -> Summary:
+    _check_length(payload, _DIGEST.size)
+    n, unused, *values = _DIGEST.unpack(payload)
+    summary = Summary(n, *values)
+    if (n, unused) != (n_steps, 0):
+        raise MessageError(f"{n} steps instead of {n_steps}")
+    if not n * summary.least_ticks <= summary.total_ticks <= n * summary.most_ticks:
+        raise MessageError(f"{summary.least_ticks} ... {summary.most_ticks} ticks, {summary.total_ticks} in all")
+    return summary
+
+
+def unpack_answer(
+    request: Reset | Step | Digest | Seed, board: BoardDescription, payload: bytes
+) -> Steps | Summary | None:
+    """The reply to a request of a run; None to RESET."""
+    match request:
+        case Reset():
+            unpack_reset(payload)
+            return None
+        case Step():
+            return unpack_steps(payload, request, board.n_outputs)
+        case Digest() | Seed():
+            return unpack_summary(payload, request.n_steps)
+
+
+def unpack_stack(payload: bytes) -> StackUse:
+    _check_length(payload, _STACK.size)
+    return StackUse(*_STACK.unpack(payload))
 
 
 def unpack_values(payload: bytes, request: Read, n_units: int) -> npt.NDArray[np.integer]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from quantgru.hil.messages import BoardDescription, TimerKind, Uint32Array
+from quantgru.hil.messages import BoardDescription, Steps, Summary, TimerKind, Uint32Array
 
 TimerUnit = Literal["cycles", "instructions", "us"]
 
@@ -22,12 +22,44 @@ class Timer:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What the recurrent part of a step took on the board."""
+    """What the recurrent part of a step took on the board. `median` is None where the board sent sums only."""
 
     unit: TimerUnit
     minimum: float
-    median: float
+    median: float | None
+    mean: float
     maximum: float
+
+
+class Ticks:
+    """Collects what the steps of a run took, one by one or summed up by the board."""
+
+    def __init__(self) -> None:
+        self.n_steps = 0
+        self._single: list[Uint32Array] = []
+        self._minimum = 2**32
+        self._maximum = 0
+        self._total = 0
+
+    def add(self, answer: Steps | Summary) -> None:
+        match answer:
+            case Steps(ticks):
+                self._single.append(ticks)
+                sums = int(ticks.min()), int(ticks.max()), int(ticks.sum(dtype=np.uint64))
+            case Summary():
+                sums = answer.least_ticks, answer.most_ticks, answer.total_ticks
+        self.n_steps += answer.n_steps
+        self._minimum = min(self._minimum, sums[0])
+        self._maximum = max(self._maximum, sums[1])
+        self._total += sums[2]
+
+    def cost(self, timer: Timer) -> StepCost:
+        """Over all steps that were added; at least one."""
+        minimum, mean, maximum = (
+            ticks / timer.ticks_per_unit for ticks in (self._minimum, self._total / self.n_steps, self._maximum)
+        )
+        median = float(np.median(np.concatenate(self._single))) / timer.ticks_per_unit if self._single else None
+        return StepCost(timer.unit, minimum, median, mean, maximum)
 
 
 def board_timer(board: BoardDescription) -> Timer | None:
@@ -41,9 +73,3 @@ def board_timer(board: BoardDescription) -> Timer | None:
             return Timer("instructions", 1.0)
         case TimerKind.TIME:
             return Timer("us", board.timer_hz / 1e6)
-
-
-def step_cost(ticks: Uint32Array, timer: Timer) -> StepCost:
-    """Over all steps of a run; at least one."""
-    values = np.asarray(ticks, np.float64) / timer.ticks_per_unit
-    return StepCost(timer.unit, float(values.min()), float(np.median(values)), float(values.max()))

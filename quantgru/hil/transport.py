@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 import time
 from types import TracebackType
 from typing import Any, Final, Protocol
@@ -46,6 +47,9 @@ class SerialTransport:
                 "program has the port"
             ) from None
         self._can_select = _has_file(self._port)
+        connection = getattr(self._port, "_socket", None)
+        if connection is not None:  # a frame goes at once, even if the one before it is not confirmed yet
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def write(self, data: bytes) -> None:
         try:

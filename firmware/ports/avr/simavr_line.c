@@ -8,6 +8,8 @@
 #include <avr_uart.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sim_avr.h>
 #include <sim_elf.h>
@@ -86,6 +88,19 @@ static void receive(line *self)
     }
 }
 
+/* Waits for the client. What is sent to it later goes at once, a byte at a time, if it must. */
+static int accept_connection(int listening)
+{
+    const int at_once = 1;
+    const int connection = accept(listening, NULL, NULL);
+    if (connection < 0 || fcntl(connection, F_SETFL, O_NONBLOCK) != 0 ||
+        setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &at_once, sizeof at_once) != 0) {
+        perror("connection");
+        exit(EXIT_FAILURE);
+    }
+    return connection;
+}
+
 static void connect_uart(line *self, avr_t *avr)
 {
     uint32_t flags = 0;
@@ -123,11 +138,7 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     avr_t *const avr = make_core(argv[1], argv[2], argv[3]);
-    self.connection = accept((int)strtol(argv[4], NULL, 10), NULL, NULL);
-    if (self.connection < 0 || fcntl(self.connection, F_SETFL, O_NONBLOCK) != 0) {
-        perror("connection");
-        return EXIT_FAILURE;
-    }
+    self.connection = accept_connection((int)strtol(argv[4], NULL, 10));
     connect_uart(&self, avr);
     for (avr_cycle_count_t look = 0;;) {
         const int state = avr_run(avr);

@@ -2,3 +2,5 @@
 #define PORT_TIMER_KIND PORT_TIMER_TIME
 #define PORT_TIMER_HZ 1000000000
 #define PORT_BUFFER_BYTES 2048
+#define PORT_RECEIVE_BYTES 4096 /* the system keeps them */
+#define PORT_REPLIES 4

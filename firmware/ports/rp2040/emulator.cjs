@@ -40,6 +40,7 @@ function run(chip, socket) {
   const incoming = [];
   let outgoing = [];
   uart.onByte = (byte) => outgoing.push(byte);
+  socket.setNoDelay(true);
   socket.on('data', (data) => incoming.push(...data));
   const turn = () => {
     for (let cycles = 0; cycles < CYCLES_A_TURN; ) {

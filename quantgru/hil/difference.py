@@ -1,0 +1,108 @@
+"""Where a board went wrong: sequence, step, layer, gate and unit of the first number that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.fixed import GATE, RESIDUAL, Format
+from quantgru.hil.messages import ARRAY_NAMES, ArrayName, Int16Array, Reset, Step, Stepping, Steps, Summary
+from quantgru.hil.session import Session
+from quantgru.hil.ways import ByOutputs, Difference, Expected, Part, StepTrace, Way
+from quantgru.int_model import IntGru, IntModel
+
+_BY_OUTPUTS: Final = ByOutputs()
+
+
+def parts_of(session: Session, way: Way, whole: Part) -> Iterator[Part]:
+    """Cuts steps into as many as a request may ask for at that moment."""
+    start, end = whole.start, whole.start + whole.n_steps
+    while start < end:
+        n_steps = min(session.most_steps(way.kind), end - start)
+        yield Part(whole.sequence, start, n_steps)
+        start += n_steps
+
+
+def find_difference(
+    session: Session, model: IntModel, way: Way, inputs: Int16Array, expected: Expected, found: tuple[Part, Difference]
+) -> Difference:
+    """Runs a sequence again, in which a part was found to be wrong, to the first wrong number of its first wrong step.
+
+    If all is right now, what was found remains: the board does not compute the same each time.
+    """
+    part, difference = found
+    if way.kind is not Step:
+        _replay(session, way, inputs, part)
+        answers = _run(session, _BY_OUTPUTS, inputs, part)
+        wrong = (_BY_OUTPUTS.difference(answer, expected, small) for small, answer in answers)
+        difference = next(filter(None, list(wrong)), difference)
+    if difference.gate == "digest":
+        return difference
+    _replay(session, way, inputs, part)
+    up_to = Part(part.sequence, part.start, difference.step - part.start + 1)
+    *_, (_, last) = _run(session, _BY_OUTPUTS, inputs, up_to)
+    assert isinstance(last, Steps)
+    trace = expected.trace(difference.sequence, difference.step)
+    return compare_step(model, session.read(), last.outputs[-1], trace, difference) or difference
+
+
+def _replay(session: Session, way: Way, inputs: Int16Array, part: Part) -> None:
+    """From reset to the beginning of a part."""
+    session.reset()
+    for _ in _run(session, way, inputs, Part(part.sequence, 0, part.start)):
+        pass
+
+
+def _run(session: Session, way: Way, inputs: Int16Array, part: Part) -> Iterator[tuple[Part, Steps | Summary]]:
+    sent: list[Part] = []
+
+    def requests() -> Iterator[Stepping | Reset]:
+        for small in parts_of(session, way, part):
+            sent.append(small)
+            yield way.request(inputs, small)
+
+    for n, (_, answer) in enumerate(session.run(way.kind, requests())):
+        yield sent[n], answer
+
+
+def compare_step(
+    model: IntModel,
+    arrays: dict[ArrayName, npt.NDArray[np.integer]],
+    outputs: Int16Array,
+    trace: StepTrace,
+    at: Difference,
+) -> Difference | None:
+    """The first number of a step that differs, in the order in which a step computes them."""
+    start = 0
+    for layer in model.grus:
+        units = slice(start, start + layer.n_units)
+        for name in ARRAY_NAMES:
+            found = _first_wrong(arrays[name][units], getattr(trace, name)[units])
+            if found is not None:
+                return Difference(at.sequence, at.step, layer.name, name, *found, str(_format(name, layer)))
+        start += layer.n_units
+    found = _first_wrong(outputs, trace.outputs)
+    if found is None:
+        return None
+    output = Format(16, model.output_fraction_bits)
+    return Difference(at.sequence, at.step, model.layers[-1].name, "output", *found, str(output))
+
+
+def _format(name: str, layer: IntGru) -> Format:
+    """Of an array of a GRU layer, by its name on the wire."""
+    state = layer.state_fraction_bits
+    formats = {"u": GATE, "r": GATE, "n": Format(16, state), "h": Format(16, state)}
+    # The residual goes on where h ends: R12 shifts by 15.
+    return formats.get(name, Format(RESIDUAL.bits, state + 15, signed=False))
+
+
+def _first_wrong(board: npt.NDArray[np.integer], simulator: npt.NDArray[np.integer]) -> tuple[int, int, int] | None:
+    """Unit, the board's value, the simulator's."""
+    differs = board.astype(np.int64) != simulator.astype(np.int64)
+    if not differs.any():
+        return None
+    unit = int(differs.argmax())
+    return unit, int(board[unit]), int(simulator[unit])

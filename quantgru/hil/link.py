@@ -1,0 +1,242 @@
+"""Requests on their way and the replies to them (firmware/PROTOCOL.md, chapter 5). No port, no clock of its own.
+
+As many requests are under way as the board has credit for. What is lost is repeated; every wait ends.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from quantgru.errors import DeviceError
+from quantgru.hil import messages
+from quantgru.hil.frames import PROTOCOL_VERSION, Frame, FrameReader, encode
+from quantgru.hil.messages import ERROR_REPLY, REPLY, MessageError, Refusal
+from quantgru.hil.transport import Transport
+
+# After a sign that something was lost, the line has been quiet for so long that nothing more is coming.
+_GAP_S: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the host waits: for one reply, how often it repeats a request, and for everything together.
+
+    Opening is apart: short waits, so that a silent board is found soon, and enough of them to outlast the reset that
+    opening the port causes on some boards.
+    """
+
+    hello_s: float = 0.5
+    hello_attempts: int = 8
+    reply_s: float = 1.5
+    attempts: int = 5
+    total_s: float = 24 * 3600.0
+
+    @classmethod
+    def of(cls, answer_s: float) -> Patience:
+        """Waits `answer_s` for the answer to one request, HELLO included; for boards whose step takes seconds."""
+        default = cls()
+        return cls(hello_attempts=max(1, math.ceil(answer_s / default.hello_s)), reply_s=answer_s / default.attempts)
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What may be on its way: requests, and the bytes of all but the oldest, which the board keeps as it computes."""
+
+    requests: int = 1
+    ahead_bytes: int = 0
+    reply_bytes: int = 0  # the longest reply
+
+
+@dataclass(eq=False)
+class _Pending:
+    """A request that was sent."""
+
+    frame: Frame
+    encoded: bytes
+    reply: Frame | None = None
+
+
+class Link:
+    """One session's requests, numbered from 0 on. A link that raised an error is of no more use."""
+
+    def __init__(self, transport: Transport, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
+        self.repeats = 0
+        self._transport = transport
+        self._patience = patience
+        self._clock = clock
+        self._deadline = clock() + patience.total_s
+        self._reader = FrameReader()
+        self._bytes_received = 0
+        self._session = secrets.randbelow(2**32 - 1) + 1
+        self._sequence = 0
+        self._given_up = False
+        self._active = clock()  # when a request was last sent, or the oldest one answered
+
+    @property
+    def damaged_frames(self) -> int:
+        return self._reader.damaged
+
+    def give_up(self) -> None:
+        """Nothing more is wanted of the board: what is on its way is not awaited."""
+        self._given_up = True
+
+    def exchange(self, requests: Iterable[tuple[int, bytes]], credit: Credit) -> Generator[Frame]:
+        """The reply to each request, given as type and payload, in their order; an ERROR is a reply, too.
+
+        A request is taken from `requests` when it may be sent. Who leaves early has what is on its way awaited.
+        """
+        source = iter(requests)
+        pending: deque[_Pending] = deque()
+        waiting: _Pending | None = None  # taken, but there is no room for it yet
+        try:
+            while True:
+                while len(pending) < credit.requests:
+                    waiting = waiting or self._take(source)
+                    if waiting is None or not _has_room(pending, waiting, credit):
+                        break
+                    pending.append(waiting)
+                    waiting = None
+                    self._send(pending[-1])
+                if not pending:
+                    return
+                yield self._await_oldest(pending, credit)
+        except GeneratorExit:
+            if waiting is not None:
+                self._sequence = waiting.frame.sequence  # it was never sent
+            while pending and not self._given_up:
+                self._await_oldest(pending, credit)
+            raise
+
+    def _take(self, source: Iterator[tuple[int, bytes]]) -> _Pending | None:
+        request = next(source, None)
+        if request is None:
+            return None
+        type_, payload = request
+        frame = Frame(type_, self._session, self._sequence, payload)
+        self._sequence = (self._sequence + 1) % 2**16
+        return _Pending(frame, encode(frame))
+
+    def _send(self, request: _Pending) -> None:
+        self._transport.write(request.encoded)
+        self._active = self._clock()
+
+    # ---- waiting ------------------------------------------------------------------------------------------------
+
+    def _await_oldest(self, pending: deque[_Pending], credit: Credit) -> Frame:
+        """Takes the oldest request out, with its reply. Repeats what is not answered."""
+        opening = pending[0].frame.type == messages.Type.HELLO
+        attempts = self._patience.hello_attempts if opening else self._patience.attempts
+        wait_s = self._patience.hello_s if opening else self._patience.reply_s
+        on_the_line = sum(len(request.encoded) + credit.reply_bytes for request in pending)
+        wait_s += on_the_line * self._transport.byte_s
+        start = self._active
+        silences = 0
+        while pending[0].reply is None:
+            silent = self._listen(pending, credit, min(self._active + wait_s, self._deadline))
+            if pending[0].reply is not None:
+                break
+            silences += silent
+            if self._clock() >= self._deadline:
+                raise self._error(
+                    f"not done within {self._patience.total_s:g} s, the limit for everything together",
+                    "run fewer sequences",
+                )
+            if silences == attempts or self._clock() - start >= attempts * wait_s:
+                raise self._unanswered(pending[0].frame, self._clock() - start)
+            for request in pending:
+                if request.reply is None:
+                    self.repeats += 1
+                    self._send(request)
+        self._active = self._clock()
+        reply = pending.popleft().reply
+        assert reply is not None
+        return reply
+
+    def _listen(self, pending: deque[_Pending], credit: Credit, until: float) -> bool:
+        """Takes replies until the oldest request has its own. Whether the time was up: False once there is a sign that
+        something was lost, and then nothing comes.
+
+        While a session opens, damaged frames are no sign: a board that is starting may say a lot that is no frame.
+        """
+        opening = pending[0].frame.type == messages.Type.HELLO
+        damaged_before = self._reader.damaged
+        lost = False
+        while (left_s := until - self._clock()) > 0:
+            data = self._transport.read(min(left_s, _GAP_S) if lost else left_s)
+            if lost and not data:
+                return False
+            self._bytes_received += len(data)
+            for frame in self._reader.feed(data):
+                lost |= self._place(frame, pending, credit)
+            if pending[0].reply is not None:
+                return False
+            lost |= not opening and self._reader.damaged > damaged_before
+        return True
+
+    def _place(self, frame: Frame, pending: deque[_Pending], credit: Credit) -> bool:
+        """Gives a reply to its request; ignores stale and foreign ones. Whether it shows that another one was lost."""
+        for number, request in enumerate(pending):
+            if request.reply is None and _answers(frame, request.frame):
+                if _refused_for_another(frame, credit):
+                    return True
+                request.reply = frame
+                return number > 0
+        return False
+
+    # ---- what can be wrong --------------------------------------------------------------------------------------
+
+    def _unanswered(self, request: Frame, waited_s: float) -> DeviceError:
+        waited = f"{waited_s:.1f} s"
+        if request.type != messages.Type.HELLO:
+            what = "damaged frames only" if self.damaged_frames else "no answer any more"
+            return self._error(
+                f"the board stopped answering in mid-run ({messages.Type(request.type).name}, {waited}, {what})",
+                "check cable and power, then run again",
+            )
+        if self._bytes_received:
+            return self._error(
+                f"{self._bytes_received} bytes came in, but no answer ({waited})",
+                "check the baud rate, and that the quantgru test firmware is on the board",
+            )
+        return self._error(
+            f"the board is silent ({waited})",
+            "check port, cable and power, and that the quantgru test firmware is on the board",
+        )
+
+    def _error(self, what: str, next_step: str) -> DeviceError:
+        self.give_up()
+        return DeviceError(f"{self._transport.name}: {what}; {next_step}")
+
+
+def _has_room(pending: deque[_Pending], request: _Pending, credit: Credit) -> bool:
+    if not pending:
+        return True
+    behind_the_oldest = sum(len(sent.encoded) for sent in list(pending)[1:])
+    return behind_the_oldest + len(request.encoded) <= credit.ahead_bytes
+
+
+def _answers(frame: Frame, request: Frame) -> bool:
+    """Whether a frame is the reply to this very request. ERROR replies look the same in all protocol versions."""
+    if (frame.session, frame.sequence) != (request.session, request.sequence):
+        return False
+    if frame.type == ERROR_REPLY:
+        return True
+    return frame.version == PROTOCOL_VERSION and frame.type == request.type | REPLY
+
+
+def _refused_for_another(reply: Frame, credit: Credit) -> bool:
+    """Whether the board refused a request because one that was sent before it has not come in."""
+    if reply.type != ERROR_REPLY:
+        return False
+    try:
+        error = messages.unpack_error(reply.payload)
+    except MessageError:
+        return False
+    behind = (reply.sequence - error.expected) % 2**16
+    return error.code == Refusal.SEQUENCE and 1 <= behind < credit.requests

@@ -1,0 +1,150 @@
+"""Ways to hold steps against the simulator: by every output, by every state, or by digests of many steps.
+
+A way knows which requests run a part of a sequence, and whether their answer is right.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.hil.generator import Generator
+from quantgru.hil.messages import Digest, Int16Array, Seed, Step, Stepping, Steps, Summary, Uint32Array
+
+
+@dataclass(frozen=True, eq=False)
+class StepTrace:
+    """All that one step computes: u, r, n, h and residual of all layers one after the other, and the outputs."""
+
+    u: npt.NDArray[np.uint16]
+    r: npt.NDArray[np.uint16]
+    n: Int16Array
+    h: Int16Array
+    residual: npt.NDArray[np.uint16]
+    outputs: Int16Array
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What the simulator computes: of each sequence outputs int16 [steps, outputs] and check values uint32 [steps], not
+    running on but each of its step alone [R16]; and all of one step, on request."""
+
+    outputs: Sequence[Int16Array]
+    checks: Sequence[Uint32Array]
+    trace: Callable[[int, int], StepTrace]  # (sequence, step)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Steps start ... start + n_steps - 1 of a sequence."""
+
+    sequence: int
+    start: int
+    n_steps: int
+
+    @property
+    def steps(self) -> slice:
+        return slice(self.start, self.start + self.n_steps)
+
+
+Gate = Literal["u", "r", "n", "h", "residual", "output", "check value", "digest"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first number that differs. Gate "check value" or "digest": the board was wrong, and right when the steps were
+    run again; a digest is that of all steps of a request, from `step` on."""
+
+    sequence: int
+    step: int
+    layer: str
+    gate: Gate
+    unit: int
+    board: int
+    simulator: int
+    format: str  # of the values, e.g. "u16f15"
+
+    def __str__(self) -> str:
+        where = f"sequence {self.sequence}, step {self.step}"
+        if self.gate in ("check value", "digest"):
+            return (
+                f"{where}: {self.gate} {self.board:#010x}, simulator {self.simulator:#010x}; "
+                "run again, the step was right: the board does not compute the same each time"
+            )
+        return (
+            f"{where}, layer {self.layer}, {self.gate} of unit {self.unit}: "
+            f"board {self.board}, simulator {self.simulator} ({self.format})"
+        )
+
+
+class Way(Protocol):
+    """How parts of sequences are run and judged."""
+
+    @property
+    def kind(self) -> type[Stepping]: ...
+
+    def request(self, inputs: Int16Array, part: Part) -> Stepping:
+        """Runs a part of a sequence whose raw inputs are [steps, inputs]."""
+
+    def difference(self, answer: Steps | Summary, expected: Expected, part: Part) -> Difference | None:
+        """Where the answer is wrong, as far as it tells: its first wrong step, or the first step of the part."""
+
+
+class ByOutputs:
+    """Every step's outputs come back, with the check value of its state."""
+
+    kind: ClassVar[type[Step]] = Step
+
+    def request(self, inputs: Int16Array, part: Part) -> Step:
+        return Step(inputs[part.steps])
+
+    def difference(self, answer: Steps | Summary, expected: Expected, part: Part) -> Difference | None:
+        assert isinstance(answer, Steps)
+        checks = expected.checks[part.sequence][part.steps]
+        wrong = answer.checks != checks
+        wrong |= (answer.outputs != expected.outputs[part.sequence][part.steps]).any(axis=1)
+        if not wrong.any():
+            return None
+        step = int(wrong.argmax())
+        return _of_many("check value", part, part.start + step, int(answer.checks[step]), int(checks[step]))
+
+
+class ByDigests:
+    """One number comes back for each request: a long run costs only the way of its inputs to the board."""
+
+    kind: ClassVar[type[Digest]] = Digest
+
+    def request(self, inputs: Int16Array, part: Part) -> Digest:
+        return Digest(inputs[part.steps])
+
+    def difference(self, answer: Steps | Summary, expected: Expected, part: Part) -> Difference | None:
+        return _digest_difference(answer, expected, part)
+
+
+@dataclass(frozen=True)
+class BySeeds:
+    """As ByDigests, on inputs that the board generates, too: one generator for each sequence."""
+
+    generators: Sequence[Generator]
+    kind: ClassVar[type[Seed]] = Seed
+
+    def request(self, inputs: Int16Array, part: Part) -> Seed:
+        return Seed(part.n_steps, self.generators[part.sequence], part.start * inputs.shape[1])
+
+    def difference(self, answer: Steps | Summary, expected: Expected, part: Part) -> Difference | None:
+        return _digest_difference(answer, expected, part)
+
+
+def _digest_difference(answer: Steps | Summary, expected: Expected, part: Part) -> Difference | None:
+    assert isinstance(answer, Summary)
+    digest = zlib.crc32(expected.checks[part.sequence][part.steps].astype("<u4").tobytes())
+    return None if answer.digest == digest else _of_many("digest", part, part.start, answer.digest, digest)
+
+
+def _of_many(gate: Gate, part: Part, step: int, board: int, simulator: int) -> Difference:
+    return Difference(part.sequence, step, "", gate, 0, board, simulator, "u32")
