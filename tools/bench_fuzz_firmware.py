@@ -82,11 +82,12 @@ def message(content: bytes, flags: int = 0) -> bytes:
 
 
 def conversations() -> Iterator[bytes]:
-    """HELLO, RESET, STEP with 1 and 3 steps of 3 inputs, READ of each array; in order, repeated, out of order."""
-    hello, reset = b"\1", b"\2"
-    steps = [struct.pack("<BHH", 3, n, 0) + bytes(range(6 * n)) for n in (1, 3)]
+    """All requests, with 1 and 3 steps of 3 inputs and for each array; in order, repeated, out of order, raw."""
+    hello, reset, stack = b"\1", b"\2", b"\7"
+    steps = [struct.pack("<BHH", type_, n, 0) + bytes(range(6 * n)) for type_ in (3, 5) for n in (1, 3)]
     reads = [struct.pack("<BBBH", 4, array, 0, 2) for array in range(5)]
-    requests = [hello, reset, *steps, *reads]
+    seeds = [struct.pack("<BHBBII", 6, n, shift, 0, 1, 2**32 - 2) for n, shift in ((1, 0), (3, 15))]
+    requests = [hello, reset, *steps, *reads, *seeds, stack]
     yield b"".join(map(message, requests))
     yield b"".join(message(request) + message(b"", 16) for request in requests)
     yield b"".join(message(request, flags) for request in requests for flags in (0, 2, 4, 8))
@@ -137,7 +138,7 @@ def build(target: Target, firmware: Path, folder: Path) -> Path:
     fuzz = Path(__file__).with_name("fuzz")
     sources = [fuzz / f"{target.name}.c", fuzz / "fuzz.c"]
     sources += [path for pattern in target.sources for path in sorted(firmware.glob(pattern)) if path.name != "main.c"]
-    places = [fuzz, firmware / "include", firmware / "harness"]
+    places = [fuzz, firmware / "include", firmware / "harness", firmware / "harness" / "compiled"]
     if target.name == "harness":
         export(from_oracle(random_model(HARNESS_PLAN, seed=1)), folder / "export", "model")
         sources.append(folder / "export" / "model.c")
