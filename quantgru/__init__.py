@@ -20,7 +20,7 @@ from quantgru.errors import ConfigError, DataError, DeviceError, ModelError, Qua
 
 if TYPE_CHECKING:
     from quantgru.explanation import explain
-    from quantgru.exporter import export, export_arduino
+    from quantgru.exporter import export, export_arduino, to_blob
     from quantgru.importers import from_arrays, load
     from quantgru.int_model import IntModel
     from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
@@ -50,6 +50,7 @@ _HOMES = {
     "run_on_board": "on_board",
     "run_seeded_on_board": "on_board",
     "simulate": "simulator",
+    "to_blob": "exporter",
 }
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "run_on_board",
     "run_seeded_on_board",
     "simulate",
+    "to_blob",
 ]
 
 

@@ -190,6 +190,7 @@ def test_the_shell_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mo
         "explain",
         "simulate",
         "export",
+        "blob",
         "hil",
         "boards",
         "export",

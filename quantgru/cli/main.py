@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from quantgru import __version__
+from quantgru.cli.blob import blob
 from quantgru.cli.boards import boards
 from quantgru.cli.demo import demo
 from quantgru.cli.explain import explain
@@ -61,7 +62,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, formats, quantize, inspect, explain, simulate, export, hil, boards):
+for command in (demo, formats, quantize, inspect, explain, simulate, export, blob, hil, boards):
     cli.add_command(command)
 
 
