@@ -59,6 +59,7 @@ def export_files(model: IntModel, name: str, *, max_steps: int | None = None) ->
 def _templates(model: IntModel, name: str) -> dict[str, str]:
     """{path of a file: its template}"""
     kind = "step" if model.streaming else "sequence"
+    log = {f"{name}_log.h": "log.h"} if model.streaming else {}
     return {
         f"{name}.h": f"{kind}_model.h",
         f"{name}.c": "step_model.c" if model.streaming else "model.c",
@@ -66,6 +67,7 @@ def _templates(model: IntModel, name: str) -> dict[str, str]:
         f"{name}_float.h": "float.h",
         f"{name}_example.c": f"{kind}_example.c",
         "CMakeLists.txt": "CMakeLists.txt",
+        **log,
     }
 
 
