@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
     from quantgru.on_board import BoardResult, run_on_board
     from quantgru.quantizer import quantize
-    from quantgru.simulator import Stream, run, simulate
+    from quantgru.simulator import InputLog, Replay, Stream, read_logs, replay, run, simulate
 
 __version__ = "0.1.0"
 
@@ -36,7 +36,9 @@ _HOMES = {
     "Embedding": "model",
     "FloatModel": "model",
     "Gru": "model",
+    "InputLog": "simulator",
     "IntModel": "int_model",
+    "Replay": "simulator",
     "Reverse": "model",
     "Stream": "simulator",
     "BoardResult": "on_board",
@@ -45,6 +47,8 @@ _HOMES = {
     "from_arrays": "importers",
     "load": "importers",
     "quantize": "quantizer",
+    "read_logs": "simulator",
+    "replay": "simulator",
     "run": "simulator",
     "run_on_board": "on_board",
     "simulate": "simulator",
@@ -60,10 +64,12 @@ __all__ = [
     "Embedding",
     "FloatModel",
     "Gru",
+    "InputLog",
     "IntModel",
     "ModelError",
     "QuantgruError",
     "QuantgruWarning",
+    "Replay",
     "Reverse",
     "Stream",
     "explain",
@@ -71,6 +77,8 @@ __all__ = [
     "from_arrays",
     "load",
     "quantize",
+    "read_logs",
+    "replay",
     "run",
     "run_on_board",
     "simulate",

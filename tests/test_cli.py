@@ -107,7 +107,7 @@ def test_raw_inputs_give_the_same_integers_again(here: Path) -> None:
     with np.load("x.npz") as inputs:
         expected = run(qg.IntModel.load("m.qgru"), inputs["x"])
     np.savez("raw.npz", x=expected.inputs_raw)
-    done(quantgru("simulate", "m.qgru", "--input", "raw.npz", "-o", "y.npz", "--raw"))
+    done(quantgru("simulate", "m.qgru", "--raw", "raw.npz", "-o", "y.npz"))
     with np.load("y.npz") as found:
         assert found["y"].dtype == np.int16
         assert np.array_equal(found["y"], expected.outputs_raw)

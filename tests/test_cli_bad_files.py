@@ -185,8 +185,8 @@ def test_bad_standardisation(arrays: dict[str, np.ndarray], says: str, here: Pat
 
 
 def test_raw_inputs_must_be_raw(here: Path) -> None:
-    result = quantgru("simulate", "m.qgru", "--input", "x.npz", "-o", "out.npz", "--raw")
-    assert_refused(result, "raw input", "expected integers of -32768 ... 32767")
+    result = quantgru("simulate", "m.qgru", "--raw", "x.npz", "-o", "out.npz")
+    assert_refused(result, "array 'x'", "expected integers of -32768 ... 32767")
 
 
 # ---- names ---------------------------------------------------------------------------------------------------------
