@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from quantgru.importers import from_arrays, load
     from quantgru.int_model import IntModel
     from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
+    from quantgru.model_check import CheckResult, check
     from quantgru.on_board import BoardResult, run_on_board
     from quantgru.quantizer import quantize
     from quantgru.simulator import InputLog, Replay, Stream, read_logs, replay, run, simulate
@@ -42,6 +43,8 @@ _HOMES = {
     "Reverse": "model",
     "Stream": "simulator",
     "BoardResult": "on_board",
+    "CheckResult": "model_check",
+    "check": "model_check",
     "explain": "explanation",
     "export": "exporter",
     "from_arrays": "importers",
@@ -57,6 +60,7 @@ _HOMES = {
 __all__ = [
     "Bidirectional",
     "BoardResult",
+    "CheckResult",
     "ConfigError",
     "DataError",
     "Dense",
@@ -72,6 +76,7 @@ __all__ = [
     "Replay",
     "Reverse",
     "Stream",
+    "check",
     "explain",
     "export",
     "from_arrays",

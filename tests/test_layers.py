@@ -39,7 +39,7 @@ FOUNDATION = ["errors", "checks", "fixed", "activations", "container", "npz", "s
 FOUNDATION += ["structure", "array_types", "firmware_files", "c_names"]
 MODELS = ["model", "int_model"]
 SIBLINGS = ["importers", "simulator", "exporter", "hil", "report"]  # none knows another
-TOP = ["on_board", "explanation", "demo", "cli", "__main__"]  # these put the parts together
+TOP = ["on_board", "board_fit", "model_check", "explanation", "demo", "cli", "__main__"]  # these put the parts together
 
 # Part of quantgru -> the parts that it must not import.
 FORBIDDEN = {
@@ -47,8 +47,10 @@ FORBIDDEN = {
     **{part: [*SIBLINGS, "quantizer", *TOP] for part in MODELS},
     **{part: [*(other for other in SIBLINGS if other != part), *TOP] for part in SIBLINGS},
     "quantizer": ["importers", "exporter", "hil", "report", *TOP],
-    "on_board": ["demo", "cli"],
-    "explanation": ["importers", "exporter", "hil", "on_board", "demo", "cli"],
+    "on_board": ["board_fit", "model_check", "explanation", "demo", "cli"],
+    "board_fit": ["model_check", "explanation", "demo", "cli"],
+    "model_check": ["importers", "exporter", "hil", "on_board", "board_fit", "explanation", "demo", "cli"],
+    "explanation": ["importers", "exporter", "hil", "on_board", "board_fit", "model_check", "demo", "cli"],
     "demo": ["cli"],
     "cli": [],
     "__main__": [],
