@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from quantgru.errors import ConfigError, DataError, DeviceError, ModelError, QuantgruError, QuantgruWarning
 
 if TYPE_CHECKING:
+    from quantgru.board_fit import BoardFit, inspect_board
     from quantgru.explanation import explain
     from quantgru.exporter import export
     from quantgru.importers import from_arrays, load
@@ -42,10 +43,12 @@ _HOMES = {
     "Replay": "simulator",
     "Reverse": "model",
     "Stream": "simulator",
+    "BoardFit": "board_fit",
     "BoardResult": "on_board",
     "CheckResult": "model_check",
     "check": "model_check",
     "explain": "explanation",
+    "inspect_board": "board_fit",
     "export": "exporter",
     "from_arrays": "importers",
     "load": "importers",
@@ -59,6 +62,7 @@ _HOMES = {
 
 __all__ = [
     "Bidirectional",
+    "BoardFit",
     "BoardResult",
     "CheckResult",
     "ConfigError",
@@ -80,6 +84,7 @@ __all__ = [
     "explain",
     "export",
     "from_arrays",
+    "inspect_board",
     "load",
     "quantize",
     "read_logs",

@@ -40,7 +40,7 @@ def test_help_shows_an_example(command: str) -> None:
 
 def test_help_names_the_commands_in_the_order_of_work() -> None:
     out = done(quantgru("--help"))
-    order = ("demo", "formats", "quantize", "inspect", "explain", "simulate", "export", "hil")
+    order = ("demo", "formats", "quantize", "inspect", "explain", "simulate", "check", "export", "hil")
     positions = [out.index(f"\n  {name} ") for name in order]
     assert positions == sorted(positions)
 
@@ -187,13 +187,16 @@ def test_the_shell_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mo
         "formats",
         "quantize",
         "inspect",
+        "inspect",
         "explain",
         "simulate",
+        "check",
         "export",
         "hil",
         "boards",
         "export",
     ]
+    done(quantgru("quantize", "gesture.keras", "--calibration", "train.npz", "-o", "released.qgru"))
     for command in commands:
         done(quantgru(*command))
 

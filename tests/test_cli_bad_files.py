@@ -23,6 +23,7 @@ MODELS = ROOT / "tests" / "models"
 COMMANDS = {
     "inspect": ["inspect", "{model}"],
     "simulate": ["simulate", "{model}", "--input", "x.npz", "-o", "out"],
+    "check": ["check", "m.qgru", "{model}", "--input", "x.npz"],
     "export": ["export", "{model}", "-o", "out"],
     "hil": ["hil", "{model}", "--input", "x.npz", "--board", "host"],
     "quantize": ["quantize", "{model}", "--calibration", "x.npz", "-o", "out"],
@@ -41,7 +42,7 @@ def write_bad_models() -> None:
     shutil.copy("m.qgru", "integer.qgf")
 
 
-@pytest.mark.parametrize("command", ["inspect", "simulate", "export", "hil"])
+@pytest.mark.parametrize("command", ["inspect", "simulate", "check", "export", "hil"])
 def test_a_file_that_is_no_integer_model(command: str, here: Path) -> None:
     write_bad_models()
     before = contents(here)

@@ -3,6 +3,7 @@ to the integers of the oracle. Files of logs: test_replay.py."""
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 import zlib
@@ -159,6 +160,17 @@ def test_a_window_has_two_halves(steps: int, find_tool: FindTool, tmp_path: Path
     command = [find_tool("gcc"), "-std=c99", *includes(tmp_path), "-fsyntax-only", tmp_path / "program.c"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1 and "expected an even number, 2 ... 65534" in result.stderr
+
+
+def test_the_example_of_the_page_compiles(find_tool: FindTool, tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "in-the-field.md"
+    (example,) = re.findall(r"```c\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    export(load("gesture"), tmp_path, "gesture")
+    (tmp_path / "program.c").write_text(example)
+    for compiler, *machine in (("gcc",), ("avr-gcc", "-mmcu=atmega328p"), ("g++", "-x", "c++", "-std=c++11")):
+        language = [] if compiler == "g++" else ["-std=c99"]
+        flags = [*language, *machine, *WARNINGS, *includes(tmp_path)]
+        run_command(find_tool(compiler), *flags, "-c", tmp_path / "program.c", "-o", tmp_path / "program.o")
 
 
 COUNTER = """\

@@ -54,7 +54,7 @@ def figure(value: float, unit: str) -> str:
     ('98.50 %', '-5,358 bytes', 'no error', '46.2 dB')
     """
     if unit == "share":
-        return f"{100 * value:.2f} %"
+        return f"{100 * value:,.2f} %"
     if unit == "bytes":
         return f"{value:,.0f} bytes"
     return "no error" if value == math.inf else f"{value:.1f} dB"

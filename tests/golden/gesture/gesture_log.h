@@ -1,12 +1,12 @@
 /* gesture: a log of raw inputs for replay, exported by quantgru. Include it only where a log is wanted.
  *
- *     static gesture_log log;
+ *     static gesture_log recent;
  *
- *     gesture_log_start(&log);                       with each gesture_reset
- *     gesture_log_step(&log, &state, inputs);        just before each gesture_step
- *     gesture_log_send(&log, &state, put, context);  any time after a step
+ *     gesture_log_start(&recent);                       with each gesture_reset
+ *     gesture_log_step(&recent, &state, inputs);        just before each gesture_step
+ *     gesture_log_send(&recent, &state, put, context);  any time after a step
  *
- * log.window.clipped counts the clipped inputs. `quantgru simulate --raw` reads what was sent.
+ * recent.window.clipped counts clipped inputs. `quantgru simulate --raw` reads what was sent.
  */
 #ifndef GESTURE_LOG_H
 #define GESTURE_LOG_H

@@ -1,12 +1,12 @@
 /* valve: a log of raw inputs for replay, exported by quantgru. Include it only where a log is wanted.
  *
- *     static valve_log log;
+ *     static valve_log recent;
  *
- *     valve_log_start(&log);                       with each valve_reset
- *     valve_log_step(&log, &state, inputs);        just before each valve_step
- *     valve_log_send(&log, &state, put, context);  any time after a step
+ *     valve_log_start(&recent);                       with each valve_reset
+ *     valve_log_step(&recent, &state, inputs);        just before each valve_step
+ *     valve_log_send(&recent, &state, put, context);  any time after a step
  *
- * log.window.clipped counts the clipped inputs. `quantgru simulate --raw` reads what was sent.
+ * recent.window.clipped counts clipped inputs. `quantgru simulate --raw` reads what was sent.
  */
 #ifndef VALVE_LOG_H
 #define VALVE_LOG_H
