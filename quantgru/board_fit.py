@@ -83,8 +83,8 @@ def inspect_board(
 ) -> BoardFit:
     """Compiles the model for a board, links it into the least program, and holds its sizes against the board's.
 
-    board     a name from `quantgru boards`, the compiler of which must be here
-    rate_hz   steps a second: runs a few steps on the board, too, and says which share of the processor they take
+    board     a name from `quantgru boards`; its compiler must be here, and with a rate its emulator
+    rate_hz   steps a second: runs a few steps on the board, and says which share of the processor they take
     flash_bytes, ram_bytes, clock_hz   those of another chip with the same core
     progress  called with 1 after the program was linked, and with 1 after the steps have run
 
@@ -104,7 +104,8 @@ def inspect_board(
     description = find_board(board)
     given = {"flash_bytes": flash_bytes, "ram_bytes": ram_bytes, "clock_hz": clock_hz}
     chip = replace(description.chip, **{name: value for name, value in given.items() if value is not None})
-    description.require_tools()
+    if rate_hz is not None:
+        description.require_tools()  # the emulator's, too: said before the work
     constants = cost(model).constant_bytes
     if chip.flash_bytes is not None and constants > chip.flash_bytes:
         gate = Gate("flash, by constants alone", "bytes", "max", constants, chip.flash_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -307,6 +308,18 @@ def test_a_missing_compiler_is_named_with_its_package(here: Path, monkeypatch: p
         quantgru("inspect", "m.qgru", "--board", "microbit"), "arm-none-eabi-gcc", "install it: apt-get install"
     )
     assert_refused(quantgru("inspect", "m.qgru", "--board", "esp99"), "board 'esp99': unknown")
+
+
+def test_sizes_need_no_emulator(here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory) -> None:
+    """A machine that has the compiler and its binutils only."""
+    board = board_or_skip("mps2-an386")
+    tools = tmp_path_factory.mktemp("tools")
+    for tool in (board.program.compiler, board.size_tool, "arm-none-eabi-objdump"):
+        (tools / tool).symlink_to(shutil.which(tool) or tool)
+    monkeypatch.setenv("PATH", str(tools))
+    assert done(quantgru("inspect", "m.qgru", "--board", "mps2-an386")).splitlines()[-1] == "fits mps2-an386"
+    result = quantgru("inspect", "m.qgru", "--board", "mps2-an386", "--rate", "1")
+    assert_refused(result, "qemu-system-arm not found on this machine; install it: apt-get install")
 
 
 def test_limits_belong_to_a_board(here: Path) -> None:

@@ -148,6 +148,17 @@ def test_the_window_and_its_state_equal_the_oracles(name: str, find_tool: FindTo
     assert not lines
 
 
+def test_a_program_without_a_log_has_nothing_of_it(find_tool: FindTool, tmp_path: Path) -> None:
+    text = (
+        '#include "net.h"\nint main(void)\n{\n    static net_state state;\n    net_reset(&state);\n    return 0;\n}\n'
+    )
+    options = ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"]
+    with_sections = compile_program(text, load("gesture"), find_tool("gcc"), tmp_path, *options)
+    names = run_command("nm", with_sections)
+    assert " qg_reset\n" in names
+    assert "qg_log" not in names and "qg_clipped" not in names
+
+
 def test_a_log_is_for_models_that_run_step_by_step(tmp_path: Path) -> None:
     export(load("phrase"), tmp_path, "net")
     assert (tmp_path / "net_float.h").is_file() and not (tmp_path / "net_log.h").exists()

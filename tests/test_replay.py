@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 import zlib
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from command_line import assert_refused, done, quantgru
@@ -32,6 +35,9 @@ def record(model: qg.IntModel = MODEL, **changes: object) -> bytes:
     head = struct.pack("<6s3H2I32s", values["magic"], 3, model.n_units, len(ROWS), 1003, 7, values["digest"])
     body = bytes(4 * model.n_units) + np.array(ROWS, "<i2").tobytes() + struct.pack("<I", values["check"])
     return head + body + struct.pack("<I", zlib.crc32(head + body))
+
+
+RECORD = record()
 
 
 def read(path: Path, content: bytes | str) -> list[qg.InputLog]:
@@ -147,6 +153,19 @@ def test_what_is_no_log_is_refused(content: bytes | str, says: str, tmp_path: Pa
     result = quantgru("simulate", tmp_path / "m.qgru", "--raw", tmp_path / "log", "-o", tmp_path / "y.npz")
     assert_refused(result, f"log {tmp_path / 'log'}", says)
     assert not (tmp_path / "y.npz").exists()
+
+
+@hypothesis.given(st.data())
+@hypothesis.settings(max_examples=200, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+def test_damaged_records_are_refused_or_read(tmp_path: Path, data: st.DataObject) -> None:
+    """Whatever stands behind "qglog": nothing but DataError, and no number of steps that was not sent."""
+    content = bytearray(2 * RECORD)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(5, len(content) - 1))] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(5, len(content))) :]
+    given = bytes(content).hex() if data.draw(st.booleans()) else bytes(content)
+    with contextlib.suppress(qg.DataError):
+        assert sum(len(log.inputs) for log in read(tmp_path / "log", given)) in (0, len(ROWS), 2 * len(ROWS))
 
 
 @pytest.mark.parametrize(

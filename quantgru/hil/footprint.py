@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ def footprint(board: Board, export_directory: Path, build_directory: Path, *, st
     A program that is larger than the board is measured as well. Raises ConfigError where a tool is missing or the
     compiler refuses.
     """
-    board.require_tools()
+    if board.program.missing() or shutil.which(board.size_tool) is None:  # no emulator is needed
+        board.require_tools()
     build_directory.mkdir(parents=True, exist_ok=True)
     kind = "step" if streaming else "sequence"
     least = board.firmware / "least"
