@@ -274,7 +274,7 @@ def test_a_rate_for_whole_sequences_is_refused() -> None:
 def test_a_model_that_fits(here: Path) -> None:
     board_or_skip("mps2-an386")
     out = done(quantgru("inspect", "m.qgru", "--board", "mps2-an386", "--rate", "100"))
-    assert out.splitlines()[-1] == "fits mps2-an386"
+    assert out.splitlines()[-1] == "fits mps2-an386, as far as instructions tell" and "can fit" in out
     assert re.search(r"[\d,]+ instructions a step at most, 100 steps a second\n.*at least one cycle each", out)
     facts = json.loads(done(quantgru("inspect", "m.qgru", "--board", "mps2-an386", "--json")))
     assert facts["board"]["fits"] is True and facts["board"]["load"] is None

@@ -87,7 +87,9 @@ def _table(fit: BoardFit) -> Table:
         if fit.chip.ram_bytes is None:
             table.add_row("RAM and stack", figure(sizes.ram_bytes + sizes.stack_bytes, "bytes"), "", "")
     for gate in fit.gates:
-        verdict = "fits" if gate.holds else "DOES NOT FIT"
+        by_instructions = gate.unit == "share" and fit.load is not None and fit.load.at_least
+        fits = "can fit" if by_instructions else "fits"  # a lower bound proves no more
+        verdict = fits if gate.holds else "DOES NOT FIT"
         table.add_row(gate.name, figure(gate.value, gate.unit), figure(gate.limit, gate.unit), verdict)
     return table
 
@@ -98,10 +100,13 @@ def _verdict(fit: BoardFit) -> str:
         digits = ",.2f" if load.step.unit == "us" else ",.0f"
         lines.append(f"{load.step.maximum:{digits}} {load.step.unit} a step at most, {load.rate_hz:g} steps a second")
         if load.at_least:
-            lines.append("an emulator counts instructions: at least one cycle each, more with wait states and branches")
+            lines.append(
+                "the emulator counts instructions: at least one cycle each, more with wait states and branches"
+            )
     if not fit.gates:
         lines.append(f"{fit.board} is no chip with limits of its own: say --flash, --ram and --clock")
     else:
         failing = ", ".join(gate.name for gate in fit.gates if not gate.holds)
-        lines.append(f"DOES NOT FIT: {failing}" if failing else f"fits {fit.board}")
+        unproved = ", as far as instructions tell" if load is not None and load.at_least else ""
+        lines.append(f"DOES NOT FIT: {failing}" if failing else f"fits {fit.board}{unproved}")
     return "\n".join(lines)
