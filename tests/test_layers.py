@@ -41,7 +41,9 @@ FOUNDATION = ["errors", "checks", "fixed", "activations", "container", "npz", "s
 FOUNDATION += ["structure", "array_types", "firmware_files", "c_names"]
 MODELS = ["model", "int_model"]
 SIBLINGS = ["importers", "simulator", "exporter", "hil", "report"]  # none knows another
-TOP = ["expected_steps", "on_board", "on_boards", "pytest_plugin", "explanation", "demo", "cli", "__main__"]  # these put the parts together
+# These put the parts together.
+TOP = ["expected_steps", "on_board", "on_boards", "pytest_plugin", "board_fit", "model_check", "explanation", "demo"]
+TOP += ["cli", "__main__"]
 
 # Part of quantgru -> the parts that it must not import.
 FORBIDDEN = {
@@ -50,10 +52,12 @@ FORBIDDEN = {
     **{part: [*(other for other in SIBLINGS if other != part), *TOP] for part in SIBLINGS},
     "quantizer": ["importers", "exporter", "hil", "report", *TOP],
     "expected_steps": ["importers", "exporter", "report", *(part for part in TOP if part != "expected_steps")],
-    "on_board": ["on_boards", "pytest_plugin", "demo", "cli"],
-    "on_boards": ["pytest_plugin", "demo", "cli"],
+    "on_board": ["on_boards", "pytest_plugin", "board_fit", "model_check", "explanation", "demo", "cli"],
+    "on_boards": ["pytest_plugin", "board_fit", "model_check", "explanation", "demo", "cli"],
     "pytest_plugin": ["demo", "cli"],
-    "explanation": ["importers", "exporter", "hil", "on_board", "demo", "cli"],
+    "board_fit": ["model_check", "explanation", "demo", "cli"],
+    "model_check": ["importers", "exporter", "hil", "on_board", "board_fit", "explanation", "demo", "cli"],
+    "explanation": ["importers", "exporter", "hil", "on_board", "board_fit", "model_check", "demo", "cli"],
     "demo": ["cli"],
     "cli": [],
     "__main__": [],

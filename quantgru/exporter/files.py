@@ -58,11 +58,13 @@ def export_files(model: IntModel, name: str, *, max_steps: int | None = None) ->
 def model_templates(model: IntModel, name: str) -> dict[str, str]:
     """{path of a file of the model: its template}"""
     kind = "step" if model.streaming else "sequence"
+    log = {f"{name}_log.h": "log.h"} if model.streaming else {}
     return {
         f"{name}.h": f"{kind}_model.h",
         f"{name}.c": "step_model.c" if model.streaming else "model.c",
         f"{name}_selftest.c": f"{kind}_selftest.c",
         f"{name}_float.h": "float.h",
+        **log,
     }
 
 

@@ -42,6 +42,15 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Chip:
+    """What the chip of a board has, where it has one: memories in bytes, and its clock."""
+
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    clock_hz: int | None = None
+
+
+@dataclass(frozen=True)
 class Board:
     """A board as its port.toml describes it.
 
@@ -62,6 +71,7 @@ class Board:
     line: line.Kind
     timer: Timer | None  # what a tick is worth, where the board itself cannot know
     packages: Mapping[str, str]
+    chip: Chip = Chip()
 
     @property
     def firmware(self) -> Path:
@@ -148,6 +158,7 @@ def _board(folder: Path, content: dict[str, Any]) -> Board:
         line=_LINES[run["line"]],
         timer=Timer(**run["timer"]) if "timer" in run else None,
         packages=content["packages"],
+        chip=Chip(**content.get("chip", {})),
     )
 
 

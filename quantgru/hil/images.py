@@ -51,8 +51,13 @@ def build(board: Board, export_directory: Path, build_directory: Path) -> Image:
     _compile(
         board, board.program, ["-std=c99", *WARNINGS, *(f"-I{path}" for path in dict.fromkeys(folders))], sources, image
     )
-    text, data, bss = map(int, _run_tool(board, [board.size_tool, str(image)]).splitlines()[1].split()[:3])
-    return Image(image, text + data, data + bss)
+    return Image(image, *program_size(board, image))
+
+
+def program_size(board: Board, program: Path) -> tuple[int, int]:
+    """Bytes of flash (code and constants) and of static RAM."""
+    text, data, bss = map(int, run_tool(board, [board.size_tool, str(program)]).splitlines()[1].split()[:3])
+    return text + data, data + bss
 
 
 def port_sources(board: Board) -> list[Path]:
@@ -62,7 +67,7 @@ def port_sources(board: Board) -> list[Path]:
 
 def _compile(board: Board, program: Program, flags: Sequence[str], sources: Sequence[Path], target: Path) -> None:
     link_flags = [flag.format(port=board.folder) for flag in program.link_flags]
-    _run_tool(board, [program.compiler, *flags, *program.flags, *map(str, sources), *link_flags, "-o", str(target)])
+    run_tool(board, [program.compiler, *flags, *program.flags, *map(str, sources), *link_flags, "-o", str(target)])
 
 
 @contextmanager
@@ -118,7 +123,8 @@ def _last_words(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
     return f"; its process ended with status {status}" + (f"; it said: {lines[-1]}" if lines else "")
 
 
-def _run_tool(board: Board, command: Sequence[str]) -> str:
+def run_tool(board: Board, command: Sequence[str]) -> str:
+    """What a tool prints. Raises ConfigError, with its first line of error, where it fails or takes too long."""
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
