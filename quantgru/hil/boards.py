@@ -77,6 +77,11 @@ class Board:
     def firmware(self) -> Path:
         return self.folder.parent.parent
 
+    @property
+    def takes_models(self) -> bool:
+        """Whether its test firmware can have room for a model that comes over the line."""
+        return "PORT_MODEL_BYTES" in (self.folder / "port_config.h").read_text(encoding="utf-8")
+
     def missing(self) -> list[str]:
         """The tools that this machine lacks for the board; none if it can be built and run here."""
         tools = [self.size_tool] if self.command[0].startswith("{") else [self.size_tool, self.command[0]]

@@ -35,22 +35,34 @@ def build(board: Board, export_directory: Path, build_directory: Path) -> Image:
 
     Raises ConfigError where a tool is missing or the compiler refuses.
     """
+    library = export_directory / "quantgru"
+    return _build(board, library, "compiled", [export_directory / "model.c"], [export_directory], build_directory)
+
+
+def build_for_models(board: Board, build_directory: Path) -> Image:
+    """Compiles the test firmware to which any model can be sent. Raises ConfigError as `build`, and for a board that
+    reads constants from flash only."""
+    if not board.takes_models:
+        raise ConfigError(
+            f"board {board.name}: takes no model over its line, for it reads constants from flash; leave out --send"
+        )
+    return _build(board, board.firmware, "loaded", [], [], build_directory)
+
+
+def _build(
+    board: Board, library: Path, held: str, sources: Sequence[Path], folders: Sequence[Path], build_directory: Path
+) -> Image:
+    """`held` is the folder of the harness that says where its model is; `library` has include/ and src/."""
     board.require_tools()
     build_directory.mkdir(parents=True, exist_ok=True)
     image = build_directory / f"quantgru-{board.name}.elf"
     harness = board.firmware / "harness"
     of_board = port_sources(board)
-    folders = [export_directory, export_directory / "quantgru" / "include", harness, harness / "compiled", board.folder]
-    folders += [source.parent for source in of_board]
-    sources = [
-        export_directory / "model.c",
-        *sorted((export_directory / "quantgru" / "src").glob("*.c")),
-        *sorted(harness.glob("*.c")),
-        *of_board,
-    ]
-    _compile(
-        board, board.program, ["-std=c99", *WARNINGS, *(f"-I{path}" for path in dict.fromkeys(folders))], sources, image
-    )
+    parts = [library / "src", harness, harness / held]
+    all_sources = [*sources, *(source for part in parts for source in sorted(part.glob("*.c"))), *of_board]
+    all_folders = [*folders, library / "include", *parts, board.folder, *(source.parent for source in of_board)]
+    includes = [f"-I{path}" for path in dict.fromkeys(all_folders)]
+    _compile(board, board.program, ["-std=c99", *WARNINGS, *includes], all_sources, image)
     return Image(image, *program_size(board, image))
 
 
