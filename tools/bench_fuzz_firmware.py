@@ -117,7 +117,7 @@ class Target:
 
 TARGETS = [
     Target("frames", ["harness/frames.c", "src/qg_check.c"], frames, 600),
-    Target("harness", ["harness/*.c", "src/*.c"], conversations, 400),
+    Target("harness", ["harness/*.c", "src/*.c"], conversations, 250),
     Target("load", ["harness/model_digest.c", "harness/sha256.c", "src/*.c"], blobs, 2000),
 ]
 
@@ -174,7 +174,8 @@ def read_outcome(said: str, exit_code: int) -> Outcome:
     def last(pattern: str) -> str:
         return (re.findall(pattern, said, re.MULTILINE) or ["0"])[-1]
 
-    failure = last(r"^SUMMARY: (.*)") if exit_code else ""
+    summary = re.search(r"^SUMMARY: (.*)", said, re.MULTILINE)
+    failure = "" if exit_code == 0 else summary[1] if summary else f"exit code {exit_code}"
     return Outcome(
         int(last(r"stat::number_of_executed_units: (\d+)")),
         int(last(r"stat::average_exec_per_sec: +(\d+)")),
