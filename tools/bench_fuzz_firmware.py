@@ -3,8 +3,8 @@
     python tools/bench_fuzz_firmware.py
     python tools/bench_fuzz_firmware.py --inputs 100000 --target load
 
-Ten million inputs each, unless said otherwise: with 100,000 the loader has taken 362 edges, with a hundred times as many
-three more. Inputs that fail are kept in build/fuzz; the exit code is 1 then.
+Ten million inputs each, unless said otherwise: 100,000 take all but three of the loader's edges that ten million take.
+Inputs that fail are kept in build/fuzz; the exit code is 1 then.
 """
 
 from __future__ import annotations
