@@ -230,6 +230,8 @@ int16_t qg_relu(int32_t a);           /* saturates */
 int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and ave, which mean different things by it */
 int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */
 
+/* Parts of the layers for QG_KERNELS other than those of AVRs. */
+
 /* Copies n constants, at least 1. */
 void qg_read_s32(const int32_t *constants, size_t n, int32_t *values);
 
