@@ -20,7 +20,7 @@ from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
 
 # Short waits: what is late is asked for again, and only costs time.
-PATIENCE = Patience(hello_s=0.3, hello_attempts=10, reply_s=0.3, attempts=10, total_s=60.0)
+PATIENCE = Patience(hello_first_s=0.3, hello_s=0.3, hello_attempts=10, reply_s=0.3, attempts=10, total_s=60.0)
 
 
 @functools.cache
