@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 from command_line import Result, assert_refused, done, finish, quantgru, start
 from conftest import N_SEQUENCES
-from hil_boards import board_or_skip, build_edited, build_model, replace_in
+from hil_boards import board_or_skip, build_edited, build_model, wrong_at_step_6
 from test_cli_processes import processes_with
 
 import quantgru as qg
@@ -36,16 +36,8 @@ def model(digits_qgru: Path) -> qg.IntModel:
 
 @pytest.fixture(scope="module")
 def images(model: qg.IntModel) -> dict[str, Image]:
-    """Of the right firmware, and of one whose tenth step since a reset is wrong."""
-
-    def wrong(firmware: Path, exported: Path) -> None:
-        code = exported / "model.c"
-        replace_in(code, '#include "model.h"\n', '#include "model.h"\nstatic unsigned steps_done;\n')
-        replace_in(code, "    qg_reset(", "    steps_done = 0;\n    qg_reset(")
-        step = "inputs, state->h, state->residual, &arrays);\n"
-        replace_in(code, step, step + "    if (++steps_done == 7) {\n        state->h[4] ^= 1;\n    }\n")
-
-    return {"right": build_model(model), "wrong": build_edited(model, wrong)}
+    """Of the right firmware, and of one whose step 6 since a reset is wrong."""
+    return {"right": build_model(model), "wrong": build_edited(model, wrong_at_step_6)}
 
 
 @pytest.fixture

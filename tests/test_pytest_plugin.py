@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hil_boards import board_or_skip, build_model
+from hil_boards import board_or_skip, build_edited, build_model, wrong_at_step_6
+from hil_models import make_case
 
 import quantgru as qg
 from quantgru.hil.images import launch
@@ -29,14 +27,13 @@ def test_long(quantgru_board):
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, here: Path) -> Iterator[pytest.Pytester]:
+def project(pytester: pytest.Pytester, here: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A user's project: a model, sequences, and two tests."""
     for name in ("m.qgru", "x.npz"):
         shutil.copy(here / name, pytester.path)
     pytester.makepyfile(USERS_TEST)
-    os.chdir(pytester.path)
-    yield pytester
-    shutil.rmtree(pytester.path / ".pytest_cache", ignore_errors=True)
+    monkeypatch.chdir(pytester.path)
+    return pytester
 
 
 def run(project: pytest.Pytester, *options: str) -> pytest.RunResult:
@@ -60,16 +57,33 @@ def test_without_a_board_tests_are_skipped_with_the_hint(project: pytest.Pyteste
 def test_two_boards_run_each_test_twice(project: pytest.Pytester) -> None:
     board_or_skip("host")
     result = run(project, "--quantgru-board", "host", "--quantgru-board", "esp99", "-k", "long")
-    result.assert_outcomes(passed=1, failed=1, deselected=2)
-    result.stdout.fnmatch_lines(["*ConfigError: board 'esp99': unknown, there are host*"])
+    result.assert_outcomes(passed=1, errors=1, deselected=2)
+    result.stdout.fnmatch_lines(["board 'esp99': unknown, there are host*"])
 
 
-def test_a_wrong_model_fails_with_both_digests(project: pytest.Pytester) -> None:
-    on_the_board = qg.IntModel.load("m.qgru")
-    other = qg.quantize(qg.load("../here.qgf" if Path("../here.qgf").exists() else DEMO), calibration=CALIBRATION)
-    with launch(board_or_skip("host"), build_model(on_the_board)) as port:
-        other.save("m.qgru")
+def test_a_missing_tool_is_an_error_with_what_installs_it(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(project.path))
+    result = run(project, "--quantgru-board", "host")
+    result.assert_outcomes(errors=2)
+    says = "board host: gcc, size not found on this machine; install it: apt-get install --no-install-recommends gcc*"
+    result.stdout.fnmatch_lines([says])
+
+
+def test_a_wrong_board_fails_with_the_difference(project: pytest.Pytester) -> None:
+    model = qg.IntModel.load("m.qgru")
+    with launch(board_or_skip("host"), build_edited(model, wrong_at_step_6)) as port:
+        result = run(project, "--quantgru-port", port, "-k", "gesture")
+    result.assert_outcomes(failed=1, deselected=1)
+    result.stdout.fnmatch_lines(["E *AssertionError: *sequence*0*step*6*gru*"])
+
+
+def test_another_model_on_the_board_fails_with_both_digests(project: pytest.Pytester) -> None:
+    other = make_case().model
+    with launch(board_or_skip("host"), build_model(other)) as port:
         result = run(project, "--quantgru-port", port, "-k", "long")
     result.assert_outcomes(failed=1, deselected=1)
-    digests = f"*found*{on_the_board.digest.hex()}*expected {other.digest.hex()}*"
-    result.stdout.fnmatch_lines([f"*DeviceError: {port}: another model is on the board: {digests[1:]}"])
+    expected = qg.IntModel.load("m.qgru").digest.hex()
+    says = f"E *DeviceError: {port}: another model is on the board: digest {other.digest.hex()} *expected {expected}*"
+    result.stdout.fnmatch_lines([says])
