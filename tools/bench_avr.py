@@ -81,11 +81,13 @@ def footprint(board: Board, model: IntModel) -> Footprint:
         program, flash, data = build(board, folder, "with.elf")
         with launch(board, Image(program, 0, 0)) as url, SerialTransport(url) as line:
             sent = b""
-            while len(sent) < 8:
-                received = line.read(10)
-                assert received, "no answer"
-                sent += received
-    *stacks, head_cycles = struct.unpack("<4H", sent)
+            for _ in range(20):  # a byte that comes before the program listens is lost
+                line.write(b"?")
+                while len(sent) < 8 and (received := line.read(0.5)):
+                    sent += received
+                if sent:
+                    break
+    *stacks, head_cycles = struct.unpack("<4H", sent[:8])
     return Footprint(flash - flash_without, data - data_without, max(stacks), head_cycles)
 
 

@@ -15,6 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifndef QG_KERNELS
+#error "quantgru_port.h does not define QG_KERNELS: see the one that comes with the library"
+#endif
+
 /* Exported code checks both: the major number must be equal, for it names the numbers, and the minor one not less. */
 #define QG_SPEC_MAJOR 1
 #define QG_SPEC_MINOR 1

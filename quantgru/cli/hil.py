@@ -18,7 +18,7 @@ FAILED = 2
 
 
 @click.command(
-    epilog="Examples: quantgru hil gesture.qgru --input test.npz --board host;  "
+    epilog="Example: quantgru hil gesture.qgru --input test.npz --board host; or several: "
     "quantgru hil gesture.qgru --steps 1000000 --port /dev/ttyACM0 --board mps2-an386"
 )
 @click.argument("model", metavar="M.qgru")

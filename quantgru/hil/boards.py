@@ -72,6 +72,7 @@ class Board:
     timer: Timer | None  # what a tick is worth, where the board itself cannot know
     packages: Mapping[str, str]
     chip: Chip = Chip()
+    stack_bytes: int = 0  # what the test firmware must be left
 
     @property
     def firmware(self) -> Path:
@@ -164,6 +165,7 @@ def _board(folder: Path, content: dict[str, Any]) -> Board:
         timer=Timer(**run["timer"]) if "timer" in run else None,
         packages=content["packages"],
         chip=Chip(**content.get("chip", {})),
+        stack_bytes=content["build"].get("stack_bytes", 0),
     )
 
 

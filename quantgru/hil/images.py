@@ -63,7 +63,13 @@ def _build(
     all_folders = [*folders, library / "include", *parts, board.folder, *(source.parent for source in of_board)]
     includes = [f"-I{path}" for path in dict.fromkeys(all_folders)]
     _compile(board, board.program, ["-std=c99", *WARNINGS, *includes], all_sources, image)
-    return Image(image, *program_size(board, image))
+    flash_bytes, ram_bytes = program_size(board, image)
+    if board.chip.ram_bytes is not None and ram_bytes + board.stack_bytes > board.chip.ram_bytes:
+        raise ConfigError(
+            f"board {board.name}: variables take {ram_bytes:,} of {board.chip.ram_bytes:,} bytes of RAM, and the test "
+            f"firmware needs {board.stack_bytes:,} for its stack; use a model with fewer inputs or units"
+        )
+    return Image(image, flash_bytes, ram_bytes)
 
 
 def program_size(board: Board, program: Path) -> tuple[int, int]:
