@@ -248,7 +248,7 @@ def test_another_host_is_noticed(case, line):
 def test_the_limit_for_everything_together(case, line):
     clock = Clock()
     faulty = FaultyLine(line, clock, requests=dict.fromkeys(range(0, 400, 2), drop))
-    session = SmallFrames(faulty, Patience(hello_s=0.3, reply_s=0.3, total_s=1.0), clock)
+    session = SmallFrames(faulty, Patience(hello_first_s=0.3, hello_s=0.3, reply_s=0.3, total_s=1.0), clock)
     session.open(case.model)
     with pytest.raises(DeviceError, match="not done within 1 s"):
         compare(session, case.model, case.inputs, case.expected)

@@ -27,12 +27,14 @@ _GAP_S: Final = 0.02
 class Patience:
     """How long the host waits: for one reply, how often it repeats a request, and for everything together.
 
-    Opening is apart: short waits, so that a silent board is found soon, and enough of them to outlast the reset that
-    opening the port causes on some boards.
+    Opening is apart. Opening the port resets some boards into a bootloader, which waits up to 2 s for bytes before it
+    starts the program, and some stay in it for as long as bytes come: the first HELLO goes out at once, into the reset,
+    and the second one only when the bootloader is over. Then short waits, so that a silent board is found soon.
     """
 
+    hello_first_s: float = 2.5
     hello_s: float = 0.5
-    hello_attempts: int = 8
+    hello_attempts: int = 4
     reply_s: float = 1.5
     attempts: int = 5
     total_s: float = 24 * 3600.0
@@ -41,7 +43,19 @@ class Patience:
     def of(cls, answer_s: float) -> Patience:
         """Waits `answer_s` for the answer to one request, HELLO included; for boards whose step takes seconds."""
         default = cls()
-        return cls(hello_attempts=max(1, math.ceil(answer_s / default.hello_s)), reply_s=answer_s / default.attempts)
+        first_s = min(answer_s, default.hello_first_s)
+        more = math.ceil((answer_s - first_s) / default.hello_s)
+        return cls(hello_first_s=first_s, hello_attempts=1 + more, reply_s=answer_s / default.attempts)
+
+    @property
+    def hello_waits_s(self) -> list[float]:
+        """After the first HELLO, and after each repeat of it."""
+        return [self.hello_first_s] + [self.hello_s] * (self.hello_attempts - 1)
+
+    @property
+    def reply_waits_s(self) -> list[float]:
+        """The same for all other requests."""
+        return [self.reply_s] * self.attempts
 
 
 @dataclass(frozen=True)
@@ -133,21 +147,21 @@ class Link:
     def _await_oldest(self, pending: deque[_Pending], credit: Credit) -> Frame:
         """Takes the oldest request out, with its reply. Repeats what is not answered."""
         opening = pending[0].frame.type == messages.Type.HELLO
-        attempts = self._patience.hello_attempts if opening else self._patience.attempts
-        wait_s = self._patience.hello_s if opening else self._patience.reply_s
         on_the_line = sum(len(request.encoded) + credit.reply_bytes for request in pending)
-        wait_s += on_the_line * self._transport.byte_s
+        line_s = on_the_line * self._transport.byte_s
+        waits_s = self._patience.hello_waits_s if opening else self._patience.reply_waits_s
+        total_s = sum(waits_s) + len(waits_s) * line_s
         start = sent_at = self._clock()
         silences = 0
         lost = any(request.reply is not None for request in pending)  # later ones than the oldest
         self._check_deadline()
         while pending[0].reply is None:
-            silent = self._listen(pending, credit, min(sent_at + wait_s, self._deadline), lost)
+            silent = self._listen(pending, credit, min(sent_at + waits_s[silences] + line_s, self._deadline), lost)
             if pending[0].reply is not None:
                 break
             silences += silent
             self._check_deadline()
-            if silences == attempts or self._clock() - start >= attempts * wait_s:
+            if silences == len(waits_s) or self._clock() - start >= total_s:
                 raise self._unanswered(pending[0].frame, self._clock() - start)
             self._repeat(pending)
             lost, sent_at = False, self._clock()
