@@ -3,7 +3,7 @@
     python tools/bench_fuzz_firmware.py
     python tools/bench_fuzz_firmware.py --inputs 100000 --target load
 
-Ten million inputs each, unless said otherwise: 100,000 take all but three of the loader's edges that ten million take.
+Ten million inputs each, unless said otherwise: 100,000 take all but two of the loader's edges that ten million take.
 Inputs that fail are kept in build/fuzz; the exit code is 1 then.
 """
 
