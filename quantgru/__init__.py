@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING, Any
 from quantgru.errors import ConfigError, DataError, DeviceError, ModelError, QuantgruError, QuantgruWarning
 
 if TYPE_CHECKING:
+    from quantgru.board_fit import BoardFit, inspect_board
     from quantgru.explanation import explain
-    from quantgru.exporter import export, to_blob
+    from quantgru.exporter import export, export_arduino, to_blob
     from quantgru.importers import from_arrays, load
     from quantgru.int_model import IntModel
     from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
+    from quantgru.model_check import CheckResult, check
     from quantgru.on_board import BoardResult, run_on_board, run_seeded_on_board
     from quantgru.quantizer import quantize
-    from quantgru.simulator import Stream, run, simulate
+    from quantgru.simulator import InputLog, Replay, Stream, read_logs, replay, run, simulate
 
 __version__ = "0.1.0"
 
@@ -36,15 +38,24 @@ _HOMES = {
     "Embedding": "model",
     "FloatModel": "model",
     "Gru": "model",
+    "InputLog": "simulator",
     "IntModel": "int_model",
+    "Replay": "simulator",
     "Reverse": "model",
     "Stream": "simulator",
+    "BoardFit": "board_fit",
     "BoardResult": "on_board",
+    "CheckResult": "model_check",
+    "check": "model_check",
     "explain": "explanation",
+    "inspect_board": "board_fit",
     "export": "exporter",
+    "export_arduino": "exporter",
     "from_arrays": "importers",
     "load": "importers",
     "quantize": "quantizer",
+    "read_logs": "simulator",
+    "replay": "simulator",
     "run": "simulator",
     "run_on_board": "on_board",
     "run_seeded_on_board": "on_board",
@@ -54,7 +65,9 @@ _HOMES = {
 
 __all__ = [
     "Bidirectional",
+    "BoardFit",
     "BoardResult",
+    "CheckResult",
     "ConfigError",
     "DataError",
     "Dense",
@@ -62,17 +75,24 @@ __all__ = [
     "Embedding",
     "FloatModel",
     "Gru",
+    "InputLog",
     "IntModel",
     "ModelError",
     "QuantgruError",
     "QuantgruWarning",
+    "Replay",
     "Reverse",
     "Stream",
+    "check",
     "explain",
     "export",
+    "export_arduino",
     "from_arrays",
+    "inspect_board",
     "load",
     "quantize",
+    "read_logs",
+    "replay",
     "run",
     "run_on_board",
     "run_seeded_on_board",

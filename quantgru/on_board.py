@@ -6,27 +6,29 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from quantgru.errors import ConfigError, DeviceError, ModelError
 from quantgru.expected_steps import expected_steps
-from quantgru.exporter import export
+from quantgru.exporter import blob_memory, export, to_blob
 from quantgru.hil.boards import find_board
 from quantgru.hil.compare import Comparison, compare, compare_states
 from quantgru.hil.generator import Generator
-from quantgru.hil.images import Image, build, launch
+from quantgru.hil.images import Image, build, build_for_models, launch
 from quantgru.hil.link import Patience
 from quantgru.hil.session import Session
 from quantgru.hil.timer import StepCost, Timer, board_timer
 from quantgru.hil.transport import SerialTransport
+from quantgru.hil.upload import Upload
 from quantgru.hil.ways import ByDigests, ByOutputs, BySeeds, Difference
 from quantgru.int_model import IntModel, require_int_model
 from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_token_axis, without_masked
 
 By = Literal["outputs", "states", "digests"]
 
+_POINTER_BYTES: Final = 8  # the most that a board has: what the model needs there is no more
 _SEEDED_STEPS: Final = 1000  # of a sequence
 _SEEDED_SHIFTS: Final = 8
 
@@ -82,7 +84,9 @@ def run_on_board(
     board: str | None = None,
     port: str | os.PathLike[str] | None = None,
     by: By = "outputs",
+    send: bool = False,
     timeout_s: float | None = None,
+    deadline_s: float | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> BoardResult:
     """Runs x [sequences, steps, inputs] on a board and compares every step with the simulator.
@@ -92,7 +96,10 @@ def run_on_board(
     by        "outputs": the outputs of every step, and a CRC-32 of its whole state, come back;
               "states": every number of every state and gate, which takes longer;
               "digests": one number for many steps, so that a long run costs only the way of its inputs to the board
+    send      builds the test firmware without a model, and sends it the model over the line. A port with such firmware
+              is sent the model in any case
     timeout_s how long one answer may take; 4 s for the first and 7.5 s for the others if None, more for a slow board
+    deadline_s how long everything may take, once the board is started; 24 hours if None
     progress  called with the number of steps compared since its last call
 
     Where a step differs, the sequence is run again up to it, and all its gates are read back. Raises DataError,
@@ -104,7 +111,9 @@ def run_on_board(
         raise ConfigError(f"run on a board: by={by!r}, expected one of {', '.join(get_args(By))}")
     given = x if model.embedding is None else with_token_axis(x)
     sequences = without_masked(as_sequences(given, n_features=model.n_inputs), mask_value=model.mask_value)
-    with _opened(model, board, port, timeout_s) as place:  # first: what is wrong with it is said before the simulation
+    with _opened(
+        model, board, port, send, _patience(timeout_s, deadline_s)
+    ) as place:  # first: what is wrong with it is said before the simulation
         inputs, expected = expected_steps(model, sequences)
         if by == "states":
             comparison = compare_states(place.session, model, inputs, expected, progress)
@@ -121,7 +130,9 @@ def run_seeded_on_board(
     seed: int = 1,
     board: str | None = None,
     port: str | os.PathLike[str] | None = None,
+    send: bool = False,
     timeout_s: float | None = None,
+    deadline_s: float | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> BoardResult:
     """As run_on_board, on inputs that the board generates from a seed: a million steps need a few bytes of the line.
@@ -137,7 +148,7 @@ def run_seeded_on_board(
     lengths = [min(_SEEDED_STEPS, n_steps - start) for start in range(0, n_steps, _SEEDED_STEPS)]
     generators = [Generator((seed + i) % 2**32, i % _SEEDED_SHIFTS) for i in range(len(lengths))]
     raw = [generator.inputs(length, model.n_inputs) for generator, length in zip(generators, lengths, strict=True)]
-    with _opened(model, board, port, timeout_s) as place:
+    with _opened(model, board, port, send, _patience(timeout_s, deadline_s)) as place:
         inputs, expected = expected_steps(model, as_sequences(raw, n_features=model.n_inputs), raw_input=True)
         comparison = compare(place.session, model, inputs, expected, BySeeds(generators), progress)
         return _result(place, comparison, n_steps)
@@ -156,23 +167,27 @@ def _check_arguments(model: IntModel, board: object, port: object) -> None:
         raise ConfigError(f"run on a board: port {port!r}, expected a path or a URL, as pyserial opens it")
 
 
-def _patience(timeout_s: float | None) -> Patience:
-    if timeout_s is None:
-        return Patience()
-    if not 0 < timeout_s < float("inf"):
-        raise ConfigError(f"run on a board: timeout of {timeout_s} s, expected a positive number of seconds")
-    return Patience.of(timeout_s)
+def _patience(timeout_s: float | None, deadline_s: float | None) -> Patience:
+    for what, seconds in (("timeout", timeout_s), ("deadline", deadline_s)):
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise ConfigError(f"run on a board: {what} of {seconds} s, expected a positive number of seconds")
+    patience = Patience() if timeout_s is None else Patience.of(timeout_s)
+    return patience if deadline_s is None else replace(patience, total_s=deadline_s)
 
 
 @contextmanager
-def _running(model: IntModel, board: str) -> Iterator[tuple[str, Image | None, Timer | None]]:
-    """Builds and starts a board: its port, its image, and what its ticks are worth."""
+def _running(model: IntModel, board: str, *, send: bool) -> Iterator[tuple[str, Image | None, Timer | None]]:
+    """Builds and starts a board, with the model or for one that is sent: its port, its image, what its ticks are
+    worth."""
     description = find_board(board)
     description.require_tools()
     with tempfile.TemporaryDirectory(prefix="quantgru-") as folder:
-        source = Path(folder) / "export"
-        export(model, source, "model")
-        image = build(description, source, Path(folder) / "build")
+        if send:
+            image = build_for_models(description, Path(folder))
+        else:
+            source = Path(folder) / "export"
+            export(model, source, "model")
+            image = build(description, source, Path(folder) / "build")
         with launch(description, image) as url:
             yield url, image, description.timer
 
@@ -193,13 +208,12 @@ class _Place:
 
 @contextmanager
 def _opened(
-    model: IntModel, board: str | None, port: str | os.PathLike[str] | None, timeout_s: float | None
+    model: IntModel, board: str | None, port: str | os.PathLike[str] | None, send: bool, patience: Patience
 ) -> Iterator[_Place]:
-    patience = _patience(timeout_s)
-    place = _running(model, board) if board is not None else _connected(os.fspath(port or ""))
+    place = _running(model, board, send=send) if board is not None else _connected(os.fspath(port or ""))
     with place as (url, image, timer), SerialTransport(url) as transport:
         session = Session(transport, patience)
-        session.open(model)
+        session.open(model, Upload(model, to_blob(model), blob_memory(model, _POINTER_BYTES)))
         yield _Place(session, image, timer or board_timer(session.board))
 
 

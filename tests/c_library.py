@@ -110,6 +110,7 @@ _FUNCTIONS = {  # result, arguments
     "qg_output": (None, _MODEL, _S16, _SCRATCH, _S16),
     "qg_step_check": (c_uint32, _MODEL, _S16, _U16, _S16, c_uint32),
     "qg_saturated": (c_uint16, _MODEL, _S16),
+    "qg_clipped": (c_uint16, _MODEL, _S16),
     "qg_run": (c_int8, _MODEL, _S16, c_uint16, _S16, _WORK, _S16),
     "qg_run_selftest": (c_int8, _MODEL, _SELFTEST, _WORK, _S16, _S16),
     "model_digest": (None, _MODEL, POINTER(c_uint8)),

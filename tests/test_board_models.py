@@ -64,6 +64,7 @@ def test_every_step_is_equal(name: str, board: str) -> None:
     result = qg.run_on_board(model, x[None], board=board)
     assert result.equal, str(result.first_difference)
     assert result.steps == N_STEPS
+    assert (result.stack_bytes or 0) <= find_boards()[board].stack_bytes
 
 
 def test_a_model_too_large_for_the_memory_of_a_board() -> None:
@@ -73,3 +74,12 @@ def test_a_model_too_large_for_the_memory_of_a_board() -> None:
         ConfigError, match=r"^board atmega328p: avr-gcc failed: .*section `\.bss' is not within region `data'"
     ):
         qg.run_on_board(model, np.zeros((1, 1, 1100)), board="atmega328p")
+
+
+def test_a_model_that_leaves_too_little_for_the_stack() -> None:
+    board_or_skip("atmega328p")
+    model = from_oracle(random_model(Plan(150, (3,), (AFTER,)), seed=1))
+    with pytest.raises(
+        ConfigError, match=r"^board atmega328p: variables take 1,[0-9]{3} of 2,048 bytes of RAM, and .* needs 640 for"
+    ):
+        qg.run_on_board(model, np.zeros((1, 1, 150)), board="atmega328p")

@@ -139,7 +139,7 @@ def test_what_cannot_be_run(model: qg.IntModel) -> None:
         qg.run_on_board(model, x, board="host", by="all")
     with pytest.raises(ConfigError, match="0 steps, expected at least 1"):
         qg.run_seeded_on_board(model, 0, board="host")
-    with pytest.raises(ConfigError, match="seed -1, expected 0 ... 4294967295"):
+    with pytest.raises(ConfigError, match=r"seed -1, expected 0 \.\.\. 4294967295"):
         qg.run_seeded_on_board(model, 5, seed=-1, board="host")
     with pytest.raises(ConfigError, match="give either a board, by name, or a port"):
         qg.run_seeded_on_board(model, 5)

@@ -40,7 +40,7 @@ def test_help_shows_an_example(command: str) -> None:
 
 def test_help_names_the_commands_in_the_order_of_work() -> None:
     out = done(quantgru("--help"))
-    order = ("demo", "formats", "quantize", "inspect", "explain", "simulate", "export", "hil")
+    order = ("demo", "formats", "quantize", "inspect", "explain", "simulate", "check", "export", "hil")
     positions = [out.index(f"\n  {name} ") for name in order]
     assert positions == sorted(positions)
 
@@ -107,7 +107,7 @@ def test_raw_inputs_give_the_same_integers_again(here: Path) -> None:
     with np.load("x.npz") as inputs:
         expected = run(qg.IntModel.load("m.qgru"), inputs["x"])
     np.savez("raw.npz", x=expected.inputs_raw)
-    done(quantgru("simulate", "m.qgru", "--input", "raw.npz", "-o", "y.npz", "--raw"))
+    done(quantgru("simulate", "m.qgru", "--raw", "raw.npz", "-o", "y.npz"))
     with np.load("y.npz") as found:
         assert found["y"].dtype == np.int16
         assert np.array_equal(found["y"], expected.outputs_raw)
@@ -187,14 +187,17 @@ def test_the_shell_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mo
         "formats",
         "quantize",
         "inspect",
+        "inspect",
         "explain",
         "simulate",
+        "check",
         "export",
         "blob",
         "hil",
         "boards",
         "export",
     ]
+    done(quantgru("quantize", "gesture.keras", "--calibration", "train.npz", "-o", "released.qgru"))
     for command in commands:
         done(quantgru(*command))
 

@@ -23,6 +23,7 @@ MODELS = ROOT / "tests" / "models"
 COMMANDS = {
     "inspect": ["inspect", "{model}"],
     "simulate": ["simulate", "{model}", "--input", "x.npz", "-o", "out"],
+    "check": ["check", "m.qgru", "{model}", "--input", "x.npz"],
     "export": ["export", "{model}", "-o", "out"],
     "hil": ["hil", "{model}", "--input", "x.npz", "--board", "host"],
     "quantize": ["quantize", "{model}", "--calibration", "x.npz", "-o", "out"],
@@ -41,7 +42,7 @@ def write_bad_models() -> None:
     shutil.copy("m.qgru", "integer.qgf")
 
 
-@pytest.mark.parametrize("command", ["inspect", "simulate", "export", "hil"])
+@pytest.mark.parametrize("command", ["inspect", "simulate", "check", "export", "hil"])
 def test_a_file_that_is_no_integer_model(command: str, here: Path) -> None:
     write_bad_models()
     before = contents(here)
@@ -185,8 +186,8 @@ def test_bad_standardisation(arrays: dict[str, np.ndarray], says: str, here: Pat
 
 
 def test_raw_inputs_must_be_raw(here: Path) -> None:
-    result = quantgru("simulate", "m.qgru", "--input", "x.npz", "-o", "out.npz", "--raw")
-    assert_refused(result, "raw input", "expected integers of -32768 ... 32767")
+    result = quantgru("simulate", "m.qgru", "--raw", "x.npz", "-o", "out.npz")
+    assert_refused(result, "array 'x'", "expected integers of -32768 ... 32767")
 
 
 # ---- names ---------------------------------------------------------------------------------------------------------

@@ -331,7 +331,16 @@ def test_steps_out_of_range_do_not_compile(find_tool: FindTool, tmp_path: Path) 
 def test_the_test_firmware_refuses_a_model_that_needs_whole_sequences(find_tool: FindTool, tmp_path: Path) -> None:
     export(load("phrase"), tmp_path, "model")
     harness, port = ROOT / "firmware" / "harness", ROOT / "firmware" / "ports" / "host"
-    command = ["-c", harness / "harness.c", "-o", tmp_path / "o", *includes(tmp_path), f"-I{harness}", f"-I{port}"]
+    command = [
+        "-c",
+        harness / "harness.c",
+        "-o",
+        tmp_path / "o",
+        *includes(tmp_path),
+        f"-I{harness}",
+        f"-I{harness}/compiled",
+        f"-I{port}",
+    ]
     result = try_command(find_tool("gcc"), *command)
     assert result.returncode != 0
     errors = [line for line in result.stderr.splitlines() if "error:" in line]

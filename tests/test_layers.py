@@ -33,13 +33,17 @@ THIRD_PARTIES = {
     "click": ["cli*"],
     "rich": ["cli*", "report*"],
     "matplotlib": ["report*"],
+    "junitparser": ["cli*"],
+    "pytest": ["pytest_plugin"],
 }
 
 FOUNDATION = ["errors", "checks", "fixed", "activations", "container", "npz", "signals", "sequences"]
 FOUNDATION += ["structure", "array_types", "firmware_files", "c_names"]
 MODELS = ["model", "int_model"]
 SIBLINGS = ["importers", "simulator", "exporter", "hil", "report"]  # none knows another
-TOP = ["on_board", "explanation", "demo", "cli", "__main__"]  # these put the parts together
+# These put the parts together.
+TOP = ["expected_steps", "on_board", "on_boards", "pytest_plugin", "board_fit", "model_check", "explanation", "demo"]
+TOP += ["cli", "__main__"]
 
 # Part of quantgru -> the parts that it must not import.
 FORBIDDEN = {
@@ -47,8 +51,13 @@ FORBIDDEN = {
     **{part: [*SIBLINGS, "quantizer", *TOP] for part in MODELS},
     **{part: [*(other for other in SIBLINGS if other != part), *TOP] for part in SIBLINGS},
     "quantizer": ["importers", "exporter", "hil", "report", *TOP],
-    "on_board": ["demo", "cli"],
-    "explanation": ["importers", "exporter", "hil", "on_board", "demo", "cli"],
+    "expected_steps": ["importers", "exporter", "report", *(part for part in TOP if part != "expected_steps")],
+    "on_board": ["on_boards", "pytest_plugin", "board_fit", "model_check", "explanation", "demo", "cli"],
+    "on_boards": ["pytest_plugin", "board_fit", "model_check", "explanation", "demo", "cli"],
+    "pytest_plugin": ["demo", "cli"],
+    "board_fit": ["model_check", "explanation", "demo", "cli"],
+    "model_check": ["importers", "exporter", "hil", "on_board", "board_fit", "explanation", "demo", "cli"],
+    "explanation": ["importers", "exporter", "hil", "on_board", "board_fit", "model_check", "demo", "cli"],
     "demo": ["cli"],
     "cli": [],
     "__main__": [],

@@ -54,6 +54,24 @@ def test_a_false_claim_is_not_proved():
     assert not proves(s32(a * 2), s32(a))
 
 
+# ---- R1 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("s", range(1, 31))
+def test_r1_as_the_library_rounds(s):
+    """The half added behind the shift, as 1: equal for every s32, and no sum that leaves it."""
+    kept = floor_shift(a, s - 1)
+    assert proves(floor_shift(kept + 1, 1) == round_half_up(a, s))
+    assert proves(s32(kept + 1), s32(a), a + 2 ** (s - 1) <= S32_MAX)
+
+
+@pytest.mark.parametrize("s", range(1, 31))
+def test_r1_by_the_last_bit_that_a_shift_drops(s):
+    """As AVRs round: what a shift leaves in the carry is added."""
+    carry = floor_shift(a, s - 1) % 2
+    assert proves(floor_shift(a, s) + carry == round_half_up(a, s))
+
+
 # ---- R3 and R4 ----------------------------------------------------------------------------------------------------
 
 
@@ -119,6 +137,31 @@ def test_r5_is_no_larger_than_its_argument():
     assert proves(between(b, round_half_up(product, 15), 0), b <= 0, between(b * 2**15, product, 0))
 
 
+def test_r5_split_at_16_bits_as_avrs_do_it():
+    hi_16, lo_16 = between(-(2**15), hi, 2**15 - 1), between(0, lo, 2**16 - 1)
+    gate = between(0, r, 2**15)
+    bounds = (between(-(2**15) * r, high, (2**15 - 1) * r), between(0, low, (2**16 - 1) * r), gate)
+    assert proves(z3.And(*bounds), hi_16, lo_16, gate, high == hi * r, low == lo * r)
+    low_part = floor_shift(2 * low + 2**15, 16)
+    assert proves(2 * high + low_part == round_half_up(high * 2**16 + low, 15))
+    unsigned = between(0, 2 * low + 2**15, 2**32 - 1)
+    assert proves(z3.And(s32(2 * high), unsigned, s32(2 * high + low_part)), *bounds)
+
+
+# ---- R7 and R8 ----------------------------------------------------------------------------------------------------
+
+
+def test_r7_and_r8_of_what_is_rounded_down_to_16_bits():
+    """t27, the interpolation with 27 fraction bits, may lose 11 of them first; then 16 bits are enough."""
+    t27, low_node, rise = z3.Ints("t27 low_node rise")
+    t16 = floor_shift(t27, 11)
+    assert proves(floor_shift(floor_shift(t16, 1) + 1, 1) == round_half_up(t27, 13))
+    assert proves(floor_shift(t16 + 1, 1) == round_half_up(t27, 12))
+    # rise = (high - low) fraction with 11 bits, of which an AVR has 16: 32 times as much, 2^16 instead of 2^11
+    assert proves(low_node + floor_shift(rise * 32, 16) == floor_shift(low_node * 2**11 + rise, 11))
+    assert proves(clip(0, round_half_up(t27, 12), 32767) == 32767, t16 >= 65534)
+
+
 # ---- R11b and R12 -------------------------------------------------------------------------------------------------
 
 
@@ -152,6 +195,23 @@ def test_r12_loses_nothing():
     acc = product + e
     step = z3.And(new_h == h + floor_shift(acc, 15), new_e == acc % 2**15)
     assert proves(new_h * 2**15 + new_e == h * 2**15 + e + product, step)
+
+
+def test_a_shift_by_15_in_halves_as_avrs_do_it():
+    """(v >> 16) 2 + the highest bit of the lower half."""
+    assert proves(floor_shift(a, 16) * 2 + floor_shift(a % 2**16, 15) == floor_shift(a, 15))
+
+
+# ---- dot products -------------------------------------------------------------------------------------------------
+
+
+def test_a_product_by_looked_up_digits():
+    """Without a multiplier: code = 16 high + low, both digits -8 ... 8."""
+    code = z3.Int("code")
+    high_digit, low_digit = floor_shift(code + 8, 4), (code + 8) % 16 - 8
+    codes = between(-128, code, 127)
+    assert proves(16 * high_digit + low_digit == code)
+    assert proves(z3.And(between(-8, high_digit, 8), between(-8, low_digit, 8)), codes)
 
 
 # ---- R18 ----------------------------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@
 enum {
     HARNESS_STEP_HEAD_BYTES = 4,
     HARNESS_STEP_RECORD_BYTES = 8, /* ticks and check value; the outputs follow */
-    HARNESS_DESCRIPTION_BYTES = 88
+    HARNESS_DESCRIPTION_BYTES = 88,
+    HARNESS_LOAD_REPLY_BYTES = 4 + HARNESS_DESCRIPTION_BYTES
 };
 
 /* A buffer holds a whole frame, and a frame at least one step of a model that is compiled in. */
 #define HARNESS_MAX(a, b) ((a) > (b) ? (a) : (b))
 #define HARNESS_LEAST_PAYLOAD                                                                                          \
-    HARNESS_MAX(HARNESS_DESCRIPTION_BYTES,                                                                             \
+    HARNESS_MAX(HARNESS_LOAD_REPLY_BYTES,                                                                              \
                 HARNESS_STEP_HEAD_BYTES + HARNESS_MAX(2 * HELD_INPUTS, HARNESS_STEP_RECORD_BYTES + 2 * HELD_OUTPUTS))
 #define HARNESS_BUFFER_BYTES HARNESS_MAX(PORT_BUFFER_BYTES, FRAME_OVERHEAD_BYTES + HARNESS_LEAST_PAYLOAD)
 #define HARNESS_PAYLOAD_ROOM (HARNESS_BUFFER_BYTES - FRAME_OVERHEAD_BYTES)

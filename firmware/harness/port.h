@@ -9,6 +9,8 @@
  *                      0 if there is neither: then the host sends nothing before it has its answer
  *   PORT_REPLIES       replies that are kept, a power of two; each takes a frame buffer. The board may have as many
  *                      requests before it. 1 if PORT_RECEIVE_BYTES is 0
+ * for test firmware to which a model is sent, on targets with one address space:
+ *   PORT_MODEL_BYTES   RAM for it, a multiple of 8
  * and, where the deepest stack is to be measured, the linker's symbols of its ends:
  *   PORT_STACK_LOWEST  the lowest address that it may reach
  *   PORT_STACK_END     behind its highest address

@@ -6,7 +6,7 @@
 
 enum { ARRAY_U = 0, ARRAY_R = 1, ARRAY_N = 2, ARRAY_H = 3, ARRAY_RESIDUAL = 4, N_ARRAYS = 5 };
 
-enum { TARGET_BYTES = 24, READ_HEAD_BYTES = 4, STACK_BYTES = 8 };
+enum { TARGET_BYTES = 24, READ_HEAD_BYTES = 4, STACK_BYTES = 8, LOAD_BYTES = 4, WRITE_HEAD_BYTES = 4 };
 
 typedef char harness_target_name_is_too_long[sizeof PORT_TARGET - 1 <= TARGET_BYTES ? 1 : -1];
 
@@ -61,6 +61,12 @@ static uint16_t describe(harness *self, uint8_t *payload)
     return HARNESS_DESCRIPTION_BYTES;
 }
 
+/* A step needs as many inputs in a request and outputs in a reply. */
+static uint16_t most_values(void)
+{
+    return (HARNESS_PAYLOAD_ROOM - HARNESS_STEP_HEAD_BYTES - HARNESS_STEP_RECORD_BYTES) / 2;
+}
+
 static verdict check_length(const request *asked, uint16_t expected)
 {
     return asked->payload_bytes == expected ? accept() : refuse(REFUSED_LENGTH, expected);
@@ -112,6 +118,41 @@ static uint16_t execute_read(harness *self, const request *asked, uint8_t *paylo
     return (uint16_t)(READ_HEAD_BYTES + 2 * n);
 }
 
+/* The largest type that this firmware knows: a model that is compiled in cannot be written. */
+static uint8_t last_type(const harness *self)
+{
+    return held_room(&self->model) == 0 ? TYPE_STACK : TYPE_LOAD;
+}
+
+static verdict check_write(const harness *self, const request *asked)
+{
+    const uint32_t room = held_room(&self->model);
+    if (asked->payload_bytes <= WRITE_HEAD_BYTES) {
+        return refuse(REFUSED_LENGTH, WRITE_HEAD_BYTES + 1);
+    }
+    const uint32_t n_bytes = asked->payload_bytes - (uint32_t)WRITE_HEAD_BYTES;
+    if (n_bytes > room || get_u32(asked->payload) > room - n_bytes) {
+        return refuse(REFUSED_ARGUMENT, n_bytes > room ? 0 : room - n_bytes);
+    }
+    return accept();
+}
+
+static verdict check_load(const harness *self, const request *asked)
+{
+    const uint32_t room = held_room(&self->model);
+    if (asked->payload_bytes != LOAD_BYTES) {
+        return refuse(REFUSED_LENGTH, LOAD_BYTES);
+    }
+    return get_u32(asked->payload) <= room ? accept() : refuse(REFUSED_ARGUMENT, room);
+}
+
+/* Loads what was written; the board describes itself with what it has then. */
+static uint16_t execute_load(harness *self, const request *asked, uint8_t *payload)
+{
+    put_u32(payload, held_load(&self->model, get_u32(asked->payload), most_values()));
+    return (uint16_t)(LOAD_BYTES + describe(self, payload + LOAD_BYTES));
+}
+
 /* Of the types that need a model. */
 static verdict check_with_model(const harness *self, const request *asked)
 {
@@ -134,6 +175,9 @@ static verdict check_with_model(const harness *self, const request *asked)
 
 verdict request_check(const harness *self, const request *asked)
 {
+    if (asked->type > last_type(self)) {
+        return refuse(REFUSED_TYPE, last_type(self));
+    }
     switch (asked->type) {
     case TYPE_HELLO:
     case TYPE_STACK:
@@ -144,8 +188,12 @@ verdict request_check(const harness *self, const request *asked)
     case TYPE_DIGEST:
     case TYPE_SEED:
         return check_with_model(self, asked);
+    case TYPE_WRITE:
+        return check_write(self, asked);
+    case TYPE_LOAD:
+        return check_load(self, asked);
     default:
-        return refuse(REFUSED_TYPE, TYPE_LAST);
+        return refuse(REFUSED_TYPE, last_type(self));
     }
 }
 
@@ -165,6 +213,12 @@ uint16_t request_execute(harness *self, const request *asked, uint8_t *payload)
         return digest_execute(self, asked, payload);
     case TYPE_SEED:
         return seed_execute(self, asked, payload);
+    case TYPE_WRITE:
+        held_write(&self->model, get_u32(asked->payload), asked->payload + WRITE_HEAD_BYTES,
+                   (uint16_t)(asked->payload_bytes - WRITE_HEAD_BYTES));
+        return 0;
+    case TYPE_LOAD:
+        return execute_load(self, asked, payload);
     default:
         return put_stack(payload);
     }

@@ -12,7 +12,8 @@ enum {
     TYPE_DIGEST = 5,
     TYPE_SEED = 6,
     TYPE_STACK = 7,
-    TYPE_LAST = TYPE_STACK,
+    TYPE_WRITE = 8,
+    TYPE_LOAD = 9,
     TYPE_REPLY = 0x80,
     TYPE_ERROR = 0xff
 };

@@ -15,6 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifndef QG_KERNELS
+#error "quantgru_port.h does not define QG_KERNELS: see the one that comes with the library"
+#endif
+
 /* Exported code checks both: the major number must be equal, for it names the numbers, and the minor one not less. */
 #define QG_SPEC_MAJOR 1
 #define QG_SPEC_MINOR 1
@@ -229,6 +233,8 @@ int16_t qg_relu(int32_t a);           /* saturates */
 
 int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and ave, which mean different things by it */
 int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */
+
+/* Parts of the layers for QG_KERNELS other than those of AVRs. */
 
 /* Copies n constants, at least 1. */
 void qg_read_s32(const int32_t *constants, size_t n, int32_t *values);

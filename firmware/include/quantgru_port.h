@@ -1,4 +1,5 @@
-/* Where constants and code are placed, and how constants are read: the one header to adapt to a target.
+/* Where constants and code are placed, how constants are read, and which kernels fit: the one header to adapt to a
+ * target.
  *
  * Replace it by putting your own quantgru_port.h in front of this one in the include path. It must define
  * everything that is defined here. Nothing in it changes a result.
@@ -7,11 +8,30 @@
  *   QG_KERNEL       attribute of the functions that take the time, e.g. to run them from RAM
  *   QG_STATE        attribute that example code gives to state and scratch, e.g. a fast memory
  *   QG_READ_*(p)    the constant that p points to
+ *   QG_KERNELS      one of the numbers below
+ *
+ * Each file under src compiles everywhere: one that is not of QG_KERNELS compiles to nothing.
  */
 #ifndef QUANTGRU_PORT_H
 #define QUANTGRU_PORT_H
 
 #include <stdint.h>
+
+#define QG_KERNELS_MANY_REGISTERS 0 /* eight sums at a time */
+#define QG_KERNELS_FEW_REGISTERS 1  /* four */
+#define QG_KERNELS_NO_MULTIPLIER 2  /* products are looked up */
+#define QG_KERNELS_AVR 3            /* 8-bit AVR with mul: a row at a time, in assembly language */
+
+#if defined(__AVR_HAVE_MUL__)
+#define QG_KERNELS QG_KERNELS_AVR
+#elif defined(__riscv) && !defined(__riscv_mul)
+#define QG_KERNELS QG_KERNELS_NO_MULTIPLIER
+#elif defined(__AVR__) || defined(__riscv_32e) ||                                                                      \
+    (defined(__thumb__) && !defined(__thumb2__)) /* Thumb: Cortex-M0, M23 */
+#define QG_KERNELS QG_KERNELS_FEW_REGISTERS
+#else
+#define QG_KERNELS QG_KERNELS_MANY_REGISTERS
+#endif
 
 #define QG_KERNEL
 #define QG_STATE

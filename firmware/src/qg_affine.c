@@ -2,6 +2,8 @@
 #include "qg_fixed.h"
 #include "quantgru.h"
 
+#if QG_KERNELS != QG_KERNELS_AVR
+
 QG_KERNEL void qg_read_s32(const int32_t *constants, size_t n, int32_t *values)
 {
     int32_t *const end = values + n;
@@ -37,3 +39,5 @@ QG_KERNEL void qg_affine_add(const qg_matrix *matrix, size_t first_row, size_t n
         } while (--n != 0);
     } while (sums != end);
 }
+
+#endif

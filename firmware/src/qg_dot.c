@@ -1,21 +1,12 @@
-/* Exact dot products of int8 weights with int16 activations, in portable C: the kernel that takes the time.
+/* Exact dot products of a block of rows of int8 weights with int16 activations: the kernel that takes the time, for
+ * targets with registers for eight sums.
  *
- * The model proves that no partial sum of a row reaches 2^31, in whatever order it is added up. A target may therefore
- * replace this file by one of its own.
+ * The model proves that no partial sum of a row reaches 2^31, in whatever order it is added up. Targets may therefore
+ * have files of their own.
  */
 #include "quantgru.h"
 
-QG_KERNEL int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int16_t *x)
-{
-    const int16_t *const end = x + n_columns;
-    int32_t acc = 0;
-    while (x != end) {
-        acc += (int32_t)QG_READ_S8(codes) * *x;
-        ++codes;
-        ++x;
-    }
-    return acc;
-}
+#if QG_KERNELS == QG_KERNELS_MANY_REGISTERS
 
 /* One column: |code x| <= 2^7 2^15. The eight rows share the load of x. */
 #define COLUMN(c)                                                                                                      \
@@ -67,3 +58,5 @@ QG_KERNEL void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16
     dots[6] = acc6;
     dots[7] = acc7;
 }
+
+#endif

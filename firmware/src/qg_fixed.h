@@ -12,7 +12,7 @@ typedef char qg_needs_twos_complement[(int32_t)0xfffffffeu == -2 ? 1 : -1];
 /* [R1] v / 2^s, rounded to nearest, ties up. 1 <= s <= 30, v <= 2^31 - 1 - 2^(s-1). */
 static inline int32_t qg_round_shift(int32_t v, uint8_t s)
 {
-    return (v + ((int32_t)1 << (s - 1))) >> s;
+    return ((v >> (s - 1)) + 1) >> 1; /* the half is 1 once all bits below it have gone */
 }
 
 /* [R2] v limited to an int16_t. */

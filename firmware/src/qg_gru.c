@@ -2,6 +2,8 @@
 #include "qg_fixed.h"
 #include "quantgru.h"
 
+#if QG_KERNELS != QG_KERNELS_AVR
+
 typedef enum { UPDATE, RESET, CANDIDATE } gate;
 
 /* Units whose sums are in work at a time: a compromise between stack and calls. */
@@ -102,16 +104,6 @@ static void update_state(const qg_gru *gru, int16_t *h, uint16_t *residual, cons
     } while (++i < gru->n_units);
 }
 
-void qg_gru_reset(const qg_gru *gru, int16_t *h, uint16_t *residual)
-{
-    const int16_t *const initial_state = gru->initial_state;
-    size_t i = 0;
-    do {
-        h[i] = (int16_t)(initial_state == NULL ? 0 : QG_READ_S16(initial_state + i));
-        residual[i] = 0;
-    } while (++i < gru->n_units);
-}
-
 QG_KERNEL void qg_gru_reset_after(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual,
                                   const qg_gates *gates, int16_t *product)
 {
@@ -154,3 +146,5 @@ QG_KERNEL void qg_gru_reset_before(const qg_gru *gru, const int16_t *x, int16_t 
     } while (next_block(&self));
     update_state(gru, h, residual, gates);
 }
+
+#endif

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,13 @@ def console() -> Console:
 @contextmanager
 def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, shown on a terminal only; yields the function that advances it."""
+    with progress_bars([what], total, unit) as advance:
+        yield lambda n: advance(0, n)
+
+
+@contextmanager
+def progress_bars(whats: Sequence[str], total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """One bar for each; yields the function that advances bar i by n."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -37,8 +44,8 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
     )
     stderr = Console(stderr=True)
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)
+        tasks = [bar.add_task(what, total=total) for what in whats]
+        yield lambda i, n: bar.advance(tasks[i], n)
 
 
 def require_writable(path: str) -> None:

@@ -10,67 +10,118 @@ import click
 from quantgru.errors import DataError, QuantgruError
 
 if TYPE_CHECKING:
-    from quantgru.on_board import BoardResult
+    from quantgru.on_boards import Outcome, Target, Work
+    from quantgru.sequences import Sequences
 
 DIFFERENT = 1
+FAILED = 2
 
 
-@click.command(epilog="Example: quantgru hil gesture.qgru --input test.npz --board host")
+@click.command(
+    epilog="Examples: quantgru hil gesture.qgru --input test.npz --board host;  "
+    "quantgru hil gesture.qgru --steps 1000000 --port /dev/ttyACM0 --board mps2-an386"
+)
 @click.argument("model", metavar="M.qgru")
-@click.option("--input", "input_path", required=True, metavar="X.npz", help="Input sequences.")
-@click.option("--board", metavar="NAME", help="Build and start this board here; `quantgru boards` lists them.")
-@click.option("--port", metavar="URL", help="A board with the test firmware: /dev/ttyACM0, COM5, socket://...")
+@click.option("--input", "input_path", metavar="X.npz", help="Input sequences.")
+@click.option("--steps", type=int, metavar="N", help="Instead: N steps on inputs that the board generates itself.")
+@click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="What --steps begins with.")
+@click.option("--board", "boards", multiple=True, metavar="NAME", help="Build and start this board here, or 'all'.")
+@click.option(
+    "--port", "ports", multiple=True, metavar="URL", help="One with the test firmware: /dev/ttyACM0, COM5 ..."
+)
+@click.option(
+    "--by",
+    type=click.Choice(["outputs", "states", "digests"]),
+    default="outputs",
+    show_default=True,
+    help="What comes back: outputs of every step, all numbers of its states and gates, or digests of many steps.",
+)
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long one answer may take, for slow boards.")
+@click.option("--deadline", type=float, metavar="SECONDS", help="How long everything may take.  [default: 24 hours]")
 @click.option("--json", "json_path", metavar="FILE", help="Also write the result, or what went wrong, as JSON.")
+@click.option("--junit", "junit_path", metavar="FILE", help="Also write it as JUnit XML, as CI services read it.")
 def hil(
-    model: str, input_path: str, board: str | None, port: str | None, timeout: float | None, json_path: str | None
+    model: str,
+    input_path: str | None,
+    steps: int | None,
+    seed: int,
+    boards: tuple[str, ...],
+    ports: tuple[str, ...],
+    by: str,
+    timeout: float | None,
+    deadline: float | None,
+    json_path: str | None,
+    junit_path: str | None,
 ) -> None:
-    """Run sequences on a board (hardware in the loop) and compare every step with the simulator.
+    """Run sequences on boards (hardware in the loop) and compare every step with the simulator.
 
-    Exit code 0 if every step was equal, 1 if one differed, 2 if the comparison could not be made.
+    --board and --port may be repeated: several run at once. Exit code 0 if every step was equal on every board, 1 if
+    one differed, 2 if a comparison could not be made.
     """
-    from quantgru.cli.console import progress, require_writable, write_json
+    from quantgru.cli.board_reports import print_outcome, print_table, require_reports, write_failure, write_reports
     from quantgru.int_model import IntModel
-    from quantgru.on_board import run_on_board
+    from quantgru.on_boards import Work
+
+    if not boards and not ports:
+        raise click.UsageError("give --board NAME or --port URL")
+    if (input_path is None) == (steps is None):
+        raise click.UsageError("give either --input X.npz or --steps N")
+    require_reports(json_path, junit_path)
+    try:
+        targets = _targets(boards, ports)
+        int_model = IntModel.load(model)
+        sequences = None if input_path is None else _load(input_path)
+        work = Work(int_model, sequences, steps or 0, seed, by, timeout, deadline)  # type: ignore[arg-type]
+        outcomes = _run(work, targets)
+    except QuantgruError as error:
+        write_failure(json_path, junit_path, str(error))
+        raise
+    write_reports(json_path, junit_path, model, outcomes)
+    if len(outcomes) == 1:
+        if outcomes[0].error is not None:
+            raise QuantgruError(outcomes[0].error)
+        print_outcome(outcomes[0])
+    else:
+        print_table(int_model, outcomes)
+    sys.exit(_exit_code(outcomes))
+
+
+def _targets(boards: tuple[str, ...], ports: tuple[str, ...]) -> list[Target]:
+    from quantgru.hil.boards import find_boards
+    from quantgru.on_boards import Target
+
+    names = list(boards)
+    if "all" in names:
+        at = names.index("all")
+        names[at : at + 1] = [name for name, board in find_boards().items() if not board.missing()]
+    targets = [Target("board", name) for name in dict.fromkeys(names)]
+    return targets + [Target("port", name) for name in dict.fromkeys(ports)]
+
+
+def _load(input_path: str) -> Sequences:
     from quantgru.sequences import load_initial_states, load_npz
 
-    if (board is None) == (port is None):
-        raise click.UsageError("give either --board NAME or --port URL")
-    if json_path is not None:
-        require_writable(json_path)
-        # However this run ends, the verdict of an earlier one must not stay behind.
-        write_json(json_path, {"equal": False, "error": "the run did not finish"})
-    try:
-        int_model = IntModel.load(model)
-        sequences, _ = load_npz(input_path)
-        if load_initial_states(input_path) is not None:
-            raise DataError(
-                f"input {input_path}: has initial states, and a board starts from those of the model; leave them out, "
-                "or quantize a model that has them"
-            )
-        with progress(f"comparing on {board or port}", sequences.n_steps, "steps") as advance:
-            result = run_on_board(int_model, sequences, board=board, port=port, timeout_s=timeout, progress=advance)
-    except QuantgruError as error:
-        if json_path is not None:
-            write_json(json_path, {"equal": False, "error": str(error)})
-        raise
-    if json_path is not None:
-        write_json(json_path, result.to_json())
-    _print(result)
-    if not result.equal:
-        sys.exit(DIFFERENT)
-
-
-def _print(result: BoardResult) -> None:
-    click.echo(f"{result.target}: {result.steps:,} of {result.total_steps:,} steps compared")
-    if (cost := result.step_cost) is not None:
-        digits = ",.2f" if cost.unit == "us" else ",.0f"
-        click.echo(
-            f"{cost.unit} a step: {cost.minimum:{digits}} ... {cost.maximum:{digits}}, median {cost.median:{digits}}"
+    sequences, _ = load_npz(input_path)
+    if load_initial_states(input_path) is not None:
+        raise DataError(
+            f"input {input_path}: has initial states, and a board starts from those of the model; leave them out, "
+            "or quantize a model that has them"
         )
-    if result.flash_bytes is not None:
-        click.echo(f"test firmware: {result.flash_bytes:,} bytes of flash, {result.ram_bytes:,} of RAM")
-    if result.equal:
-        click.echo(f"{result.steps:,} of {result.total_steps:,} steps equal")
-    else:
-        click.echo(f"DIFFERENT: {result.first_difference}")
+    return sequences
+
+
+def _run(work: Work, targets: list[Target]) -> list[Outcome]:
+    from quantgru.cli.console import progress_bars
+    from quantgru.on_boards import run_on_boards, run_target
+
+    bars = [f"comparing on {target.name}" for target in targets]
+    with progress_bars(bars, work.n_steps, "steps") as advance:
+        if len(targets) == 1:
+            return [run_target(work, targets[0], lambda steps: advance(0, steps))]
+        return run_on_boards(work, targets, advance)
+
+
+def _exit_code(outcomes: list[Outcome]) -> int:
+    if any(outcome.error is not None for outcome in outcomes):
+        return FAILED
+    return 0 if all(outcome.equal for outcome in outcomes) else DIFFERENT

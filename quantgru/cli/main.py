@@ -14,6 +14,7 @@ import click
 from quantgru import __version__
 from quantgru.cli.blob import blob
 from quantgru.cli.boards import boards
+from quantgru.cli.check import check
 from quantgru.cli.demo import demo
 from quantgru.cli.explain import explain
 from quantgru.cli.export import export
@@ -62,7 +63,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, formats, quantize, inspect, explain, simulate, export, blob, hil, boards):
+for command in (demo, formats, quantize, inspect, explain, simulate, check, export, blob, hil, boards):
     cli.add_command(command)
 
 

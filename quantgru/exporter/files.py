@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -37,48 +38,62 @@ _DEFAULT_STEPS: Final = 64
 
 
 def export_files(model: IntModel, name: str, *, max_steps: int | None = None) -> dict[str, str]:
-    """{path: text} of the model and of the kernel library.
+    """{path: text} of the model and of the kernel library, with a CMakeLists.txt.
 
     max_steps  the longest sequence, for a model that is run with whole ones. None: the longest of the calibration data
 
     Raises ConfigError for a name that is no C identifier, for max_steps out of range, and where a model has no use for
     it.
     """
-    library = _library_files()
+    library = {f"quantgru/{path}": text for path, text in library_files().items()}
     sources = sorted(path for path in library if path.endswith(".c"))
-    values = _template_values(model, c_name(name)) | {"library_sources": sources}
-    if not model.streaming:
-        values |= _sequence_values(model, max_steps)
-    elif max_steps is not None:
-        raise ConfigError(f"model {name!r}: runs step by step, any number of steps; leave out max_steps={max_steps}")
-    templates = _templates(model, name)
-    rendered = {path: _TEMPLATES.get_template(f"{template}.j2").render(values) for path, template in templates.items()}
-    return rendered | library
+    values = template_values(model, name, max_steps) | {"library_sources": sources}
+    templates = model_templates(model, name) | {
+        f"{name}_example.c": "step_example.c" if model.streaming else "sequence_example.c",
+        "CMakeLists.txt": "CMakeLists.txt",
+    }
+    return render(templates, values) | library
 
 
-def _templates(model: IntModel, name: str) -> dict[str, str]:
-    """{path of a file: its template}"""
+def model_templates(model: IntModel, name: str) -> dict[str, str]:
+    """{path of a file of the model: its template}"""
     kind = "step" if model.streaming else "sequence"
+    log = {f"{name}_log.h": "log.h"} if model.streaming else {}
     return {
         f"{name}.h": f"{kind}_model.h",
         f"{name}.c": "step_model.c" if model.streaming else "model.c",
         f"{name}_selftest.c": f"{kind}_selftest.c",
         f"{name}_float.h": "float.h",
-        f"{name}_example.c": f"{kind}_example.c",
-        "CMakeLists.txt": "CMakeLists.txt",
+        **log,
     }
 
 
-def _library_files() -> dict[str, str]:
+def render(templates: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
+    """{path of a file: its text} from {path of a file: its template}."""
+    return {path: _TEMPLATES.get_template(f"{template}.j2").render(values) for path, template in templates.items()}
+
+
+def library_files() -> dict[str, str]:
+    """{path: text} of the kernel library: include/ and src/."""
     firmware = firmware_directory()
     return {
-        f"quantgru/{folder}/{path.name}": path.read_text(encoding="utf-8")
+        f"{folder}/{path.name}": path.read_text(encoding="utf-8")
         for folder in ("include", "src")
         for path in sorted((firmware / folder).glob("[!.]*.[ch]"))
     }
 
 
-def _template_values(model: IntModel, name: str) -> dict[str, Any]:
+def template_values(model: IntModel, name: str, max_steps: int | None) -> dict[str, Any]:
+    """What templates say of a model. Raises ConfigError as export_files does."""
+    values = _model_values(model, c_name(name))
+    if not model.streaming:
+        return values | _sequence_values(model, max_steps)
+    if max_steps is not None:
+        raise ConfigError(f"model {name!r}: runs step by step, any number of steps; leave out max_steps={max_steps}")
+    return values
+
+
+def _model_values(model: IntModel, name: str) -> dict[str, Any]:
     known = cost(model)
     return {
         "c_array": c_array,
@@ -111,6 +126,7 @@ def _template_values(model: IntModel, name: str) -> dict[str, Any]:
         "selftest_inputs": model.selftest.inputs.ravel().tolist(),
         "selftest_check": model.selftest.check,
         "selftest_steps": model.selftest.inputs.shape[0],
+        "usual_steps": _longest_seen(model),
         **layer_values(model),
     }
 

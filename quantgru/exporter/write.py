@@ -9,6 +9,7 @@ from pathlib import Path
 
 from quantgru.container import current_umask, write_atomically
 from quantgru.errors import ConfigError
+from quantgru.exporter.arduino import arduino_files
 from quantgru.exporter.files import export_files
 from quantgru.int_model import IntModel, require_int_model
 
@@ -27,8 +28,23 @@ def export(
     ModelError for what is not an IntModel.
     """
     require_int_model(model, "export")
-    files = export_files(model, model.name if name is None else name, max_steps=max_steps)
-    directory = Path(directory)
+    return _write(Path(directory), export_files(model, model.name if name is None else name, max_steps=max_steps))
+
+
+def export_arduino(
+    model: IntModel, directory: str | Path, name: str | None = None, *, max_steps: int | None = None
+) -> list[Path]:
+    """Writes an Arduino library, which is a PlatformIO library, too, into `directory`; returns the paths of its files.
+
+    Its examples are a sketch that runs the model on a sensor and, for a model that runs step by step, the test firmware
+    that `run_on_board` talks to. Arguments, files that exist and errors are as in `export`; also refused are names that
+    the Arduino core or the test firmware has.
+    """
+    require_int_model(model, "export")
+    return _write(Path(directory), arduino_files(model, model.name if name is None else name, max_steps=max_steps))
+
+
+def _write(directory: Path, files: dict[str, str]) -> list[Path]:
     try:
         if directory.exists():
             for path, text in files.items():

@@ -42,6 +42,15 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Chip:
+    """What the chip of a board has, where it has one: memories in bytes, and its clock."""
+
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    clock_hz: int | None = None
+
+
+@dataclass(frozen=True)
 class Board:
     """A board as its port.toml describes it.
 
@@ -62,10 +71,17 @@ class Board:
     line: line.Kind
     timer: Timer | None  # what a tick is worth, where the board itself cannot know
     packages: Mapping[str, str]
+    chip: Chip = Chip()
+    stack_bytes: int = 0  # what the test firmware must be left
 
     @property
     def firmware(self) -> Path:
         return self.folder.parent.parent
+
+    @property
+    def takes_models(self) -> bool:
+        """Whether its test firmware can have room for a model that comes over the line."""
+        return "PORT_MODEL_BYTES" in (self.folder / "port_config.h").read_text(encoding="utf-8")
 
     def missing(self) -> list[str]:
         """The tools that this machine lacks for the board; none if it can be built and run here."""
@@ -148,6 +164,8 @@ def _board(folder: Path, content: dict[str, Any]) -> Board:
         line=_LINES[run["line"]],
         timer=Timer(**run["timer"]) if "timer" in run else None,
         packages=content["packages"],
+        chip=Chip(**content.get("chip", {})),
+        stack_bytes=content["build"].get("stack_bytes", 0),
     )
 
 

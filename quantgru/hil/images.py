@@ -35,24 +35,47 @@ def build(board: Board, export_directory: Path, build_directory: Path) -> Image:
 
     Raises ConfigError where a tool is missing or the compiler refuses.
     """
+    library = export_directory / "quantgru"
+    return _build(board, library, "compiled", [export_directory / "model.c"], [export_directory], build_directory)
+
+
+def build_for_models(board: Board, build_directory: Path) -> Image:
+    """Compiles the test firmware to which any model can be sent. Raises ConfigError as `build`, and for a board that
+    reads constants from flash only."""
+    if not board.takes_models:
+        raise ConfigError(
+            f"board {board.name}: takes no model over its line, for it reads constants from flash; leave out --send"
+        )
+    return _build(board, board.firmware, "loaded", [], [], build_directory)
+
+
+def _build(
+    board: Board, library: Path, held: str, sources: Sequence[Path], folders: Sequence[Path], build_directory: Path
+) -> Image:
+    """`held` is the folder of the harness that says where its model is; `library` has include/ and src/."""
     board.require_tools()
     build_directory.mkdir(parents=True, exist_ok=True)
     image = build_directory / f"quantgru-{board.name}.elf"
     harness = board.firmware / "harness"
     of_board = port_sources(board)
-    folders = [export_directory, export_directory / "quantgru" / "include", harness, harness / "compiled", board.folder]
-    folders += [source.parent for source in of_board]
-    sources = [
-        export_directory / "model.c",
-        *sorted((export_directory / "quantgru" / "src").glob("*.c")),
-        *sorted(harness.glob("*.c")),
-        *of_board,
-    ]
-    _compile(
-        board, board.program, ["-std=c99", *WARNINGS, *(f"-I{path}" for path in dict.fromkeys(folders))], sources, image
-    )
-    text, data, bss = map(int, _run_tool(board, [board.size_tool, str(image)]).splitlines()[1].split()[:3])
-    return Image(image, text + data, data + bss)
+    parts = [library / "src", harness, harness / held]
+    all_sources = [*sources, *(source for part in parts for source in sorted(part.glob("*.c"))), *of_board]
+    all_folders = [*folders, library / "include", *parts, board.folder, *(source.parent for source in of_board)]
+    includes = [f"-I{path}" for path in dict.fromkeys(all_folders)]
+    _compile(board, board.program, ["-std=c99", *WARNINGS, *includes], all_sources, image)
+    flash_bytes, ram_bytes = program_size(board, image)
+    if board.chip.ram_bytes is not None and ram_bytes + board.stack_bytes > board.chip.ram_bytes:
+        raise ConfigError(
+            f"board {board.name}: variables take {ram_bytes:,} of {board.chip.ram_bytes:,} bytes of RAM, and the test "
+            f"firmware needs {board.stack_bytes:,} for its stack; use a model with fewer inputs or units"
+        )
+    return Image(image, flash_bytes, ram_bytes)
+
+
+def program_size(board: Board, program: Path) -> tuple[int, int]:
+    """Bytes of flash (code and constants) and of static RAM."""
+    text, data, bss = map(int, run_tool(board, [board.size_tool, str(program)]).splitlines()[1].split()[:3])
+    return text + data, data + bss
 
 
 def port_sources(board: Board) -> list[Path]:
@@ -62,7 +85,7 @@ def port_sources(board: Board) -> list[Path]:
 
 def _compile(board: Board, program: Program, flags: Sequence[str], sources: Sequence[Path], target: Path) -> None:
     link_flags = [flag.format(port=board.folder) for flag in program.link_flags]
-    _run_tool(board, [program.compiler, *flags, *program.flags, *map(str, sources), *link_flags, "-o", str(target)])
+    run_tool(board, [program.compiler, *flags, *program.flags, *map(str, sources), *link_flags, "-o", str(target)])
 
 
 @contextmanager
@@ -118,7 +141,8 @@ def _last_words(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
     return f"; its process ended with status {status}" + (f"; it said: {lines[-1]}" if lines else "")
 
 
-def _run_tool(board: Board, command: Sequence[str]) -> str:
+def run_tool(board: Board, command: Sequence[str]) -> str:
+    """What a tool prints. Raises ConfigError, with its first line of error, where it fails or takes too long."""
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:

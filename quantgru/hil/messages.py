@@ -27,6 +27,7 @@ _STEP: Final = struct.Struct("<HH")
 _READ: Final = struct.Struct("<BBH")
 _SEED: Final = struct.Struct("<HBBII")
 _DIGEST: Final = struct.Struct("<HHIIIQ")
+_WORD: Final = struct.Struct("<I")
 _STACK: Final = struct.Struct("<II")
 _ERROR: Final = struct.Struct("<BBHI")
 _RECORD_BYTES: Final = 8  # ticks and check value of a step; its outputs follow
@@ -46,6 +47,8 @@ class Type(IntEnum):
     DIGEST = 5
     SEED = 6
     STACK = 7
+    WRITE = 8
+    LOAD = 9
 
 
 class TimerKind(IntEnum):
@@ -133,8 +136,23 @@ class Stack:
     """Asks how deep the stack has been."""
 
 
+@dataclass(frozen=True)
+class Write:
+    """Writes a part of a model's blob into the board's RAM. The model that was there is gone."""
+
+    offset: int
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Load:
+    """Makes a model of the bytes that were written."""
+
+    n_bytes: int
+
+
 Stepping = Step | Digest | Seed
-Request = Hello | Reset | Read | Stack | Stepping
+Request = Hello | Reset | Read | Stack | Write | Load | Stepping
 
 
 def pack_request(request: Request) -> tuple[Type, bytes]:
@@ -154,6 +172,10 @@ def pack_request(request: Request) -> tuple[Type, bytes]:
             return Type.SEED, _SEED.pack(n_steps, generator.shift, 0, generator.seed, index)
         case Stack():
             return Type.STACK, b""
+        case Write(offset, content):
+            return Type.WRITE, _WORD.pack(offset) + content
+        case Load(n_bytes):
+            return Type.LOAD, _WORD.pack(n_bytes)
 
 
 # ---- replies -----------------------------------------------------------------------------------------------------
@@ -202,6 +224,17 @@ class BoardDescription:
     @property
     def has_model(self) -> bool:
         return self.n_units > 0
+
+    @property
+    def write_bytes(self) -> int:
+        """The most bytes of a model that a WRITE can carry."""
+        return self.receive_bytes - OVERHEAD_BYTES - _WORD.size
+
+    @property
+    def most_values(self) -> int:
+        """The most inputs, and the most outputs, of which the buffers hold a step."""
+        room = min(self.receive_bytes, self.transmit_bytes) - OVERHEAD_BYTES - _STEP.size - _RECORD_BYTES
+        return room // 2
 
     @property
     def steps_per_digest(self) -> int:
@@ -271,7 +304,7 @@ def _sizes_make_sense(board: BoardDescription) -> bool:
     return 0 not in sizes and board.steps_per_frame >= 1
 
 
-def unpack_reset(payload: bytes) -> None:
+def unpack_nothing(payload: bytes) -> None:
     _check_length(payload, 0)
 
 
@@ -315,12 +348,21 @@ def unpack_answer(
     """The reply to a request of a run; None to RESET."""
     match request:
         case Reset():
-            unpack_reset(payload)
+            unpack_nothing(payload)
             return None
         case Step():
             return unpack_steps(payload, request, board.n_outputs)
         case Digest() | Seed():
             return unpack_summary(payload, request.n_steps)
+
+
+def unpack_load(payload: bytes) -> tuple[int, BoardDescription]:
+    """Why the blob was refused, 0 if it was not, and what the board says about itself then."""
+    (refused,) = _WORD.unpack_from(payload.ljust(_WORD.size))
+    description = unpack_description(payload[_WORD.size :])
+    if description.has_model == bool(refused):
+        raise MessageError(f"refusal {refused}, {description.n_units} units")
+    return refused, description
 
 
 def unpack_stack(payload: bytes) -> StackUse:

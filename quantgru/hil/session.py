@@ -28,6 +28,7 @@ from quantgru.hil.messages import (
     ErrorReply,
     Hello,
     Int16Array,
+    Load,
     MessageError,
     Read,
     Refusal,
@@ -42,6 +43,7 @@ from quantgru.hil.messages import (
     Summary,
 )
 from quantgru.hil.transport import Transport
+from quantgru.hil.upload import Upload
 from quantgru.int_model import IntModel
 from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
 
@@ -83,9 +85,12 @@ class Session:
             raise self._error("the session is not open", "open it first")
         return self._board
 
-    def open(self, model: IntModel) -> BoardDescription:
-        """Opens the session; the board's state is reset. Raises DeviceError if another model is on the board."""
+    def open(self, model: IntModel, upload: Upload | None = None) -> BoardDescription:
+        """Opens the session; the board's state is reset. A board that takes models over the line is sent `upload`, if
+        it has not got this model. Raises DeviceError if another one is on the board, or if the model does not fit."""
         description = self._ask(Hello(), messages.unpack_description)
+        if upload is not None and description.model_room > 0 and description.digest != model.digest:
+            description = self._send(upload, description)
         self._check_model(description, model)
         if description.stack.overflown:
             raise self._error(
@@ -95,9 +100,23 @@ class Session:
         self._board = description
         return description
 
+    def _send(self, upload: Upload, board: BoardDescription) -> BoardDescription:
+        if (refusal := upload.refusal(board)) is not None:
+            raise self._error(refusal, "use a smaller model, or export it and compile it in")
+        credit = Credit(board.credit, board.ahead_bytes, board.transmit_bytes)
+        requests = list(upload.requests(board))
+        for request, reply in zip(
+            requests, self._link.exchange(map(messages.pack_request, requests), credit), strict=True
+        ):
+            self._unpack(request, reply, messages.unpack_nothing)
+        refused, description = self._ask(Load(len(upload.blob)), messages.unpack_load)
+        if refused:
+            raise self._error(f"the board refuses the model that was sent (cause {refused} of PROTOCOL.md)", _FLASH)
+        return description
+
     def reset(self) -> None:
         """Resets the model's state."""
-        self._ask(Reset(), messages.unpack_reset)
+        self._ask(Reset(), messages.unpack_nothing)
 
     def stack(self) -> StackUse:
         """How deep the board's stack has been."""
@@ -214,6 +233,8 @@ class Session:
         return self._error(what, next_step)
 
     def _check_model(self, board: BoardDescription, model: IntModel) -> None:
+        if not board.has_model:
+            raise self._error("there is no model on the board yet", "send it: quantgru hil --send")
         if board.spec_major != SPEC_MAJOR or board.digest != model.digest:
             found = f"digest {board.digest.hex()} (SPEC {board.spec_major}.{board.spec_minor})"
             expected = f"{model.digest.hex()} (SPEC {SPEC_MAJOR}.{SPEC_MINOR})"

@@ -46,7 +46,8 @@ class SimulationResult:
     outputs_raw        int16 [sequences, steps, outputs], or [sequences, outputs] for a last-step head; zero in padding
     states_raw         h of each GRU layer, int16 [sequences, steps, units], with the fraction bits of its state; steps
                        in the order in which the layer read them: of a backward one, from the end
-    clipped_inputs     values of each input feature that were out of range and saturated [inputs]
+    clipped_inputs     values of each input feature that were out of range and saturated [inputs]; of raw inputs, those
+                       at a limit of 16 bits
     saturated_outputs  saturated values of each dense layer
     saturated_states   candidates of each GRU layer that stand at a limit of its state's format [R25]
     final_states       of each GRU layer after its last step: as `initial_states` of another run, they go on from there

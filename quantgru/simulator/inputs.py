@@ -20,11 +20,12 @@ def to_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, IntArray]
 
 
 def as_raw(model: IntModel, sequences: Sequences) -> tuple[Int16Array, IntArray]:
-    """The same for inputs that are raw already; a token out of range is limited as on the device. Raises DataError."""
+    """The same for inputs that are raw already. A value at a limit counts as one that was out of range, as it does
+    on the device, and a token out of range is limited, as there. Raises DataError."""
     values = sequences.values
     if (values != np.floor(values)).any() or values.min() < INT16_MIN or values.max() > INT16_MAX:
         raise DataError(f"raw input: {values.min()} ... {values.max()}, expected integers of -32768 ... 32767")
-    clipped = np.zeros(values.shape, dtype=np.bool_)
+    clipped = (values == INT16_MIN) | (values == INT16_MAX)
     if model.embedding is not None:
         clipped = (values < 0) | (values >= model.embedding.n_tokens)
     return values.astype(np.int16), clipped.sum(axis=(0, 1))

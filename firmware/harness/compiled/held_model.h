@@ -28,6 +28,22 @@ static inline uint32_t held_room(const held_model *held)
     return 0;
 }
 
+static inline void held_write(held_model *held, uint32_t offset, const uint8_t *bytes, uint16_t n)
+{
+    (void)held;
+    (void)offset;
+    (void)bytes;
+    (void)n;
+}
+
+static inline uint32_t held_load(held_model *held, uint32_t n_bytes, uint16_t most_values)
+{
+    (void)held;
+    (void)n_bytes;
+    (void)most_values;
+    return 0;
+}
+
 /* NULL if there is no model. */
 static inline const qg_model *held_descriptor(const held_model *held)
 {

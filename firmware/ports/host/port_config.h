@@ -4,3 +4,4 @@
 #define PORT_BUFFER_BYTES 2048
 #define PORT_RECEIVE_BYTES 4096 /* the system keeps them */
 #define PORT_REPLIES 4
+#define PORT_MODEL_BYTES 1048576

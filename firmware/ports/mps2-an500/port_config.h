@@ -4,6 +4,7 @@
 #define PORT_BUFFER_BYTES 1024
 #define PORT_RECEIVE_BYTES 0
 #define PORT_REPLIES 1
+#define PORT_MODEL_BYTES 1048576
 #define PORT_STACK_LOWEST bss_end
 #define PORT_STACK_END stack_top
 #define PORT_UART 0x40004000u

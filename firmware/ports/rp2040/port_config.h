@@ -4,5 +4,6 @@
 #define PORT_BUFFER_BYTES 1024
 #define PORT_RECEIVE_BYTES 0
 #define PORT_REPLIES 1
+#define PORT_MODEL_BYTES 131072
 #define PORT_STACK_LOWEST bss_end
 #define PORT_STACK_END stack_top

@@ -1,0 +1,6 @@
+/* The least program of all: what a board's start-up takes without a model. */
+int main(void)
+{
+    for (;;) {
+    }
+}

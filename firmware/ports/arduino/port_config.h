@@ -1,0 +1,18 @@
+/* Any board with an Arduino core. */
+#define PORT_TARGET "arduino"
+#define PORT_TIMER_KIND PORT_TIMER_TIME
+#define PORT_TIMER_HZ 1000000 /* micros() */
+#define PORT_RECEIVE_BYTES 63 /* of Serial, where it is smallest */
+#define PORT_REPLIES 1
+
+#ifdef __AVR__
+#include <avr/io.h>
+#define PORT_STACK_LOWEST __heap_start
+#define PORT_STACK_END __stack
+#endif
+
+#if defined(__AVR__) && RAMEND < 0x1000
+#define PORT_BUFFER_BYTES 128 /* of some 2,048 */
+#else
+#define PORT_BUFFER_BYTES 512
+#endif

@@ -1,0 +1,24 @@
+/* A dense layer [R14]. */
+#include "quantgru.h"
+
+#if QG_KERNELS != QG_KERNELS_AVR
+
+void qg_dense_layer(const qg_dense *dense, const int16_t *x, int16_t *out)
+{
+    const size_t n_rows = dense->matrix.n_rows;
+    size_t row = 0;
+    do {
+        const size_t left = n_rows - row;
+        const size_t n = left < QG_BLOCK_ROWS ? left : QG_BLOCK_ROWS;
+        int32_t sums[QG_BLOCK_ROWS];
+        size_t i = 0;
+        qg_read_s32(dense->bias + row, n, sums);
+        qg_affine_add(&dense->matrix, row, n, x, sums);
+        do {
+            out[row + i] = dense->activation(sums[i]);
+        } while (++i < n);
+        row += n;
+    } while (row < n_rows);
+}
+
+#endif

@@ -1,0 +1,140 @@
+"""What `quantgru hil` says about its boards: on the terminal, as JSON and as JUnit XML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from quantgru.hil.timer import StepCost
+    from quantgru.int_model import IntModel
+    from quantgru.on_boards import Outcome
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """One board, in words."""
+    result = outcome.result
+    assert result is not None
+    click.echo(f"{result.target}: {result.steps:,} of {result.total_steps:,} steps compared")
+    if (cost := result.step_cost) is not None:
+        middle = f"mean {_digits(cost, cost.mean)}" if cost.median is None else f"median {_digits(cost, cost.median)}"
+        click.echo(f"{cost.unit} a step: {_digits(cost, cost.minimum)} ... {_digits(cost, cost.maximum)}, {middle}")
+    if result.flash_bytes is not None:
+        click.echo(f"test firmware: {result.flash_bytes:,} bytes of flash, {result.ram_bytes:,} of RAM")
+    if result.stack_bytes is not None:
+        click.echo(f"deepest stack: {result.stack_bytes:,} bytes")
+    if result.equal:
+        click.echo(f"{result.steps:,} of {result.total_steps:,} steps equal")
+    else:
+        click.echo(f"DIFFERENT: {result.first_difference}")
+
+
+def print_table(model: IntModel, outcomes: Sequence[Outcome]) -> None:
+    """Several boards side by side, then what was wrong with any."""
+    from rich.table import Table
+
+    from quantgru.cli.console import console
+    from quantgru.int_model.cost import cost as cost_of
+
+    macs = cost_of(model).step_macs
+    table = Table("board", "steps", "equal", "a step", "a MAC", "flash", "RAM", "stack", "seconds")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for outcome in outcomes:
+        table.add_row(outcome.target.name, *_cells(outcome, macs), f"{outcome.seconds:.1f}")
+    console().print(table)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            click.echo(f"{outcome.target.name}: {outcome.error}")
+        elif outcome.result is not None and not outcome.equal:
+            click.echo(f"{outcome.target.name}: DIFFERENT: {outcome.result.first_difference}")
+    equal = sum(outcome.equal for outcome in outcomes)
+    click.echo(
+        f"{equal} of {len(outcomes)} boards equal; a step: its median, or mean; a MAC: one multiply-accumulate of it"
+    )
+
+
+def _cells(outcome: Outcome, macs: int) -> list[str]:
+    result = outcome.result
+    if result is None:
+        return ["", "failed", "", "", "", "", ""]
+    step = per_mac = ""
+    if (cost := result.step_cost) is not None:
+        middle = cost.mean if cost.median is None else cost.median
+        step = f"{_digits(cost, middle)} {cost.unit}"
+        per_mac = f"{middle / macs:.2f}" if cost.unit != "us" else ""
+    sizes = (result.flash_bytes, result.ram_bytes, result.stack_bytes)
+    numbers = ["" if size is None else f"{size:,}" for size in sizes]
+    return [f"{result.steps:,}", "yes" if result.equal else "NO", step, per_mac, *numbers]
+
+
+def _digits(cost: StepCost, value: float) -> str:
+    return f"{value:,.2f}" if cost.unit == "us" else f"{value:,.0f}"
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def require_reports(json_path: str | None, junit_path: str | None) -> None:
+    """Raises ConfigError where a report cannot be written. However the run ends, an earlier verdict must not stay."""
+    from quantgru.cli.console import require_writable
+
+    for path in filter(None, (json_path, junit_path)):
+        require_writable(path)
+    write_failure(json_path, junit_path, "the run did not finish")
+
+
+def write_failure(json_path: str | None, junit_path: str | None, error: str) -> None:
+    """Of a run without a board."""
+    from quantgru.cli.console import write_json
+
+    if json_path is not None:
+        write_json(json_path, {"equal": False, "error": error})
+    if junit_path is not None:
+        _write_junit(junit_path, "quantgru hil", [("hil", error, "error", 0.0)])
+
+
+def write_reports(json_path: str | None, junit_path: str | None, model: str, outcomes: Sequence[Outcome]) -> None:
+    from quantgru.cli.console import write_json
+
+    if json_path is not None:
+        boards = [outcome.to_json() for outcome in outcomes]
+        write_json(json_path, boards[0] if len(boards) == 1 else {"equal": _all_equal(outcomes), "boards": boards})
+    if junit_path is not None:
+        _write_junit(junit_path, model, [_junit_case(outcome) for outcome in outcomes])
+
+
+def _all_equal(outcomes: Sequence[Outcome]) -> bool:
+    return all(outcome.equal for outcome in outcomes)
+
+
+def _junit_case(outcome: Outcome) -> tuple[str, str, str, float]:
+    """Name, message, what the message is, and seconds."""
+    name, seconds = outcome.target.name, outcome.seconds
+    if outcome.result is None:
+        return name, outcome.error or "", "error", seconds
+    if not outcome.equal:
+        return name, str(outcome.result.first_difference), "failure", seconds
+    return name, "", "", seconds
+
+
+def _write_junit(path: str, suite_name: str, cases: Sequence[tuple[str, str, str, float]]) -> None:
+    from io import BytesIO
+
+    from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
+
+    from quantgru.cli.console import write_file
+
+    kinds: dict[str, Any] = {"error": Error, "failure": Failure}
+    suite = TestSuite(suite_name)
+    for name, message, kind, seconds in cases:
+        case = TestCase(name, classname="quantgru.hil", time=round(seconds, 3))
+        case.result = [kinds[kind](message)] if kind else []
+        suite.add_testcase(case)
+    report = JUnitXml()
+    report.add_testsuite(suite)
+    content = BytesIO()
+    report.write(content)
+    write_file(path, content.getvalue())

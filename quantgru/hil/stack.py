@@ -1,0 +1,93 @@
+"""How deep the stack of a program becomes, from what the compiler and objdump say about its object files.
+
+The frame of each function is in the .su file that -fstack-usage writes. Who calls whom is in the relocations: with
+-ffunction-sections, those of section .text.NAME are what NAME refers to. The library calls through pointers, too, which
+descriptors hold: to what is not written down, so that every function of a fitting kind is taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+_TEXT = r"\.text\.(?:(?:unlikely|startup|hot)\.)?"  # what stands before the name of a function
+_SECTION = re.compile(r"RELOCATION RECORDS FOR \[(\.[\w.]+)\]:")
+_CODE = re.compile(rf"{_TEXT}(\w+)")
+_RELOCATION = re.compile(rf"^[0-9a-f]+ +R_\w+ +(?:{_TEXT})?([A-Za-z_]\w*)", re.MULTILINE)
+_FRAME = re.compile(r"^(\S+?):\d+:\d+:(\w+)\S*\t(\d+)\t(static|dynamic,bounded)$", re.MULTILINE)
+_FUNCTION = re.compile(r"^[0-9a-f]+ <(\w+)[\w.]*>:$", re.MULTILINE)
+
+# Calls and jumps through a register or pointer on ARM, RISC-V (a direct one has a comment), AVR and x86.
+_INDIRECT = re.compile(
+    r"\t(?:blx?\s+(?:r\d+|ip)|bx\s+(?:r\d+|ip)|j(?:al)?r\s+\w+$|e?i(?:call|jmp)\b|(?:call|jmp)q?\s+\*)", re.MULTILINE
+)
+
+_CALL_VALUE_FUNCTIONS = ("qg_gru", "qg_dense")  # files of the library that call nothing else through pointers
+_LAYER_STEPS = "qg_gru_"
+_MODEL_STEPS = "qg_step"  # wrappers call them by name
+
+
+@dataclass
+class Functions:
+    """What is known of the functions of a program, by name.
+
+    frames      bytes on the stack, return address included where it is there
+    files       the source of each
+    references  what each calls or refers to
+    indirect    those that call through a pointer
+    pointed_to  functions to which constants point
+    """
+
+    frames: dict[str, int] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    references: dict[str, set[str]] = field(default_factory=dict)
+    indirect: set[str] = field(default_factory=set)
+    pointed_to: set[str] = field(default_factory=set)
+
+
+def read_functions(stack_usage: Iterable[str], relocations: str, disassembly: str) -> Functions:
+    """From the texts of all .su files, and what `objdump -r` and `objdump -d` print for all object files."""
+    found = Functions()
+    for text in stack_usage:
+        for file, name, size, _ in _FRAME.findall(text):
+            found.frames[name] = max(int(size), found.frames.get(name, 0))
+            found.files[name] = file.rsplit("/", 1)[-1]
+    for section, body in _parts(_SECTION, relocations):
+        names = {name for name in _RELOCATION.findall(body) if name in found.frames}
+        if code := _CODE.match(section):
+            found.references.setdefault(code[1], set()).update(names - {code[1]})
+        elif section.startswith((".rodata", ".data")):
+            found.pointed_to |= names - {section.rsplit(".", 1)[-1]}  # a function's own section holds its jump table
+    found.indirect = {name for name, body in _parts(_FUNCTION, disassembly) if _INDIRECT.search(body)}
+    return found
+
+
+def deepest_stack(functions: Functions, entries: Iterable[str]) -> int:
+    """Bytes that the deepest chain of calls below one of `entries` can take, the frame of the entry included.
+
+    Functions without a known frame, of the C library and the compiler's own, are left out.
+    """
+    calls = {name: _calls(functions, name) for name in functions.frames}
+    return max(_depth(functions.frames, calls, entry, frozenset()) for entry in entries)
+
+
+def _calls(functions: Functions, caller: str) -> set[str]:
+    called = set(functions.references.get(caller, ()))
+    if caller not in functions.indirect:
+        return called
+    values_only = functions.files[caller].startswith(_CALL_VALUE_FUNCTIONS)
+    others = (_MODEL_STEPS, _LAYER_STEPS) if values_only else (_MODEL_STEPS,)
+    return called | {name for name in functions.pointed_to if not name.startswith(others)}
+
+
+def _depth(frames: Mapping[str, int], calls: Mapping[str, set[str]], name: str, above: frozenset[str]) -> int:
+    """No function of the library calls itself, in no way: one that is `above` already is not called again."""
+    chain = above | {name}
+    return frames[name] + max((_depth(frames, calls, callee, chain) for callee in calls[name] - chain), default=0)
+
+
+def _parts(heading: re.Pattern[str], text: str) -> Iterable[tuple[str, str]]:
+    """(what a heading names, what stands below it)"""
+    pieces = heading.split(text)
+    return zip(pieces[1::2], pieces[2::2], strict=True)

@@ -1,0 +1,90 @@
+"""A pytest plugin: holds boards to the simulator in a user's own tests.
+
+    def test_gesture(quantgru_board):
+        result = quantgru_board.run("gesture.qgru", x)
+        assert result.equal, result.first_difference
+
+    pytest --quantgru-board mps2-an386 --quantgru-port /dev/ttyACM0
+
+Each test that uses the fixture runs once for every board and port; without any, it is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+if TYPE_CHECKING:
+    from quantgru.int_model import IntModel
+    from quantgru.on_board import BoardResult
+    from quantgru.sequences import SequencesLike
+
+_OPTIONS = ("--quantgru-board", "--quantgru-port")
+
+
+@dataclass(frozen=True)
+class QuantgruBoard:
+    """A board, by name, or the port of one."""
+
+    kind: Literal["board", "port"]
+    name: str
+
+    def run(self, model: IntModel | str | os.PathLike[str], x: SequencesLike, **options: Any) -> BoardResult:
+        """As quantgru.run_on_board; the model may be the path of a .qgru file."""
+        import quantgru as qg
+
+        return qg.run_on_board(_loaded(model), x, **self._where(), **options)
+
+    def _where(self) -> dict[str, Any]:
+        return {self.kind: self.name}
+
+    def run_seeded(self, model: IntModel | str | os.PathLike[str], n_steps: int, **options: Any) -> BoardResult:
+        """As quantgru.run_seeded_on_board."""
+        import quantgru as qg
+
+        return qg.run_seeded_on_board(_loaded(model), n_steps, **self._where(), **options)
+
+
+def _loaded(model: IntModel | str | os.PathLike[str]) -> IntModel:
+    import quantgru as qg
+
+    return qg.IntModel.load(os.fspath(model)) if isinstance(model, (str, os.PathLike)) else model
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("quantgru", "boards held to the simulator")
+    group.addoption(
+        "--quantgru-board",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="build and start this board for tests with the fixture quantgru_board; may be repeated",
+    )
+    group.addoption(
+        "--quantgru-port",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a port with a board that runs the test firmware, for the same tests; may be repeated",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "quantgru_board" not in metafunc.fixturenames:
+        return
+    boards = [QuantgruBoard("board", name) for name in metafunc.config.getoption("--quantgru-board")]
+    boards += [QuantgruBoard("port", name) for name in metafunc.config.getoption("--quantgru-port")]
+    if boards:
+        metafunc.parametrize("quantgru_board", boards, ids=[board.name for board in boards], indirect=True)
+
+
+@pytest.fixture
+def quantgru_board(request: pytest.FixtureRequest) -> QuantgruBoard:
+    """The board that this run of the test is for."""
+    if not hasattr(request, "param"):
+        pytest.skip(f"no board: run pytest with {' NAME or '.join(_OPTIONS)} URL")
+    board: QuantgruBoard = request.param
+    return board
