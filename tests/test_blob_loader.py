@@ -332,7 +332,7 @@ def test_a_reversal_after_a_gru_layer(program: Path) -> None:
 @pytest.mark.parametrize(
     ("compiler", "flags", "says"),
     [
-        ("avr-gcc", ["-mmcu=atmega328p"], "constants are read from flash on this target"),
+        ("avr-gcc", ["-std=gnu99", "-mmcu=atmega328p"], "constants are read from flash on this target"),
         ("gcc", ["-U__BYTE_ORDER__", "-D__BYTE_ORDER__=__ORDER_BIG_ENDIAN__"], "a blob is little-endian"),
     ],
 )

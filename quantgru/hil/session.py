@@ -61,11 +61,16 @@ class Session:
     """One session with a board. `open` first."""
 
     def __init__(
-        self, transport: Transport, patience: Patience | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        transport: Transport,
+        patience: Patience | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        number: int | None = None,
     ) -> None:
+        """Its number is drawn; it is given, 1 ... 2^32 - 1, where a run must be the same each time."""
         self._name = transport.name
         self._clock = clock
-        self._link = Link(transport, patience or Patience(), clock)
+        self._link = Link(transport, patience or Patience(), clock, number)
         self._board: BoardDescription | None = None
         self._steps_at_a_time = 1
 
