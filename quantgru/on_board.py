@@ -211,6 +211,8 @@ def _opened(
     model: IntModel, board: str | None, port: str | os.PathLike[str] | None, send: bool, patience: Patience
 ) -> Iterator[_Place]:
     place = _running(model, board, send=send) if board is not None else _connected(os.fspath(port or ""))
+    if board is not None:
+        patience = patience.without_bootloader()
     with place as (url, image, timer), ExitStack() as lines:
         try:
             session = _open_session(lines, url, model, patience)

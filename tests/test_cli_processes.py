@@ -173,7 +173,7 @@ def test_a_bug_never_ends_as_a_difference(here: Path, monkeypatch: pytest.Monkey
     def bug(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("quantgru.on_board.run_on_board", bug)
+    monkeypatch.setattr("quantgru.on_boards.run_on_board", bug)
     result = hil("--board", "host")
     assert result.code == 2 and "ZeroDivisionError: a bug" in result.err
 

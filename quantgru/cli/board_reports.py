@@ -81,8 +81,9 @@ def require_reports(json_path: str | None, junit_path: str | None) -> None:
     """Raises ConfigError where a report cannot be written. However the run ends, an earlier verdict must not stay."""
     from quantgru.cli.console import require_writable
 
-    for path in filter(None, (json_path, junit_path)):
-        require_writable(path)
+    for path in (json_path, junit_path):
+        if path is not None:
+            require_writable(path)
     write_failure(json_path, junit_path, "the run did not finish")
 
 

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from quantgru.errors import DeviceError
@@ -46,6 +46,12 @@ class Patience:
         first_s = min(answer_s, default.hello_first_s)
         more = math.ceil((answer_s - first_s) / default.hello_s)
         return cls(hello_first_s=first_s, hello_attempts=1 + more, reply_s=answer_s / default.attempts)
+
+    def without_bootloader(self) -> Patience:
+        """The same for a board that is known to have none, and may lose the first HELLO while it starts."""
+        more = max(0, math.ceil((self.hello_first_s - self.hello_s) / self.hello_s))
+        first_s = min(self.hello_first_s, self.hello_s)
+        return replace(self, hello_first_s=first_s, hello_attempts=self.hello_attempts + more)
 
     @property
     def hello_waits_s(self) -> list[float]:
