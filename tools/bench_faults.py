@@ -48,17 +48,7 @@ def run_one(kind: str, number: int) -> dict[str, Tally]:
 
 
 def show(tallies: dict[str, Tally], seconds: float) -> None:
-    columns = (
-        "faults",
-        "runs",
-        "recovered",
-        "noticed",
-        "wrong verdicts",
-        "hangs",
-        "other failures",
-        "requests again",
-        "longest run, s",
-    )
+    columns = ("faults", "runs", "recovered", "noticed", "wrong", "hangs", "failures", "repeats", "longest, s")
     table = Table("kind", title=f"faults on the line, {seconds:.0f} s")
     for column in columns:
         table.add_column(column, justify="right")
