@@ -51,7 +51,7 @@ format: $(VENV)/test
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/clang-format -i $(C_FILES)
 
-## Print the measured figures: accuracy, speed, size
+## Print the measured figures: accuracy, speed, size, faults, fuzzing (an hour)
 bench: $(VENV)/test
 	@$(foreach script,$(BENCHES),echo "== $(script)" && $(BIN)/python $(script) && ) true
 
