@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from quantgru.hil.frames import Frame, FrameReader, encode
-from quantgru.hil.messages import Type
+from quantgru.hil.requests import Type
 from quantgru.hil.transport import Transport
 
 Fault = Callable[[bytes], bytes]  # what becomes of a frame on the wire

@@ -310,7 +310,7 @@ def test_an_unfinished_folder_beside_does_not_matter(tmp_path, monkeypatch):
     ],
 )
 def test_what_a_board_says_about_its_timer(kind, hertz, timer):
-    description = BoardDescription(1, 0, 1, kind, hertz, 512, 512, 3, 2, 4, 0, bytes(32), "board", 0, StackUse(0, 0))
+    description = BoardDescription(1, 0, 1, kind, hertz, 512, 512, 3, 2, 4, 0, bytes(32), "board", 0, StackUse(0, 0), 0)
     assert board_timer(description) == timer
 
 

@@ -14,20 +14,8 @@ from strategies import from_oracle
 from quantgru.firmware_files import firmware_directory
 from quantgru.hil.frames import Frame, FrameReader, encode
 from quantgru.hil.generator import Generator
-from quantgru.hil.messages import (
-    ERROR_REPLY,
-    Digest,
-    Read,
-    Refusal,
-    Reset,
-    Seed,
-    Step,
-    Type,
-    pack_request,
-    unpack_error,
-    unpack_steps,
-    unpack_summary,
-)
+from quantgru.hil.messages import ERROR_REPLY, Refusal, unpack_error, unpack_steps, unpack_summary
+from quantgru.hil.requests import Digest, Read, Reset, Seed, Step, Type, pack_request
 from quantgru.hil.transport import SerialTransport
 
 SESSION = 0x12345678

@@ -20,7 +20,8 @@ from quantgru.hil.boards import find_boards
 from quantgru.hil.compare import compare
 from quantgru.hil.frames import Frame, FrameReader, encode
 from quantgru.hil.images import Image, build_for_models
-from quantgru.hil.messages import ERROR_REPLY, Load, Refusal, Type, Write, pack_request, unpack_error, unpack_load
+from quantgru.hil.messages import ERROR_REPLY, Refusal, unpack_error, unpack_load
+from quantgru.hil.requests import Load, Type, Write, pack_request
 from quantgru.hil.session import Session
 from quantgru.hil.transport import SerialTransport
 from quantgru.hil.upload import Upload

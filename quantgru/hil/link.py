@@ -17,6 +17,7 @@ from quantgru.errors import DeviceError
 from quantgru.hil import messages
 from quantgru.hil.frames import PROTOCOL_VERSION, Frame, FrameReader, encode
 from quantgru.hil.messages import ERROR_REPLY, REPLY, MessageError, Refusal
+from quantgru.hil.requests import Type
 from quantgru.hil.transport import Transport
 
 # After a sign that something was lost, the line has been quiet for so long that nothing more is coming.
@@ -130,7 +131,7 @@ class Link:
 
     def _await_oldest(self, pending: deque[_Pending], credit: Credit) -> Frame:
         """Takes the oldest request out, with its reply. Repeats what is not answered."""
-        opening = pending[0].frame.type == messages.Type.HELLO
+        opening = pending[0].frame.type == Type.HELLO
         attempts = self._patience.hello_attempts if opening else self._patience.attempts
         wait_s = self._patience.hello_s if opening else self._patience.reply_s
         on_the_line = sum(len(request.encoded) + credit.reply_bytes for request in pending)
@@ -164,7 +165,7 @@ class Link:
 
         While a session opens, damaged frames are no sign: a board that is starting may say a lot that is no frame.
         """
-        opening = pending[0].frame.type == messages.Type.HELLO
+        opening = pending[0].frame.type == Type.HELLO
         damaged_before = self._reader.damaged
         lost = False
         while (left_s := until - self._clock()) > 0:
@@ -193,10 +194,10 @@ class Link:
 
     def _unanswered(self, request: Frame, waited_s: float) -> DeviceError:
         waited = f"{waited_s:.1f} s"
-        if request.type != messages.Type.HELLO:
+        if request.type != Type.HELLO:
             what = "damaged frames only" if self.damaged_frames else "no answer any more"
             return self._error(
-                f"the board stopped answering in mid-run ({messages.Type(request.type).name}, {waited}, {what})",
+                f"the board stopped answering in mid-run ({Type(request.type).name}, {waited}, {what})",
                 "check cable and power, then run again",
             )
         if self._bytes_received:
