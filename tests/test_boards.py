@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import oracle
 import pytest
-from hil_boards import PATIENCE, board_or_skip, build_edited, build_model, replace_in, running
+from hil_boards import PATIENCE, board_or_skip, build_edited, build_model, claiming, running
 from hil_models import PLAN, expected_values, make_case, run_steps
 from strategies import Plan, from_oracle
 
@@ -63,17 +63,7 @@ def test_a_wrong_board_is_reported_where_it_went_wrong(board):
     expected = expected_values(wrong, [x.tolist() for x in case.inputs])
     sequence, step = first_wrong_step(case.expected.checks, expected.checks)
 
-    def claim_the_digest(firmware, exported):
-        digest = ", ".join(map(str, case.model.digest))
-        replace_in(
-            firmware / "harness" / "model_digest.c",
-            "    sha256_end(&hash, digest);\n",
-            "    sha256_end(&hash, digest);\n"
-            f"    static const uint8_t claimed[QG_DIGEST_BYTES] = {{{digest}}};\n"
-            "    for (uint8_t i = 0; i < QG_DIGEST_BYTES; ++i) {\n        digest[i] = claimed[i];\n    }\n",
-        )
-
-    image = build_edited(from_oracle(wrong), claim_the_digest, board)
+    image = build_edited(from_oracle(wrong), claiming(case.model), board)
     difference = run(case, image, board)[1].first_difference
     board_trace, simulator_trace = (values.trace(sequence, step) for values in (expected, case.expected))
     assert (difference.sequence, difference.step, difference.layer) == (sequence, step, "gru_1")

@@ -108,7 +108,8 @@ def test_what_the_board_refuses(line, case):
     assert refusal(line, Frame(Type.RESET, SESSION + 1, 1)) == (Refusal.OTHER_SESSION, Type.RESET, SESSION)
     assert refusal(line, Frame(Type.RESET, SESSION, 2)) == (Refusal.SEQUENCE, Type.RESET, 1)
     assert refusal(line, Frame(Type.RESET, SESSION, 0)) == (Refusal.SEQUENCE, Type.RESET, 1)  # no repeat of HELLO
-    assert refusal(line, Frame(99, SESSION, 1)) == (Refusal.TYPE, 99, Type.STACK)
+    for unknown in (0, Type.WRITE, Type.LOAD, Type.INPUTS, Type.RUN, Type.OUTPUTS, 99):
+        assert refusal(line, Frame(unknown, SESSION, 1)) == (Refusal.TYPE, unknown, Type.STACK)
     assert refusal(line, Frame(Type.RESET, SESSION, 1, b"x")) == (Refusal.LENGTH, Type.RESET, 0)
     n_units, n_inputs = case.model.n_units, case.model.n_inputs
     for payload, code, expected in [

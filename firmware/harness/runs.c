@@ -45,7 +45,7 @@ static verdict check_inputs(const harness *self, const request *asked)
 
 static verdict check_run(const request *asked)
 {
-    const uint16_t n_steps = get_u16(asked->payload);
+    const uint32_t n_steps = get_u16(asked->payload); /* of 16 bits, it would never exceed some limits: a warning */
     if (n_steps == 0 || n_steps > HELD_STEPS) {
         return refuse(REFUSED_ARGUMENT, HELD_STEPS);
     }

@@ -52,6 +52,7 @@ class Credit:
     requests: int = 1
     ahead_bytes: int = 0
     reply_bytes: int = 0  # the longest reply
+    work_s: float = 0.0  # how long the board works on one request, as far as it is known that this is long
 
 
 @dataclass(eq=False)
@@ -135,7 +136,7 @@ class Link:
         attempts = self._patience.hello_attempts if opening else self._patience.attempts
         wait_s = self._patience.hello_s if opening else self._patience.reply_s
         on_the_line = sum(len(request.encoded) + credit.reply_bytes for request in pending)
-        wait_s += on_the_line * self._transport.byte_s
+        wait_s += on_the_line * self._transport.byte_s + credit.work_s
         start = self._active
         silences = 0
         while pending[0].reply is None:

@@ -63,6 +63,7 @@ _FLASH: Final = "export the model, build the test firmware of this version with 
 # A frame that was answered sooner may be followed by one twice as long; after a slower one it is half as long.
 _QUICK_S: Final = 0.2
 _SLOW_S: Final = 0.8
+_MEASURED_STEPS: Final = 16  # before the first whole sequence is run: it may be minutes of work
 _MOST_SEEDED_STEPS: Final = 2**16 - 1
 
 
@@ -77,6 +78,7 @@ class Session:
         self._link = Link(transport, patience or Patience(), clock)
         self._board: BoardDescription | None = None
         self._steps_at_a_time = 1
+        self._run_step_s: float | None = None  # of a run; known once there was one
 
     @property
     def repeats(self) -> int:
@@ -203,8 +205,19 @@ class Session:
         at_a_time = self.board.steps_per_digest
         starts = range(0, inputs.shape[0], at_a_time)
         self._write([Inputs(start, inputs[start : start + at_a_time]) for start in starts], self.board)
-        request = Run(inputs.shape[0])
-        return self._ask(request, partial(messages.unpack_run, request=request))
+        if self._run_step_s is None:
+            n_steps = min(inputs.shape[0], _MEASURED_STEPS)
+            before = self._clock()
+            self._run(n_steps, 0.0)
+            self._run_step_s = (self._clock() - before) / n_steps
+        return self._run(inputs.shape[0], self._run_step_s)
+
+    def _run(self, n_steps: int, step_s: float) -> RunReply:
+        """step_s is what a step takes, as far as that is known: a long run is waited for."""
+        request = Run(n_steps)
+        credit = Credit(reply_bytes=self.board.transmit_bytes, work_s=2 * n_steps * step_s)
+        (reply,) = self._link.exchange([pack_request(request)], credit)
+        return self._unpack(request, reply, partial(messages.unpack_run, request=request))
 
     def read_outputs(self, n_steps: int) -> Int16Array:
         """Outputs of the last run, int16 [n_steps, outputs]: of each step that it has, or of the only one."""
