@@ -94,8 +94,6 @@ def run_on_board(
 ) -> BoardResult:
     """Runs x [sequences, steps, inputs] on a board and compares every step with the simulator.
 
-    A model that needs whole sequences is run with them (NAME_run), and its outputs are compared.
-
     board     a name from `quantgru boards`: the test firmware is built and started here
     port      anything that pyserial opens, with a board that runs the test firmware with this model
     by        "outputs": the outputs of every step, and a CRC-32 of its whole state, come back;
@@ -107,10 +105,12 @@ def run_on_board(
     deadline_s how long everything may take, once the board is started; 24 hours if None
     progress  called with the number of steps compared since its last call
 
-    Where a step differs, the sequence is run again up to it, and all its gates are read back; a run of a whole sequence
-    keeps none, and is held against its outputs. Raises DataError,
-    ModelError for what is not an IntModel, ConfigError for an unknown board or a missing tool, DeviceError for a board
-    that is silent, answers garbage, holds another model or dies.
+    Where a step differs, the sequence is run again up to it, and all its gates are read back. A model that needs whole
+    sequences is run with them (NAME_run), and keeps no states: "outputs" compares all outputs and their CRC-32 [R24],
+    "digests" the CRC-32, and "states" is refused.
+
+    Raises DataError; ModelError for what is not an IntModel; ConfigError for an unknown board or a missing tool;
+    DeviceError for a board that is silent, answers garbage, holds another model or shorter sequences, or dies.
     """
     _check_arguments(model, board, port)
     _check_way(model, by)

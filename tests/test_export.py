@@ -326,22 +326,3 @@ def test_steps_out_of_range_do_not_compile(find_tool: FindTool, tmp_path: Path) 
         run_command(*command, f"-DPHRASE_STEPS={steps}")
     for steps in (0, 65536):
         assert "PHRASE_STEPS: expected 1 ... 65535" in try_command(*command, f"-DPHRASE_STEPS={steps}").stderr
-
-
-def test_the_test_firmware_refuses_a_model_that_needs_whole_sequences(find_tool: FindTool, tmp_path: Path) -> None:
-    export(load("phrase"), tmp_path, "model")
-    harness, port = ROOT / "firmware" / "harness", ROOT / "firmware" / "ports" / "host"
-    command = [
-        "-c",
-        harness / "harness.c",
-        "-o",
-        tmp_path / "o",
-        *includes(tmp_path),
-        f"-I{harness}",
-        f"-I{harness}/compiled",
-        f"-I{port}",
-    ]
-    result = try_command(find_tool("gcc"), *command)
-    assert result.returncode != 0
-    errors = [line for line in result.stderr.splitlines() if "error:" in line]
-    assert "this model needs whole sequences" in errors[0]
