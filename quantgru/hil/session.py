@@ -246,7 +246,7 @@ class Session:
             n_read += parts[-1].size
         return np.concatenate(parts)
 
-    # ---- requests --------------------------------------------------------------------------------------------
+    # ---- requests -------------------------------------------------------------------------------------------------
 
     def _ask(self, request: Request, unpack: Callable[[bytes], _Reply]) -> _Reply:
         """The answer to a request that is sent alone."""
