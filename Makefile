@@ -34,7 +34,7 @@ demo: $(VENV)/core
 ## Lint, then every test that this machine can run; lists what it skipped and what installs it
 test: lint
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh tools/install_tools.sh; fi
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 ## Check style and types: ruff, mypy, clang-format
 lint: $(VENV)/test

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -21,7 +21,7 @@ from quantgru.hil.link import Patience
 from quantgru.hil.runs import compare_runs, run_checks, run_outputs
 from quantgru.hil.session import Session
 from quantgru.hil.timer import StepCost, Timer, board_timer
-from quantgru.hil.transport import SerialTransport
+from quantgru.hil.transport import PortVanishedError, SerialTransport
 from quantgru.hil.upload import Upload
 from quantgru.hil.ways import ByDigests, ByOutputs, BySeeds, Difference
 from quantgru.int_model import IntModel, require_int_model
@@ -257,10 +257,19 @@ def _opened(
         place = _running(model, board, send=send, max_steps=max_steps)
     else:
         place = _connected(os.fspath(port or ""))
-    with place as (url, image, timer), SerialTransport(url) as transport:
-        session = Session(transport, patience)
-        session.open(model, upload)
+    with place as (url, image, timer), ExitStack() as lines:
+        try:
+            session = _open_session(lines, url, model, upload, patience)
+        except PortVanishedError:  # being opened has reset the board: its port comes back, and stays
+            lines.close()
+            session = _open_session(lines, url, model, upload, patience)
         yield _Place(session, image, timer or board_timer(session.board))
+
+
+def _open_session(lines: ExitStack, url: str, model: IntModel, upload: Upload | None, patience: Patience) -> Session:
+    session = Session(lines.enter_context(SerialTransport(url)), patience)
+    session.open(model, upload)
+    return session
 
 
 def _result(place: _Place, comparison: Comparison, total_steps: int) -> BoardResult:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
-from queue import Empty, Queue
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from typing import Any, Final, Literal
 
 from quantgru.errors import QuantgruError
@@ -16,7 +21,7 @@ from quantgru.int_model import IntModel
 from quantgru.on_board import BoardResult, By, run_on_board, run_seeded_on_board
 from quantgru.sequences import Sequences
 
-_POLL_S: Final = 0.1
+_END_TIMEOUT_S: Final = 2.0  # to end an emulator and remove a folder
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Work:
     n_seeded: int = 0
     seed: int = 1
     by: By = "outputs"
+    send: bool = False
     timeout_s: float | None = None
     deadline_s: float | None = None
 
@@ -76,6 +82,7 @@ def run_target(work: Work, target: Target, progress: Callable[[int], None]) -> O
 def _run(work: Work, target: Target, progress: Callable[[int], None]) -> BoardResult:
     where: dict[str, Any] = {
         target.kind: target.name,
+        "send": work.send,
         "timeout_s": work.timeout_s,
         "deadline_s": work.deadline_s,
         "progress": progress,
@@ -85,38 +92,105 @@ def _run(work: Work, target: Target, progress: Callable[[int], None]) -> BoardRe
     return run_on_board(work.model, work.sequences, by=work.by, **where)
 
 
+# ---- several -----------------------------------------------------------------------------------------------------
+
+
 def run_on_boards(
     work: Work, targets: Sequence[Target], progress: Callable[[int, int], None] = lambda target, steps: None
 ) -> list[Outcome]:
     """All boards at once, but emulated ones no more than there are cores. The outcomes in the order of `targets`.
 
-    `progress` is called with the number of a target and that of its steps compared since its last call.
+    `progress` is called with the number of a target and that of its steps compared since its last call. Whatever
+    interrupts it ends all processes first.
     """
-    n_ports = sum(target.kind == "port" for target in targets)
-    n_processes = min(len(targets), n_ports + (os.cpu_count() or 1))
-    spawn = get_context("spawn")
-    with spawn.Manager() as manager, ProcessPoolExecutor(n_processes, spawn) as pool:
-        told: Queue[tuple[int, int]] = manager.Queue()
-        runs = [pool.submit(_run_in_process, work, target, i, told) for i, target in enumerate(targets)]
+    outcomes: dict[int, Outcome] = {}
+    waiting = deque(sorted(range(len(targets)), key=lambda number: targets[number].kind == "board"))  # ports first
+    running: dict[Connection, _Process] = {}
+    try:
+        while waiting or running:
+            while waiting and _has_core(targets[waiting[0]], running):
+                process = _Process(work, waiting[0], targets[waiting[0]])
+                running[process.told] = process
+                waiting.popleft()
+            for told in wait(list(running)):
+                process = running[told]  # type: ignore[index]
+                said = process.hear()
+                if isinstance(said, Outcome):
+                    outcomes[process.number] = said
+                    running.pop(process.told).end()
+                else:
+                    progress(process.number, said)
+    finally:
+        for process in running.values():
+            process.stop()
+        for process in running.values():
+            process.end()
+    return [outcomes[number] for number in range(len(targets))]
+
+
+def _has_core(target: Target, running: dict[Connection, _Process]) -> bool:
+    emulated = sum(process.target.kind == "board" for process in running.values())
+    return target.kind == "port" or emulated < (os.cpu_count() or 1)
+
+
+class _Process:
+    """A process that runs one board and tells how far it is, then its outcome."""
+
+    def __init__(self, work: Work, number: int, target: Target) -> None:
+        self.number = number
+        self.target = target
+        self._start = time.monotonic()
+        spawn = get_context("spawn")
+        self.told, tells = spawn.Pipe(duplex=False)
+        self._process: SpawnProcess = spawn.Process(target=_run_in_process, args=(work, target, tells), daemon=True)
+        with _interrupts_blocked():
+            self._process.start()
+        tells.close()
+
+    def hear(self) -> int | Outcome:
+        """What it says next; waits for it. A process that was killed has an outcome, too."""
         try:
-            _tell(runs, told, progress)
-            return [run.result() for run in runs]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            said: int | Outcome = self.told.recv()
+        except (EOFError, OSError):
+            self._process.join(_END_TIMEOUT_S)
+            error = f"{self.target.kind} {self.target.name}: its process ended with status {self._process.exitcode}"
+            return Outcome(self.target, None, error, time.monotonic() - self._start)
+        return said
+
+    def stop(self) -> None:
+        """Asks it to end now."""
+        self._process.terminate()
+
+    def end(self) -> None:
+        """Waits until it has ended, and does not wait long."""
+        self._process.join(_END_TIMEOUT_S)
+        self._process.kill()
+        self._process.join()
+        self.told.close()
 
 
-def _run_in_process(work: Work, target: Target, number: int, told: Queue[tuple[int, int]]) -> Outcome:
-    return run_target(work, target, lambda steps: told.put((number, steps)))
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """For starting a process that is not to see Ctrl-C, which goes to every process of a terminal: who started it ends
+    it, and says so once. What is blocked stays so in the new process."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _tell(runs: Sequence[Future[Outcome]], told: Queue[tuple[int, int]], progress: Callable[[int, int], None]) -> None:
-    """Passes on what the processes tell, until all have ended."""
-    left = set(runs)
-    while left:
-        _, left = wait(left, _POLL_S, FIRST_COMPLETED)
-        while True:
-            try:
-                progress(*told.get_nowait())
-            except Empty:
-                break
+def _run_in_process(work: Work, target: Target, tells: Connection) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the `with` blocks: emulators end, folders vanish
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    tells.send(run_target(work, target, tells.send))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from quantgru.on_board import BoardResult
     from quantgru.sequences import SequencesLike
 
-_OPTIONS = ("--quantgru-board", "--quantgru-port")
-
 
 @dataclass(frozen=True)
 class QuantgruBoard:
@@ -38,14 +36,14 @@ class QuantgruBoard:
 
         return qg.run_on_board(_loaded(model), x, **self._where(), **options)
 
-    def _where(self) -> dict[str, Any]:
-        return {self.kind: self.name}
-
     def run_seeded(self, model: IntModel | str | os.PathLike[str], n_steps: int, **options: Any) -> BoardResult:
         """As quantgru.run_seeded_on_board."""
         import quantgru as qg
 
         return qg.run_seeded_on_board(_loaded(model), n_steps, **self._where(), **options)
+
+    def _where(self) -> dict[str, Any]:
+        return {self.kind: self.name}
 
 
 def _loaded(model: IntModel | str | os.PathLike[str]) -> IntModel:
@@ -83,8 +81,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def quantgru_board(request: pytest.FixtureRequest) -> QuantgruBoard:
-    """The board that this run of the test is for."""
+    """The board that this run of the test is for. An error, not a failure, where it cannot be built and run here."""
     if not hasattr(request, "param"):
-        pytest.skip(f"no board: run pytest with {' NAME or '.join(_OPTIONS)} URL")
+        pytest.skip("no board: run pytest with --quantgru-board NAME or --quantgru-port URL")
     board: QuantgruBoard = request.param
+    if board.kind == "board":
+        _require_tools(board.name)
     return board
+
+
+def _require_tools(name: str) -> None:
+    from quantgru.errors import ConfigError
+    from quantgru.hil.boards import find_board
+
+    try:
+        find_board(name).require_tools()
+    except ConfigError as error:
+        pytest.fail(str(error), pytrace=False)

@@ -1,20 +1,39 @@
 """Blobs through the loader of the C library: requests and answers of tests/firmware/load_cases.c, and ways to edit a
 blob by the offsets of firmware/BLOB.md."""
 
+import functools
 import struct
 import subprocess
+import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import oracle
 from c_library import COMPILER, FIRMWARE, ROOT, SOURCES
+from hil_boards import work_directory
+from strategies import REVERSE, DensePlan, EmbeddingPlan, GruPlan, Plan
 
 from quantgru.hil.images import WARNINGS
 
 PROGRAM = [ROOT / "tests" / "firmware" / "load_cases.c", FIRMWARE / "harness" / "frames.c"]
 LIBRARY = [source for source in SOURCES if source.name != "shim.c"]
 SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+# Every kind of layer that a blob can have, and every array.
+RICH = Plan(
+    1,
+    layers=(
+        EmbeddingPlan(11, 4),
+        REVERSE,
+        DensePlan(6, oracle.RELU),
+        GruPlan(9, oracle.RESET_AFTER, oracle.GATE_HARD_SIGMOID, oracle.CANDIDATE_RELU, 9, True),
+        GruPlan(3, oracle.RESET_BEFORE, oracle.GATE_SIGMOID, oracle.CANDIDATE_TANH, 15),
+        DensePlan(5, oracle.LINEAR),
+        DensePlan(2, oracle.SIGMOID),
+    ),
+)
 
 HEADER_BYTES = 52
 RECORD_BYTES = {1: 52, 2: 24, 3: 8, 4: 0}  # by kind
@@ -62,8 +81,10 @@ def read_answer(case: Case, read: Callable[[int], bytes]) -> Answer:
     return Answer(code, memory_bytes, shape, named_digest, digest, tuple(steps))
 
 
-def compile_program(directory: Path) -> Path:
-    """The program for this machine, with sanitizers that end it at the first mistake."""
+@functools.cache
+def loader_program() -> Path:
+    """The program for this machine, with sanitizers that end it at the first mistake; compiled once."""
+    directory = Path(tempfile.mkdtemp(dir=work_directory()))
     folders = [ROOT / "firmware" / name for name in ("include", "src", "harness", "ports/host")]
     sources = [*PROGRAM, ROOT / "tests" / "firmware" / "stdio_port.c", *LIBRARY]
     command = [COMPILER, "-std=c99", *WARNINGS, *SANITIZED, *(f"-I{folder}" for folder in folders), *map(str, sources)]

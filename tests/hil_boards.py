@@ -20,7 +20,7 @@ from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
 
 # Short waits: what is late is asked for again, and only costs time.
-PATIENCE = Patience(hello_s=0.3, hello_attempts=10, reply_s=0.3, attempts=10, total_s=60.0)
+PATIENCE = Patience(hello_first_s=0.3, hello_s=0.3, hello_attempts=10, reply_s=0.3, attempts=10, total_s=60.0)
 
 
 @functools.cache
@@ -105,3 +105,12 @@ def without_timer(firmware: Path, export_directory: Path) -> None:
     replace_in(config, "PORT_TIMER_KIND PORT_TIMER_TIME", "PORT_TIMER_KIND PORT_TIMER_NONE")
     replace_in(config, "PORT_TIMER_HZ 1000000000", "PORT_TIMER_HZ 0")
     replace_in(firmware / "ports" / "host" / "port.c", " + (uint32_t)now.tv_nsec", "")
+
+
+def wrong_at_step_6(firmware: Path, exported: Path) -> None:
+    """An edit for build_edited: unit 4 of the first layer is wrong after step 6 of each sequence."""
+    code = exported / "model.c"
+    replace_in(code, '#include "model.h"\n', '#include "model.h"\nstatic unsigned steps_done;\n')
+    replace_in(code, "    qg_reset(", "    steps_done = 0;\n    qg_reset(")
+    step = "inputs, state->h, state->residual, &arrays);\n"
+    replace_in(code, step, step + "    if (++steps_done == 7) {\n        state->h[4] ^= 1;\n    }\n")

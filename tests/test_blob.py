@@ -1,5 +1,5 @@
 """Blobs as they are written: the bytes of firmware/BLOB.md, and the command. What a device makes of them is tested in
-test_blob_loader.py."""
+test_blob_loader.py and test_blob_refused.py."""
 
 import re
 from pathlib import Path

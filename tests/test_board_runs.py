@@ -342,10 +342,12 @@ def test_hostile_frames_do_no_harm(case: Case) -> None:
         requests = Requests(line)
         executed = 0
         for _ in range(300):
-            n, first = (rng.choice((1, rng.randrange(25), rng.randrange(2**16))) for _ in range(2))
-            payload = n.to_bytes(2, "little") + first.to_bytes(2, "little")
-            payload += rng.randbytes(rng.choice((0, 6 * min(n, 300), rng.randrange(50))))
-            executed += requests.ask(rng.choice((Type.INPUTS, Type.RUN, Type.OUTPUTS)), payload).type < 0xFF
+            type_ = rng.choice((Type.INPUTS, Type.RUN, Type.OUTPUTS))
+            n = rng.choice((1, 2, rng.randrange(25), rng.randrange(2**16)))
+            first = rng.choice((0, 0, rng.randrange(25), rng.randrange(2**16)))
+            n_bytes = rng.choice((6 * min(n, 300) * (type_ == Type.INPUTS), rng.randrange(50)))
+            payload = n.to_bytes(2, "little") + first.to_bytes(2, "little") + rng.randbytes(n_bytes)
+            executed += requests.ask(type_, payload).type < 0xFF
         assert executed > 20
 
 

@@ -144,7 +144,7 @@ def test_a_difference_ends_with_1(here: Path, monkeypatch: pytest.MonkeyPatch) -
         checks[2, 3] ^= 1
         return checks
 
-    monkeypatch.setattr("quantgru.on_board.check_values", wrong)
+    monkeypatch.setattr("quantgru.expected_steps.check_values", wrong)
     result = quantgru("hil", "m.qgru", "--input", "x.npz", "--board", "host", "--json", "r.json")
     assert (result.code, result.err) == (1, "")
     assert "DIFFERENT: sequence 2, step 3" in result.out and "steps equal" not in result.out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
-import socket
 import threading
 import tty
 from collections.abc import Iterator
@@ -14,15 +13,15 @@ from pathlib import Path
 import pytest
 from command_line import assert_refused, finish, hil, quantgru, start
 from hil_boards import board_or_skip, build_model
+from hil_lines import tcp_bridge
 
 import quantgru as qg
-from quantgru.hil.images import launch
+from quantgru.hil.images import Image, launch
 
 
-def test_neither_board_nor_port_and_both(here: Path) -> None:
-    for options in ([], ["--board", "host", "--port", "/dev/ttyACM0"]):
-        result = hil(*options)
-        assert result.code == 2 and "give either --board NAME or --port URL" in result.err
+def test_neither_board_nor_port(here: Path) -> None:
+    result = hil()
+    assert result.code == 2 and "give --board NAME or --port URL" in result.err
 
 
 def test_a_board_that_is_not_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,9 +33,11 @@ def test_a_board_that_is_not_there(here: Path, monkeypatch: pytest.MonkeyPatch) 
     assert_refused(quantgru("demo"), says)
 
 
-@pytest.mark.parametrize("port", ["/dev/ttyNONE", "", "socket://127.0.0.1:1", "bogus://x", "/etc/passwd", "x.npz"])
-def test_a_port_that_is_not_there(port: str, here: Path) -> None:
-    assert_refused(hil("--port", port), f"port {port}: cannot be opened", "check that the board is connected")
+@pytest.mark.parametrize(
+    "port", ["", "socket://127.0.0.1:1", "rfc2217://127.0.0.1:1", "bogus://x", "x.npz", "socket://"]
+)
+def test_what_is_no_port(port: str, here: Path) -> None:
+    assert_refused(hil("--port", port), f"port {port}", "cannot be opened")
 
 
 @contextlib.contextmanager
@@ -66,35 +67,12 @@ def test_ports_where_nobody_answers(here: Path) -> None:
             assert_refused(finish(processes[port]), port, says, "check")
 
 
-@contextlib.contextmanager
-def relay(port: str, n_bytes: int) -> Iterator[str]:
-    """A port that leads to `port`, and is closed as soon as `n_bytes` have come back from there."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def serve() -> None:
-            connection, _ = listening.accept()
-            board, left = os.open(port, os.O_RDWR | os.O_NOCTTY), n_bytes
-            tty.setraw(board)
-            with connection, contextlib.suppress(OSError):
-                threading.Thread(target=forward, args=(connection, board), daemon=True).start()
-                while left > 0:
-                    data = os.read(board, min(left, 4096))
-                    connection.sendall(data)
-                    left -= len(data)
-                connection.shutdown(socket.SHUT_RDWR)
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"socket://127.0.0.1:{listening.getsockname()[1]}"
-
-
-def forward(connection: socket.socket, board: int) -> None:
-    with contextlib.suppress(OSError):
-        while data := connection.recv(4096):
-            os.write(board, data)
+@pytest.fixture(scope="module")
+def image(digits_qgru: Path) -> Image:
+    return build_model(qg.IntModel.load(digits_qgru))
 
 
 @pytest.mark.parametrize("n_bytes", [10, 150, 400])
-def test_a_line_that_breaks_in_the_middle(n_bytes: int, here: Path) -> None:
-    board = board_or_skip("host")
-    with launch(board, build_model(qg.IntModel.load("m.qgru"))) as port, relay(port, n_bytes) as url:
+def test_a_line_that_breaks_in_the_middle(n_bytes: int, here: Path, image: Image) -> None:
+    with launch(board_or_skip("host"), image) as port, tcp_bridge(port, n_bytes) as url:
         assert_refused(hil("--port", url), url, "connection lost", "run again")

@@ -234,7 +234,7 @@ COMPILERS = {
     "c++": ["g++", "-x", "c++", "-std=c++11"],
     "cortex-m0": ["arm-none-eabi-gcc", "-std=c99", *CORTEX_M0],
     "cortex-m4": ["arm-none-eabi-gcc", "-std=c99", *CORTEX_M4],
-    "avr": ["avr-gcc", "-std=c99", "-mmcu=atmega2560"],
+    "avr": ["avr-gcc", "-std=gnu99", "-mmcu=atmega2560"],
 }
 
 
@@ -326,3 +326,11 @@ def test_steps_out_of_range_do_not_compile(find_tool: FindTool, tmp_path: Path) 
         run_command(*command, f"-DPHRASE_STEPS={steps}")
     for steps in (0, 65536):
         assert "PHRASE_STEPS: expected 1 ... 65535" in try_command(*command, f"-DPHRASE_STEPS={steps}").stderr
+
+
+def test_strict_c_on_an_avr_says_what_it_lacks(find_tool: FindTool, tmp_path: Path) -> None:
+    """Its descriptors lie in an address space of GNU C."""
+    export(load("gesture"), tmp_path, "gesture")
+    command = ["-c", tmp_path / "gesture.c", "-o", tmp_path / "o", *includes(tmp_path)]
+    result = try_command(find_tool("avr-gcc"), "-std=c99", "-mmcu=atmega328p", *command)
+    assert "descriptors of models lie in flash: compile C for an AVR with -std=gnu99 or later" in result.stderr

@@ -282,7 +282,9 @@ def test_the_selftest_passes_on_a_machine_with_an_int_of_16_bits(
     device: str, name: str, folders: dict[str, Path], find_tool: FindTool, tmp_path: Path
 ) -> None:
     text = f'#include "{name}.h"\n{selftest_call(name)}{AVR_PROGRAM}'
-    program = compile_program(text, folders[name], name, find_tool, tmp_path, f"-mmcu={device}", compiler="avr-gcc")
+    program = compile_program(
+        text, folders[name], name, find_tool, tmp_path, "-std=gnu99", f"-mmcu={device}", compiler="avr-gcc"
+    )
     command = [find_tool("simavr"), "-m", device, "-f", "16000000", str(program)]
     printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     letters = re.findall(r"[PF](?=\.)", printed.stdout + printed.stderr)

@@ -179,7 +179,7 @@ def test_the_example_of_the_page_compiles(find_tool: FindTool, tmp_path: Path) -
     export(load("gesture"), tmp_path, "gesture")
     (tmp_path / "program.c").write_text(example)
     for compiler, *machine in (("gcc",), ("avr-gcc", "-mmcu=atmega328p"), ("g++", "-x", "c++", "-std=c++11")):
-        language = [] if compiler == "g++" else ["-std=c99"]
+        language = [] if compiler == "g++" else ["-std=gnu99" if machine else "-std=c99"]
         flags = [*language, *machine, *WARNINGS, *includes(tmp_path)]
         run_command(find_tool(compiler), *flags, "-c", tmp_path / "program.c", "-o", tmp_path / "program.o")
 

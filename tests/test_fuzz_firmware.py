@@ -21,7 +21,7 @@ def fuzz(target: str, firmware: Path, folder: Path, inputs: int = INPUTS) -> sub
     )
 
 
-@pytest.mark.parametrize("target", ["frames", "harness", "load"])
+@pytest.mark.parametrize("target", ["frames", "compiled", "loaded", "load"])
 def test_a_short_run_finds_nothing(target: str, tmp_path: Path) -> None:
     result = fuzz(target, FIRMWARE, tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr

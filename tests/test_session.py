@@ -173,7 +173,11 @@ def test_a_wrong_board_is_wrong_through_faults_too(case, line):
         found = compare(session, case.model, case.inputs, expected)
         assert not found.equal
         assert (found.first_difference.sequence, found.first_difference.step, found.steps) == (2, 1, 8)
-        assert found.first_difference.gate == "check value"  # the board is right when it is asked again
+        difference = found.first_difference
+        assert (difference.layer, difference.gate, difference.unit) == ("", "output", 0)
+        assert difference.board == difference.simulator ^ 1
+        assert "output of unit 0: board" in str(difference)
+        assert "the same each time" in str(difference)
 
 
 def test_a_boot_banner_does_not_matter(case, line):
@@ -244,7 +248,7 @@ def test_another_host_is_noticed(case, line):
 def test_the_limit_for_everything_together(case, line):
     clock = Clock()
     faulty = FaultyLine(line, clock, requests=dict.fromkeys(range(0, 400, 2), drop))
-    session = SmallFrames(faulty, Patience(hello_s=0.3, reply_s=0.3, total_s=1.0), clock)
+    session = SmallFrames(faulty, Patience(hello_first_s=0.3, hello_s=0.3, reply_s=0.3, total_s=1.0), clock)
     session.open(case.model)
     with pytest.raises(DeviceError, match="not done within 1 s"):
         compare(session, case.model, case.inputs, case.expected)

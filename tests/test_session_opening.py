@@ -128,7 +128,7 @@ def pty_that_says(chunk: bytes) -> Iterator[str]:
 )
 def test_ports_with_something_else(case, chunk, message):
     start = time.monotonic()
-    patience = Patience(hello_s=0.1, hello_attempts=5)
+    patience = Patience(hello_first_s=0.3, hello_s=0.1, hello_attempts=5)
     with pty_that_says(chunk) as path, SerialTransport(path) as transport, pytest.raises(DeviceError, match=message):
         Session(transport, patience).open(case.model)
     assert time.monotonic() - start < 3
@@ -137,13 +137,14 @@ def test_ports_with_something_else(case, chunk, message):
 # ---- ports ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["/dev/no_such_port", "socket://127.0.0.1:9", "nonsense://x", "socket://", ""])
+@pytest.mark.parametrize("url", ["/dev/null", "socket://127.0.0.1:9", "nonsense://x", "socket://", ""])
 def test_a_port_that_cannot_be_opened(url):
     with pytest.raises(DeviceError, match="cannot be opened") as caught:
         SerialTransport(url)
     assert "\n" not in str(caught.value)
 
 
-def test_a_port_that_is_taken(line):
-    with pytest.raises(DeviceError, match="no other program has the port"):
+def test_a_port_that_is_taken(line, monkeypatch):
+    monkeypatch.setattr("quantgru.hil.transport.APPEARANCE_S", 0.1)
+    with pytest.raises(DeviceError, match="taken by another program"):
         SerialTransport(line.name)

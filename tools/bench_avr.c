@@ -1,5 +1,6 @@
-/* How deep the stack of a model's functions gets on an AVR, and how long its head takes: for bench_avr.py. Sends four
- * numbers of 16 bits. Built with -DWITHOUT_MODEL, it shows the flash and the RAM that are not the model's. */
+/* How deep the stack of a model's functions gets on an AVR, and how long its head takes: for bench_avr.py. Answers
+ * any byte with four numbers of 16 bits. Built with -DWITHOUT_MODEL, it shows the flash and the RAM that are not the
+ * model's. */
 #include "model.h"
 #include "port.h"
 
@@ -66,11 +67,11 @@ int main(void)
     const uint32_t start = port_ticks();
     output();
     const uint32_t cycles = port_ticks() - start;
-    send(of_reset);
-    send(of_step);
-    send(of_output);
-    send((uint16_t)cycles);
     for (;;) {
         (void)port_read_byte();
+        send(of_reset);
+        send(of_step);
+        send(of_output);
+        send((uint16_t)cycles);
     }
 }

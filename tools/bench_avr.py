@@ -38,10 +38,10 @@ MOST_FLASH, MOST_RAM = 5120, 300
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes on the AVR, and cycles of the head. Descriptors are constants that an AVR keeps in both memories."""
+    """Bytes on the AVR, and cycles of the head."""
 
     flash: int
-    descriptors: int
+    variables: int  # initialised: in RAM, and what they begin with in flash
     stack: int
     head_cycles: int
 
@@ -68,7 +68,7 @@ def build(board: Board, folder: Path, name: str, *options: str) -> tuple[Path, i
     includes = [f"-I{path}" for path in folders]
     flags, link_flags = board.program.flags, board.program.link_flags
     sources += port_sources(board)
-    run(board.program.compiler, "-std=c99", *flags, *options, *includes, *sources, *link_flags, "-o", program)
+    run(board.program.compiler, "-std=gnu99", *flags, *options, *includes, *sources, *link_flags, "-o", program)
     text, data = map(int, run(board.size_tool, program).splitlines()[1].split()[:2])
     return program, text + data, data
 
@@ -81,11 +81,13 @@ def footprint(board: Board, model: IntModel) -> Footprint:
         program, flash, data = build(board, folder, "with.elf")
         with launch(board, Image(program, 0, 0)) as url, SerialTransport(url) as line:
             sent = b""
-            while len(sent) < 8:
-                received = line.read(10)
-                assert received, "no answer"
-                sent += received
-    *stacks, head_cycles = struct.unpack("<4H", sent)
+            for _ in range(20):  # a byte that comes before the program listens is lost
+                line.write(b"?")
+                while len(sent) < 8 and (received := line.read(0.5)):
+                    sent += received
+                if sent:
+                    break
+    *stacks, head_cycles = struct.unpack("<4H", sent[:8])
     return Footprint(flash - flash_without, data - data_without, max(stacks), head_cycles)
 
 
@@ -106,20 +108,18 @@ def main() -> None:
     board = find_board(BOARD)
     board.require_tools()
     time = Table("", "min", "median", "max", "ms", "head", title="Cycles of a step at 16 MHz")
-    flash = Table(
-        "", "code", "tables", "descriptors", "constants", "all", title=f"Flash, wanted: ≤ {MOST_FLASH:,} bytes"
-    )
-    ram = Table("", "state", "scratch", "stack", "all", "descriptors", title=f"RAM, wanted: ≤ {MOST_RAM} bytes")
+    flash = Table("", "code", "tables", "constants", "all", title=f"Flash, wanted: ≤ {MOST_FLASH:,} bytes")
+    ram = Table("", "state", "scratch", "variables", "stack", "all", title=f"RAM, wanted: ≤ {MOST_RAM} bytes")
     for reset in ("after", "before"):
         name, model = f"GRU {INPUTS}→{UNITS}, reset {reset}, {CLASSES} classes", make_model(reset)
         cycles, size, known = step_cycles(model), footprint(board, model), cost(model)
         figures = (cycles.minimum, cycles.median, cycles.maximum)
         time.add_row(name, *(f"{c:,.0f}" for c in figures), milliseconds(cycles.median), f"{size.head_cycles:,}")
-        code = size.flash - TABLE_BYTES - size.descriptors - known.constant_bytes
-        parts = (code, TABLE_BYTES, size.descriptors, known.constant_bytes, size.flash)
+        code = size.flash - TABLE_BYTES - known.constant_bytes  # and descriptors
+        parts = (code, TABLE_BYTES, known.constant_bytes, size.flash)
         flash.add_row(name, *(f"{part:,}" for part in parts))
-        working = (known.state_bytes, known.scratch_bytes, size.stack)
-        ram.add_row(name, *map(str, working), str(sum(working)), str(size.descriptors))
+        working = (known.state_bytes, known.scratch_bytes, size.variables, size.stack)
+        ram.add_row(name, *map(str, working), str(sum(working)))
     time.add_row("peer: FastGRNN of 16 units", "", f"{PEER_MS * CLOCK_HZ / 1000:,.0f}", "", f"{PEER_MS}", "")
     console = Console(width=120)
     for table in (time, flash, ram):

@@ -1,4 +1,5 @@
-"""What the firmware costs on a Cortex-M4 at -O2: instructions, flash, RAM. Needs the tools of board mps2-an386.
+"""What the firmware costs on a Cortex-M4 at -O2: instructions, flash, RAM. Needs the tools of board mps2-an386. Then a
+step of 3→16 on all boards that can run here; of AVRs, bench_avr.py says more.
 
     python tools/bench_firmware.py
 
@@ -25,7 +26,7 @@ from rich.table import Table
 import quantgru as qg
 from quantgru.exporter import export
 from quantgru.firmware_files import firmware_directory
-from quantgru.hil.boards import Board, find_board
+from quantgru.hil.boards import Board, find_board, find_boards
 from quantgru.hil.images import Image, launch, port_sources
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
@@ -208,6 +209,18 @@ def model_row(board: Board, what: str, model: IntModel) -> Sequence[str]:
     return (what, f"{known.step_macs:,}", f"{instructions:,.0f}", per_mac, *(f"{figure:,}" for figure in figures))
 
 
+def step_on_each_board() -> Table:
+    table = Table("board", "core", "a step", "unit", title="3→16, reset after")
+    model = quantized(random_gru(3, 16))
+    x = np.random.default_rng(1).normal(size=(1, STEPS, 3))
+    for name, board in find_boards().items():
+        if board.core != "host" and not board.missing():
+            result = qg.run_on_board(model, x, board=name)
+            assert result.equal and result.step_cost is not None, result.first_difference
+            table.add_row(name, board.core, f"{result.step_cost.median:,.0f}", result.step_cost.unit)
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
@@ -232,6 +245,7 @@ def main() -> None:
     console.print(table)
     sigmoid, tanh = activation_instructions(board)
     console.print(f"sigmoid {sigmoid:.1f}, tanh {tanh:.1f} instructions a value, call included (wanted: ≤ 36)")
+    console.print(step_on_each_board())
 
 
 if __name__ == "__main__":

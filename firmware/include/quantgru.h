@@ -15,6 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if !defined(QG_KERNELS) || !defined(QG_DESCRIPTOR)
+#error "quantgru_port.h does not define QG_KERNELS and QG_DESCRIPTOR: see the one that comes with the library"
+#endif
+
 /* Exported code checks both: the major number must be equal, for it names the numbers, and the minor one not less. */
 #define QG_SPEC_MAJOR 1
 #define QG_SPEC_MINOR 1
@@ -34,6 +38,15 @@ enum {
 extern "C" {
 #endif
 
+/* Descriptors, which are constants: an AVR has them in flash, where C, but not C++, can read their fields. */
+QG_DESCRIPTOR(struct qg_matrix) qg_matrix;
+QG_DESCRIPTOR(struct qg_gru) qg_gru;
+QG_DESCRIPTOR(struct qg_dense) qg_dense;
+QG_DESCRIPTOR(struct qg_embedding) qg_embedding;
+QG_DESCRIPTOR(struct qg_bidirectional) qg_bidirectional;
+QG_DESCRIPTOR(struct qg_model) qg_model;
+QG_DESCRIPTOR(uint8_t) qg_kind;
+
 /* Rows that are multiplied together, and lie in memory together: column by column. */
 #define QG_BLOCK_ROWS 8
 
@@ -41,14 +54,14 @@ extern "C" {
  *
  * The rows of a section (one gate of a GRU, all rows of a dense layer) lie one after the other: as many blocks of
  * QG_BLOCK_ROWS rows as there are, each column by column, then the rows that are left, each by itself. */
-typedef struct qg_matrix {
+struct qg_matrix {
     const int8_t *codes;         /* n_rows n_columns of them */
     const uint16_t *multipliers; /* [n_rows], m: 2^14 ... 2^15 - 1 */
     const uint8_t *shifts;       /* [n_rows], s: 1 ... 30 */
     uint16_t n_rows;
     uint16_t n_columns;
     uint8_t left_shift; /* k: |accumulator| 2^k < 2^31, proved when the model was quantized */
-} qg_matrix;
+};
 
 /* Kinds of layers, of their functions and of merging, with the numbers of the digest [R17]. */
 enum { QG_GRU = 1, QG_DENSE = 2, QG_EMBEDDING = 3, QG_REVERSE = 4, QG_BIDIRECTIONAL = 5 };
@@ -70,8 +83,6 @@ typedef struct qg_gates {
     int16_t *n;  /* in the state's format */
 } qg_gates;
 
-typedef struct qg_gru qg_gru;
-
 /* One GRU layer. Gates stand in the order z, r, n. h and n are s16 with state_fraction_bits. */
 struct qg_gru {
     /* qg_gru_reset_after or qg_gru_reset_before. `product` has room for n_units and is used by reset-before only. */
@@ -79,8 +90,8 @@ struct qg_gru {
                  int16_t *product);
     uint16_t (*gate)(int32_t a);     /* qg_sigmoid or qg_hard_sigmoid */
     int16_t (*candidate)(int32_t a); /* [R19] qg_tanh, qg_relu, qg_linear (also of hard_tanh) or qg_signed_sigmoid */
-    qg_matrix input;                 /* [3 n_units][inputs] */
-    qg_matrix recurrent;             /* [3 n_units][n_units] */
+    struct qg_matrix input;          /* [3 n_units][inputs] */
+    struct qg_matrix recurrent;      /* [3 n_units][n_units] */
     const int32_t *bias;             /* [3 n_units]; z, r: s32f14 for sigmoid, s32f15 for hard_sigmoid; n: by R19 */
     const int32_t *recurrent_bias;   /* [n_units], of n inside the reset product; NULL for reset-before */
     const int16_t *initial_state;    /* [n_units], h after a reset; NULL: zeros */
@@ -92,29 +103,27 @@ struct qg_gru {
 };
 
 /* One dense layer. */
-typedef struct qg_dense {
+struct qg_dense {
     int16_t (*activation)(int32_t a); /* qg_linear, qg_relu, qg_signed_sigmoid or qg_tanh */
-    qg_matrix matrix;
+    struct qg_matrix matrix;
     const int32_t *bias;     /* [n_rows], in the output's format for linear and relu, else s32f14 */
     uint8_t activation_kind; /* QG_ACTIVATION_... */
     int8_t output_fraction_bits;
-} qg_dense;
+};
 
 /* A vector for each token. */
-typedef struct qg_embedding {
+struct qg_embedding {
     const int8_t *codes; /* [n_tokens][n_outputs], QG_CONSTANT */
     uint16_t n_tokens;   /* 1 ... 32768 */
     uint16_t n_outputs;
-} qg_embedding;
+};
 
 /* How the two directions of a bidirectional layer come together [R23]. */
-typedef struct qg_bidirectional {
+struct qg_bidirectional {
     int16_t (*merge)(int16_t forward, int16_t backward); /* qg_merge_mean, qg_merge_product; NULL: concat */
     uint8_t merge_kind;                                  /* QG_MERGE_... */
     uint8_t final;                                       /* 1: one vector, of the states after all steps */
-} qg_bidirectional;
-
-typedef struct qg_model qg_model;
+};
 
 /* The arrays of a model's scratch; wrappers point it into their own struct. Nothing in it need survive between calls,
  * so that models may share it; the gates can be read until the next step. */
@@ -128,7 +137,7 @@ typedef struct qg_scratch {
 struct qg_model {
     /* qg_step; qg_step_layers where other layers than GRU stand before the head; NULL if it needs a whole sequence. */
     void (*step)(const qg_model *model, const int16_t *x, int16_t *h, uint16_t *residual, const qg_scratch *scratch);
-    const uint8_t *kinds;                   /* [n_layers]: QG_GRU ... QG_BIDIRECTIONAL */
+    const qg_kind *kinds;                   /* [n_layers]: QG_GRU ... QG_BIDIRECTIONAL */
     const qg_gru *grus;                     /* [n_grus], of a bidirectional layer forward, then backward */
     const qg_dense *dense;                  /* those before the head, then those of the head */
     const qg_dense *head;                   /* [n_head] of `dense`: at the end, they run only for a wanted output */

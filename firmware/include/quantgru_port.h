@@ -5,6 +5,7 @@
  * everything that is defined here. Nothing in it changes a result.
  *
  *   QG_CONSTANT     attribute of constant arrays (weights, biases, tables)
+ *   QG_DESCRIPTOR(type) begins the typedef of a descriptor, with the address space that it lies in if that is not RAM
  *   QG_KERNEL       attribute of the functions that take the time, e.g. to run them from RAM
  *   QG_STATE        attribute that example code gives to state and scratch, e.g. a fast memory
  *   QG_READ_*(p)    the constant that p points to
@@ -42,6 +43,14 @@
 
 #include <avr/pgmspace.h>
 
+#if defined(__cplusplus)
+#define QG_DESCRIPTOR(type) typedef const type
+#elif defined(__FLASH) && !defined(__STRICT_ANSI__)
+#define QG_DESCRIPTOR(type) __extension__ typedef const __flash type
+#else
+#error "descriptors of models lie in flash: compile C for an AVR with -std=gnu99 or later"
+#endif
+
 #define QG_CONSTANT PROGMEM
 #define QG_READ_S8(p) ((int8_t)pgm_read_byte(p))
 #define QG_READ_U8(p) ((uint8_t)pgm_read_byte(p))
@@ -51,6 +60,7 @@
 
 #else /* one address space */
 
+#define QG_DESCRIPTOR(type) typedef type
 #define QG_CONSTANT
 #define QG_READ_S8(p) (*(p))
 #define QG_READ_U8(p) (*(p))

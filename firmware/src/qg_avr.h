@@ -26,10 +26,10 @@ static inline qg_row qg_row_of_section(uint16_t i, uint16_t n_rows)
 /* The dot product of a row with x [n_columns], requantized [R4]. */
 int32_t qg_affine_row(const qg_matrix *matrix, qg_row row, const int16_t *x);
 
-/* The exact dot product of n_columns weights, `stride` bytes apart, with x. */
+/* The exact dot product of n_columns weights, `stride` bytes apart, with x. n_columns is at least 1. */
 int32_t qg_dot_strided(const int8_t *codes, uint8_t stride, uint16_t n_columns, const int16_t *x);
 
-/* a m / 2^(16+s), rounded to nearest, ties up: R4 for a = acc 2^k. m < 2^15, s <= 31. */
+/* a m / 2^(16+s), rounded to nearest, ties up: R4 for a = acc 2^k. m < 2^15, 1 <= s <= 30. */
 int32_t qg_requantize_avr(int32_t a, uint16_t m, uint8_t s);
 
 /* [R5] b r / 2^15, rounded to nearest, ties up; 0 <= r <= 2^15. Split at 16 bits instead of 15: 2 (b >> 16) r and what

@@ -42,7 +42,7 @@ static void update_state(const qg_gru *gru, int16_t *h, uint16_t *residual, cons
     for (uint16_t i = 0; i < gru->n_units; ++i) {
         /* |n - h| <= 2^16 - 1, u <= 2^15, residual < 2^15: |acc| < 2^31. h' lies between h and n. */
         const int32_t acc = (int32_t)gates->u[i] * ((int32_t)gates->n[i] - h[i]) + residual[i];
-        h[i] = (int16_t)(h[i] + (int16_t)shift15(acc));
+        h[i] = (int16_t)(uint16_t)((uint16_t)h[i] + (uint16_t)shift15(acc)); /* an int has 16 bits */
         residual[i] = (uint16_t)acc & 0x7fff;
     }
 }

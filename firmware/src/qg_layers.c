@@ -4,11 +4,11 @@
 QG_KERNEL void qg_step_layers(const qg_model *model, const int16_t *x, int16_t *h, uint16_t *residual,
                               const qg_scratch *scratch)
 {
-    const uint8_t *const head = model->kinds + model->n_layers - model->n_head;
+    const qg_kind *const head = model->kinds + model->n_layers - model->n_head;
     const qg_gru *gru = model->grus;
     const qg_dense *dense = model->dense;
     qg_gates gates = scratch->gates;
-    for (const uint8_t *kind = model->kinds; kind != head; ++kind) {
+    for (const qg_kind *kind = model->kinds; kind != head; ++kind) {
         int16_t *const vector = scratch->vectors[x == scratch->vectors[0]]; /* the one that x is not in */
         switch (*kind) {
         case QG_GRU:

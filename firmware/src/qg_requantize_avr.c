@@ -73,7 +73,7 @@ QG_KERNEL int32_t qg_requantize_avr(int32_t a, uint16_t m, uint8_t s)
             "adc %B[a], r1\n\t"
             "adc %C[a], r1\n\t"
             "adc %D[a], r1"
-            : [a] "+d"(a), [s] "+d"(s), [carry] "=&r"(carry), [high] "=&a"(high)
+            : [a] "+&d"(a), [s] "+&d"(s), [carry] "=&r"(carry), [high] "=&a"(high)
             : [m] "a"(m));
     return a;
 }

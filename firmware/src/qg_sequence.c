@@ -154,11 +154,11 @@ static void run_to_one_vector(run *self, const qg_bidirectional *layer, const qg
 
 static void run_body(run *self, const qg_model *model)
 {
-    const uint8_t *const head = model->kinds + model->n_layers - model->n_head;
+    const qg_kind *const head = model->kinds + model->n_layers - model->n_head;
     const qg_gru *gru = model->grus;
     const qg_dense *dense = model->dense;
     const qg_bidirectional *bidirectional = model->bidirectionals;
-    for (const uint8_t *kind = model->kinds; kind != head; ++kind) {
+    for (const qg_kind *kind = model->kinds; kind != head; ++kind) {
         switch (*kind) {
         case QG_GRU:
             write_states(self, gru++, 0);

@@ -18,7 +18,7 @@ FAILED = 2
 
 
 @click.command(
-    epilog="Examples: quantgru hil gesture.qgru --input test.npz --board host;  "
+    epilog="Example: quantgru hil gesture.qgru --input test.npz --board host; or several: "
     "quantgru hil gesture.qgru --steps 1000000 --port /dev/ttyACM0 --board mps2-an386"
 )
 @click.argument("model", metavar="M.qgru")
@@ -36,6 +36,7 @@ FAILED = 2
     show_default=True,
     help="What comes back: outputs of every step, all numbers of its states and gates, or digests of many steps.",
 )
+@click.option("--send", is_flag=True, help="Send the model over the line, to firmware that is built without one.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long one answer may take, for slow boards.")
 @click.option("--deadline", type=float, metavar="SECONDS", help="How long everything may take.  [default: 24 hours]")
 @click.option("--json", "json_path", metavar="FILE", help="Also write the result, or what went wrong, as JSON.")
@@ -48,6 +49,7 @@ def hil(
     boards: tuple[str, ...],
     ports: tuple[str, ...],
     by: str,
+    send: bool,
     timeout: float | None,
     deadline: float | None,
     json_path: str | None,
@@ -71,7 +73,7 @@ def hil(
         targets = _targets(boards, ports)
         int_model = IntModel.load(model)
         sequences = None if input_path is None else _load(input_path)
-        work = Work(int_model, sequences, steps or 0, seed, by, timeout, deadline)  # type: ignore[arg-type]
+        work = Work(int_model, sequences, steps or 0, seed, by, send, timeout, deadline)  # type: ignore[arg-type]
         outcomes = _run(work, targets)
     except QuantgruError as error:
         write_failure(json_path, junit_path, str(error))

@@ -74,8 +74,9 @@ def _first_wrong_part(
     ticks: Ticks,
     progress: Callable[[int], None],
 ) -> tuple[Part, Difference] | None:
-    """What was first found to be wrong, as far as the way can tell. An error says how far it got."""
+    """What was first found to be wrong, as far as the way can tell. An error before says how far it got."""
     sent: list[Part] = []
+    found: tuple[Part, Difference] | None = None
     try:
         with closing(session.run(way.kind, _requests(session, inputs, way, sent))) as answers:
             for number, (_, answer) in enumerate(answers):
@@ -83,11 +84,13 @@ def _first_wrong_part(
                 progress(answer.n_steps)
                 difference = way.difference(answer, expected, sent[number])
                 if difference is not None:
-                    return sent[number], difference
+                    found = sent[number], difference
+                    break
     except DeviceError as error:
-        total = sum(x.shape[0] for x in inputs)
-        raise DeviceError(f"{error}; {ticks.n_steps:,} of {total:,} steps had been equal") from None
-    return None
+        if found is None:
+            total = sum(x.shape[0] for x in inputs)
+            raise DeviceError(f"{error}; {ticks.n_steps:,} of {total:,} steps had been equal") from None
+    return found
 
 
 def _requests(session: Session, inputs: Sequence[Int16Array], way: Way, sent: list[Part]) -> Iterator[Stepping | Reset]:

@@ -28,12 +28,14 @@ _GAP_S: Final = 0.02
 class Patience:
     """How long the host waits: for one reply, how often it repeats a request, and for everything together.
 
-    Opening is apart: short waits, so that a silent board is found soon, and enough of them to outlast the reset that
-    opening the port causes on some boards.
+    Opening is apart. Opening the port resets some boards into a bootloader, which waits up to 2 s for bytes before it
+    starts the program, and some stay in it for as long as bytes come: the first HELLO goes out at once, into the reset,
+    and the second one only when the bootloader is over. Then short waits, so that a silent board is found soon.
     """
 
+    hello_first_s: float = 2.5
     hello_s: float = 0.5
-    hello_attempts: int = 8
+    hello_attempts: int = 4
     reply_s: float = 1.5
     attempts: int = 5
     total_s: float = 24 * 3600.0
@@ -42,7 +44,19 @@ class Patience:
     def of(cls, answer_s: float) -> Patience:
         """Waits `answer_s` for the answer to one request, HELLO included; for boards whose step takes seconds."""
         default = cls()
-        return cls(hello_attempts=max(1, math.ceil(answer_s / default.hello_s)), reply_s=answer_s / default.attempts)
+        first_s = min(answer_s, default.hello_first_s)
+        more = math.ceil((answer_s - first_s) / default.hello_s)
+        return cls(hello_first_s=first_s, hello_attempts=1 + more, reply_s=answer_s / default.attempts)
+
+    @property
+    def hello_waits_s(self) -> list[float]:
+        """After the first HELLO, and after each repeat of it."""
+        return [self.hello_first_s] + [self.hello_s] * (self.hello_attempts - 1)
+
+    @property
+    def reply_waits_s(self) -> list[float]:
+        """The same for all other requests."""
+        return [self.reply_s] * self.attempts
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,14 @@ class _Pending:
 class Link:
     """One session's requests, numbered from 0 on. A link that raised an error is of no more use."""
 
-    def __init__(self, transport: Transport, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        patience: Patience,
+        clock: Callable[[], float] = time.monotonic,
+        session: int | None = None,
+    ) -> None:
+        """The session's number is drawn; it is given, 1 ... 2^32 - 1, where a run must be the same each time."""
         self.repeats = 0
         self._transport = transport
         self._patience = patience
@@ -75,10 +96,9 @@ class Link:
         self._deadline = clock() + patience.total_s
         self._reader = FrameReader()
         self._bytes_received = 0
-        self._session = secrets.randbelow(2**32 - 1) + 1
+        self._session = secrets.randbelow(2**32 - 1) + 1 if session is None else session
         self._sequence = 0
         self._given_up = False
-        self._active = clock()  # when a request was last sent, or the oldest one answered
 
     @property
     def damaged_frames(self) -> int:
@@ -104,7 +124,7 @@ class Link:
                         break
                     pending.append(waiting)
                     waiting = None
-                    self._send(pending[-1])
+                    self._transport.write(pending[-1].encoded)
                 if not pending:
                     return
                 yield self._await_oldest(pending, credit)
@@ -124,62 +144,61 @@ class Link:
         self._sequence = (self._sequence + 1) % 2**16
         return _Pending(frame, encode(frame))
 
-    def _send(self, request: _Pending) -> None:
-        self._transport.write(request.encoded)
-        self._active = self._clock()
-
     # ---- waiting ------------------------------------------------------------------------------------------------
 
     def _await_oldest(self, pending: deque[_Pending], credit: Credit) -> Frame:
         """Takes the oldest request out, with its reply. Repeats what is not answered."""
         opening = pending[0].frame.type == Type.HELLO
-        attempts = self._patience.hello_attempts if opening else self._patience.attempts
-        wait_s = self._patience.hello_s if opening else self._patience.reply_s
         on_the_line = sum(len(request.encoded) + credit.reply_bytes for request in pending)
-        wait_s += on_the_line * self._transport.byte_s + credit.work_s
-        start = self._active
+        more_s = on_the_line * self._transport.byte_s + credit.work_s
+        waits_s = self._patience.hello_waits_s if opening else self._patience.reply_waits_s
+        total_s = sum(waits_s) + len(waits_s) * more_s
+        start = sent_at = self._clock()
         silences = 0
+        lost = any(request.reply is not None for request in pending)  # later ones than the oldest
+        self._check_deadline()
         while pending[0].reply is None:
-            silent = self._listen(pending, credit, min(self._active + wait_s, self._deadline))
+            silent = self._listen(pending, credit, min(sent_at + waits_s[silences] + more_s, self._deadline), lost)
             if pending[0].reply is not None:
                 break
             silences += silent
-            if self._clock() >= self._deadline:
-                raise self._error(
-                    f"not done within {self._patience.total_s:g} s, the limit for everything together",
-                    "run fewer sequences",
-                )
-            if silences == attempts or self._clock() - start >= attempts * wait_s:
+            self._check_deadline()
+            if silences == len(waits_s) or self._clock() - start >= total_s:
                 raise self._unanswered(pending[0].frame, self._clock() - start)
-            for request in pending:
-                if request.reply is None:
-                    self.repeats += 1
-                    self._send(request)
-        self._active = self._clock()
+            self._repeat(pending)
+            lost, sent_at = False, self._clock()
         reply = pending.popleft().reply
         assert reply is not None
         return reply
 
-    def _listen(self, pending: deque[_Pending], credit: Credit, until: float) -> bool:
+    def _repeat(self, pending: deque[_Pending]) -> None:
+        for request in pending:
+            if request.reply is None:
+                self.repeats += 1
+                self._transport.write(request.encoded)
+
+    def _listen(self, pending: deque[_Pending], credit: Credit, until: float, lost: bool) -> bool:
         """Takes replies until the oldest request has its own. Whether the time was up: False once there is a sign that
-        something was lost, and then nothing comes.
+        something was lost, and then nothing comes; `lost` says that there was one before.
 
         While a session opens, damaged frames are no sign: a board that is starting may say a lot that is no frame.
+        What has come in is looked at even if the time was up before: this program may have been stopped meanwhile.
         """
         opening = pending[0].frame.type == Type.HELLO
         damaged_before = self._reader.damaged
-        lost = False
-        while (left_s := until - self._clock()) > 0:
+        while True:
+            left_s = max(0.0, until - self._clock())
             data = self._transport.read(min(left_s, _GAP_S) if lost else left_s)
-            if lost and not data:
-                return False
             self._bytes_received += len(data)
             for frame in self._reader.feed(data):
                 lost |= self._place(frame, pending, credit)
             if pending[0].reply is not None:
                 return False
+            if left_s == 0:
+                return True
+            if lost and not data:
+                return False
             lost |= not opening and self._reader.damaged > damaged_before
-        return True
 
     def _place(self, frame: Frame, pending: deque[_Pending], credit: Credit) -> bool:
         """Gives a reply to its request; ignores stale and foreign ones. Whether it shows that another one was lost."""
@@ -192,6 +211,13 @@ class Link:
         return False
 
     # ---- what can be wrong --------------------------------------------------------------------------------------
+
+    def _check_deadline(self) -> None:
+        if self._clock() >= self._deadline:
+            raise self._error(
+                f"not done within {self._patience.total_s:g} s, the limit for everything together",
+                "run fewer sequences",
+            )
 
     def _unanswered(self, request: Frame, waited_s: float) -> DeviceError:
         waited = f"{waited_s:.1f} s"

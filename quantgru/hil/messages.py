@@ -178,8 +178,8 @@ def unpack_description(payload: bytes) -> BoardDescription:
     values = _DESCRIPTION.unpack(payload)
     major, minor, credit, kind, hz, receive, transmit, inputs, outputs, units, ahead, digest, name = values[:13]
     target = name.rstrip(b"\0")
-    if b"\0" in target or not target.isascii():
-        raise MessageError("unused bytes that are not zero")
+    if not (target.isascii() and target.decode().isprintable()):  # nor zeros within, nor what a terminal would obey
+        raise MessageError(f"a target named {target!r}")
     if kind not in set(TimerKind) or (hz == 0) != (kind == TimerKind.NONE):
         raise MessageError(f"timer kind {kind} at {hz} Hz")
     room, stack, most_steps = values[13], StackUse(*values[14:16]), values[16]

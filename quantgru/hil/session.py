@@ -71,11 +71,16 @@ class Session:
     """One session with a board. `open` first."""
 
     def __init__(
-        self, transport: Transport, patience: Patience | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        transport: Transport,
+        patience: Patience | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        number: int | None = None,
     ) -> None:
+        """Its number is drawn; it is given, 1 ... 2^32 - 1, where a run must be the same each time."""
         self._name = transport.name
         self._clock = clock
-        self._link = Link(transport, patience or Patience(), clock)
+        self._link = Link(transport, patience or Patience(), clock, number)
         self._board: BoardDescription | None = None
         self._steps_at_a_time = 1
         self._run_step_s: float | None = None  # of a run; known once there was one
@@ -246,7 +251,7 @@ class Session:
             n_read += parts[-1].size
         return np.concatenate(parts)
 
-    # ---- requests -------------------------------------------------------------------------------------------------
+    # ---- requests -----------------------------------------------------------------------------------------------
 
     def _ask(self, request: Request, unpack: Callable[[bytes], _Reply]) -> _Reply:
         """The answer to a request that is sent alone."""

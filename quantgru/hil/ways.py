@@ -58,9 +58,9 @@ Gate = Literal["u", "r", "n", "h", "residual", "output", "check value", "digest"
 
 @dataclass(frozen=True)
 class Difference:
-    """The first number that differs. Gate "check value" or "digest": the board was wrong, and right when the steps were
-    run again; a digest is that of all steps of a request, from `step` on. Gate "run": so was the check value of a run
-    that ends with `step`, and right are the outputs that it was made of."""
+    """The first number that differs. Without a layer: the board was wrong, and right when the steps were run again; a
+    digest is that of all steps of a request, from `step` on. Gate "run": so was the check value of a run that ends with
+    `step`, and right are the outputs that it was made of."""
 
     sequence: int
     step: int
@@ -73,16 +73,17 @@ class Difference:
 
     def __str__(self) -> str:
         where = f"sequence {self.sequence}, step {self.step}"
-        if self.gate in ("check value", "digest"):
-            return (
-                f"{where}: {self.gate} {self.board:#010x}, simulator {self.simulator:#010x}; "
-                "run again, the step was right: the board does not compute the same each time"
-            )
         if self.gate == "run":
             return (
                 f"sequence {self.sequence}: check value of the run {self.board:#010x}, simulator "
                 f"{self.simulator:#010x}; its outputs are right: the board does not compute the same each time"
             )
+        if not self.layer:
+            what = f"{self.gate} {self.board:#010x}, simulator {self.simulator:#010x}"
+            if self.gate == "output":
+                what = f"output of unit {self.unit}: board {self.board}, simulator {self.simulator}"
+            again = "run again, the step was right: the board does not compute the same each time"
+            return f"{where}: {what}; {again}"
         return (
             f"{where}, layer {self.layer}, {self.gate} of unit {self.unit}: "
             f"board {self.board}, simulator {self.simulator} ({self.format})"
@@ -112,13 +113,18 @@ class ByOutputs:
 
     def difference(self, answer: Steps | Summary, expected: Expected, part: Part) -> Difference | None:
         assert isinstance(answer, Steps)
-        checks = expected.checks[part.sequence][part.steps]
-        wrong = answer.checks != checks
-        wrong |= (answer.outputs != expected.outputs[part.sequence][part.steps]).any(axis=1)
+        checks, outputs = expected.checks[part.sequence][part.steps], expected.outputs[part.sequence][part.steps]
+        wrong_check, wrong_outputs = answer.checks != checks, answer.outputs != outputs
+        wrong = wrong_check | wrong_outputs.any(axis=1)
         if not wrong.any():
             return None
         step = int(wrong.argmax())
-        return _of_many("check value", part, part.start + step, int(answer.checks[step]), int(checks[step]))
+        at = part.start + step
+        if wrong_check[step]:
+            return _of_many("check value", part, at, int(answer.checks[step]), int(checks[step]))
+        unit = int(wrong_outputs[step].argmax())
+        values = int(answer.outputs[step, unit]), int(outputs[step, unit])
+        return Difference(part.sequence, at, "", "output", unit, *values, "s16")
 
 
 class ByDigests:

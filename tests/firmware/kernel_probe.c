@@ -2,7 +2,8 @@
  * codes.h.
  *
  * A request is the number of a function and three arguments of 32 bits, low byte first; for dot products 16-bit values
- * follow. The answer is one number of 32 bits, or the eight of a block. The program begins with one number, 0. */
+ * follow. The answer is one number of 32 bits, or the eight of a block. PING is the first byte alone, and answered by
+ * 0. */
 #include "codes.h"
 #include "port.h"
 #include "qg_fixed.h"
@@ -44,7 +45,7 @@ static int32_t requantize(int32_t shifted, uint16_t m, uint8_t s)
 
 #endif
 
-enum { ROUND_SHIFT, REQUANTIZE, RESET_PRODUCT, SIGMOID, TANH, SWEEP_SIGMOID, SWEEP_TANH, DOT_ROW, DOT_BLOCK };
+enum { ROUND_SHIFT, REQUANTIZE, RESET_PRODUCT, SIGMOID, TANH, SWEEP_SIGMOID, SWEEP_TANH, DOT_ROW, DOT_BLOCK, PING };
 
 static int16_t inputs[MOST_COLUMNS];
 
@@ -109,9 +110,12 @@ static int32_t value_of(uint8_t function, int32_t a, uint16_t b, uint8_t c)
 int main(void)
 {
     port_init();
-    send(0);
     for (;;) {
         const uint8_t function = port_read_byte();
+        if (function == PING) {
+            send(0);
+            continue;
+        }
         const uint32_t a = receive(4);
         const uint32_t b = receive(4);
         const uint32_t c = receive(4);

@@ -8,5 +8,6 @@
 #define PORT_BUFFER_BYTES 128
 #define PORT_RECEIVE_BYTES 64
 #define PORT_REPLIES 2
+#define PORT_MODEL_BYTES 1024
 
 #endif

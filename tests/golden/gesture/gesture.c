@@ -128,7 +128,7 @@ static const int32_t dense1_bias[4] QG_CONSTANT = {
     1022, 1004, -972, 2104,
 };
 
-static const uint8_t kinds[] = {
+static const qg_kind kinds[] = {
     QG_GRU, QG_GRU, QG_DENSE, QG_DENSE,
 };
 

@@ -269,7 +269,7 @@ static const int32_t dense2_bias[3] QG_CONSTANT = {
     5270, -3687, -3642,
 };
 
-static const uint8_t kinds[] = {
+static const qg_kind kinds[] = {
     QG_EMBEDDING, QG_BIDIRECTIONAL, QG_DENSE, QG_REVERSE, QG_GRU, QG_BIDIRECTIONAL, QG_DENSE, QG_DENSE,
 };
 

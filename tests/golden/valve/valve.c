@@ -231,7 +231,7 @@ static const int32_t dense5_bias[1] QG_CONSTANT = {
     -5013,
 };
 
-static const uint8_t kinds[] = {
+static const qg_kind kinds[] = {
     QG_REVERSE, QG_DENSE, QG_DENSE, QG_GRU, QG_DENSE, QG_GRU, QG_GRU, QG_DENSE, QG_DENSE, QG_DENSE,
 };
 

@@ -1,0 +1,167 @@
+"""Ports of this machine that are missing, taken, forbidden or away for a moment: they are awaited, then it says why."""
+
+from __future__ import annotations
+
+import os
+import pty
+import threading
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from command_line import assert_refused, done, finish, hil, quantgru, start
+from hil_boards import board_or_skip, build_model
+from serial.tools.list_ports_common import ListPortInfo
+from test_cli_processes import without_override
+
+import quantgru as qg
+from quantgru.errors import DeviceError
+from quantgru.hil.images import Image, launch
+from quantgru.hil.link import Patience
+from quantgru.hil.session import Session
+from quantgru.hil.transport import SerialTransport
+
+COMMAND = ("hil", "m.qgru", "--input", "x.npz", "--port")
+
+
+@pytest.fixture(scope="module")
+def image(digits_qgru: Path) -> Image:
+    return build_model(qg.IntModel.load(digits_qgru))
+
+
+@pytest.fixture
+def port(here: Path, image: Image) -> Iterator[str]:
+    """Of a board that runs m.qgru."""
+    with launch(board_or_skip("host"), image) as url:
+        yield url
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantgru.hil.transport.APPEARANCE_S", 0.2)
+
+
+# ---- away ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("port", ["/dev/ttyNONE", "hwgrep://no such board"])
+def test_a_port_that_is_not_there(port: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uno = ListPortInfo("/dev/ttyACM7")
+    uno.vid, uno.pid, uno.description = 0x2341, 0x0043, "Uno R3"
+    says = f"port {port}: not there, and did not appear within 0.2 s: "
+    monkeypatch.setattr("serial.tools.list_ports.comports", lambda *_: [])
+    assert_refused(hil("--port", port), says + "this machine has no serial port")
+    monkeypatch.setattr("serial.tools.list_ports.comports", lambda *_: [uno])
+    assert_refused(hil("--port", port), says + "there are /dev/ttyACM7 (Uno R3)", "check that the board is connected")
+
+
+def test_a_port_that_appears_a_second_later(port: str) -> None:
+    process = start(*COMMAND, "late")
+    time.sleep(1)
+    Path("late").symlink_to(port)
+    assert "steps equal" in done(finish(process))
+
+
+@contextmanager
+def vanishing(link: Path, comes_back_as: str | None, after_s: float) -> Iterator[None]:
+    """A port which breaks as soon as somebody writes to it, and comes back as another one, as USB does."""
+    board, port = pty.openpty()
+    tty.setraw(port)
+    link.symlink_to(os.ttyname(port))
+
+    def serve() -> None:
+        os.read(board, 1)
+        link.unlink()
+        os.close(port)
+        os.close(board)
+        if comes_back_as is not None:
+            time.sleep(after_s)
+            link.symlink_to(comes_back_as)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield
+    thread.join(10)
+
+
+def test_a_board_that_re_enumerates_when_it_is_opened(port: str) -> None:
+    with vanishing(Path("usb"), port, after_s=1.0):
+        assert "steps equal" in done(quantgru(*COMMAND, "usb"))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_board_that_vanishes_for_good(here: Path) -> None:
+    with vanishing(Path("usb"), None, after_s=0):
+        assert_refused(hil("--port", "usb"), "port usb: not there, and did not appear")
+
+
+# ---- there, and not for us -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_port_that_is_taken(port: str) -> None:
+    with SerialTransport(port):
+        assert_refused(hil("--port", port), f"port {port}: taken by another program, which one is not known; end it")
+
+
+def test_a_port_that_becomes_free(port: str) -> None:
+    """The run before this one may still be closing it."""
+    with SerialTransport(port):
+        process = start(*COMMAND, port)
+        time.sleep(1.5)
+    assert "steps equal" in done(finish(process))
+
+
+def test_a_port_without_permission(here: Path) -> None:
+    board, port = pty.openpty()
+    name = os.ttyname(port)
+    os.chmod(name, 0)
+    group = Path(name).group()
+    result = finish(start(*COMMAND, name, preexec_fn=without_override))
+    os.close(board)
+    os.close(port)
+    assert_refused(result, f"port {name}: no permission; ", f"sudo usermod -aG {group} $USER, then log in again")
+
+
+# ---- resets --------------------------------------------------------------------------------------------------------
+
+
+class Bootloader:
+    """A line to a board that the opening has reset. For 0.065 s it hears nothing. Then a bootloader takes all bytes; it
+    starts the program once it has waited 1 s for its first byte, or `patience_s` for another one."""
+
+    name = "bootloader"
+    byte_s = 0.0
+
+    def __init__(self, board: SerialTransport, patience_s: float) -> None:
+        self._board, self._patience_s = board, patience_s
+        self._bootloader_at = time.monotonic() + 0.065
+        self._program_at = self._bootloader_at + 1.0
+
+    def write(self, data: bytes) -> None:
+        now = time.monotonic()
+        if now >= self._program_at:
+            self._board.write(data)
+        elif now >= self._bootloader_at:
+            self._program_at = now + self._patience_s
+
+    def read(self, timeout_s: float) -> bytes:
+        return self._board.read(timeout_s)
+
+
+def test_a_bootloader_that_stays_for_as_long_as_bytes_come(port: str) -> None:
+    """As that of the Arduino Mega 2560, with 4 s or more for each further byte."""
+    model = qg.IntModel.load("m.qgru")
+    with SerialTransport(port) as board:
+        assert Session(Bootloader(board, patience_s=4.0)).open(model).target == "host"
+
+
+def test_the_bootloader_of_the_test_is_one(port: str) -> None:
+    with SerialTransport(port) as board, pytest.raises(DeviceError, match="silent"):
+        Session(Bootloader(board, 1.0), Patience(hello_first_s=0.3, hello_s=0.3, hello_attempts=6)).open(
+            qg.IntModel.load("m.qgru")
+        )
