@@ -1,4 +1,4 @@
-"""What the simulator computes for the steps that a board is asked for."""
+"""What the simulator computes for the steps and the runs that a board is asked for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from quantgru.array_types import Int16Array
-from quantgru.hil.messages import ARRAY_NAMES
+from quantgru.hil.requests import ARRAY_NAMES
+from quantgru.hil.runs import ExpectedRun
 from quantgru.hil.ways import Expected, StepTrace
 from quantgru.int_model import IntModel
 from quantgru.sequences import Sequences
 from quantgru.signals import reverse_steps
-from quantgru.simulator import Trace, check_values, run
+from quantgru.simulator import Trace, check_values, run, run_check
 
 _CHUNK = 64  # sequences that are traced at a time
 
@@ -46,6 +47,17 @@ def expected_steps(
             checks.append(check[i, :length])
         progress(part.n_steps)
     return inputs, Expected(outputs, checks, _traces(model, inputs))
+
+
+def expected_runs(model: IntModel, sequences: Sequences) -> tuple[list[Int16Array], list[ExpectedRun]]:
+    """Raw inputs of each sequence, and what the simulator computes for its run [R24]."""
+    result = run(model, sequences)
+    inputs = [raw[:length] for raw, length in zip(result.inputs_raw, sequences.lengths, strict=True)]
+    expected = []
+    for i, length in enumerate(sequences.lengths):
+        outputs = result.outputs_raw[i]
+        expected.append(ExpectedRun(outputs[None] if model.last_step else outputs[:length], run_check(result, i)))
+    return inputs, expected
 
 
 def _traces(model: IntModel, inputs: Sequence[Int16Array]) -> Callable[[int, int], StepTrace]:

@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from quantgru.errors import ConfigError, DeviceError, ModelError
-from quantgru.expected_steps import expected_steps
+from quantgru.errors import ConfigError, DataError, DeviceError
+from quantgru.expected_steps import expected_runs, expected_steps
 from quantgru.exporter import blob_memory, export, to_blob
 from quantgru.hil.boards import find_board
 from quantgru.hil.compare import Comparison, compare, compare_states
 from quantgru.hil.generator import Generator
 from quantgru.hil.images import Image, build, build_for_models, launch
 from quantgru.hil.link import Patience
+from quantgru.hil.runs import compare_runs, run_checks, run_outputs
 from quantgru.hil.session import Session
 from quantgru.hil.timer import StepCost, Timer, board_timer
 from quantgru.hil.transport import PortVanishedError, SerialTransport
@@ -29,6 +30,7 @@ from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_toke
 By = Literal["outputs", "states", "digests"]
 
 _POINTER_BYTES: Final = 8  # the most that a board has: what the model needs there is no more
+_MOST_STEPS: Final = 2**16 - 1  # of a run: the library counts them in 16 bits
 _SEEDED_STEPS: Final = 1000  # of a sequence
 _SEEDED_SHIFTS: Final = 8
 
@@ -41,7 +43,8 @@ class BoardResult:
     steps             steps that were compared; the last one differs if `first_difference` is not None
     total_steps       steps that were asked for
     first_difference  the first number that differs: sequence, step, layer, gate, unit, both values, format
-    step_cost         cycles, instructions or time of the recurrent part of a step; None for a board without a timer
+    step_cost         cycles, instructions or time of the recurrent part of a step, or of whole sequences, divided by
+                      their steps; None for a board without a timer
     flash_bytes       of the whole test firmware, code and constants; None for a board that its user flashed
     ram_bytes         static RAM of the whole test firmware; None for a board that its user flashed
     stack_bytes       the deepest that the stack has been; None for a board that cannot say
@@ -102,25 +105,56 @@ def run_on_board(
     deadline_s how long everything may take, once the board is started; 24 hours if None
     progress  called with the number of steps compared since its last call
 
-    Where a step differs, the sequence is run again up to it, and all its gates are read back. Raises DataError,
-    ModelError for what is not an IntModel, ConfigError for an unknown board or a missing tool, DeviceError for a board
-    that is silent, answers garbage, holds another model or dies.
+    Where a step differs, the sequence is run again up to it, and all its gates are read back. A model that needs whole
+    sequences is run with them (NAME_run), and keeps no states: "outputs" compares all outputs and their CRC-32 [R24],
+    "digests" the CRC-32, and "states" is refused.
+
+    Raises DataError; ModelError for what is not an IntModel; ConfigError for an unknown board or a missing tool;
+    DeviceError for a board that is silent, answers garbage, holds another model or shorter sequences, or dies.
     """
     _check_arguments(model, board, port)
-    if by not in get_args(By):
-        raise ConfigError(f"run on a board: by={by!r}, expected one of {', '.join(get_args(By))}")
+    _check_way(model, by)
     given = x if model.embedding is None else with_token_axis(x)
     sequences = without_masked(as_sequences(given, n_features=model.n_inputs), mask_value=model.mask_value)
+    longest = None if model.streaming else _longest(sequences)
     with _opened(
-        model, board, port, send, _patience(timeout_s, deadline_s)
+        model, board, port, send, _patience(timeout_s, deadline_s), longest
     ) as place:  # first: what is wrong with it is said before the simulation
-        inputs, expected = expected_steps(model, sequences)
-        if by == "states":
-            comparison = compare_states(place.session, model, inputs, expected, progress)
-        else:
-            way = ByOutputs() if by == "outputs" else ByDigests()
-            comparison = compare(place.session, model, inputs, expected, way, progress)
+        comparison = _compare(place.session, model, sequences, by, progress)
         return _result(place, comparison, sequences.n_steps)
+
+
+def _compare(
+    session: Session, model: IntModel, sequences: Sequences, by: By, progress: Callable[[int], None]
+) -> Comparison:
+    if not model.streaming:
+        raw, runs = expected_runs(model, sequences)
+        return compare_runs(session, model, raw, runs, run_outputs if by == "outputs" else run_checks, progress)
+    inputs, expected = expected_steps(model, sequences)
+    if by == "states":
+        return compare_states(session, model, inputs, expected, progress)
+    way = ByOutputs() if by == "outputs" else ByDigests()
+    return compare(session, model, inputs, expected, way, progress)
+
+
+def _check_way(model: IntModel, by: str) -> None:
+    if by not in get_args(By):
+        raise ConfigError(f"run on a board: by={by!r}, expected one of {', '.join(get_args(By))}")
+    if by == "states" and not model.streaming:
+        raise ConfigError(
+            f"run on a board: model {model.name!r} needs whole sequences, and a run of one keeps no states; "
+            "compare by outputs or digests"
+        )
+
+
+def _longest(sequences: Sequences) -> int:
+    """Steps of the longest sequence. Raises DataError for more than a run can have."""
+    longest = int(sequences.lengths.max())
+    if longest > _MOST_STEPS:
+        raise DataError(
+            f"run on a board: a sequence of {longest:,} steps, and a run has at most {_MOST_STEPS:,}; cut it"
+        )
+    return max(longest, 1)
 
 
 def run_seeded_on_board(
@@ -141,6 +175,11 @@ def run_seeded_on_board(
     values, over half of it, and so on down to 1/128, and then over the whole range again.
     """
     _check_arguments(model, board, port)
+    if not model.streaming:
+        raise ConfigError(
+            f"run on a board: model {model.name!r} needs whole sequences, and boards generate single steps; "
+            "give sequences"
+        )
     if n_steps < 1:
         raise ConfigError(f"run on a board: {n_steps} steps, expected at least 1")
     if not 0 <= seed < 2**32:
@@ -156,11 +195,6 @@ def run_seeded_on_board(
 
 def _check_arguments(model: IntModel, board: object, port: object) -> None:
     require_int_model(model, "run on a board")
-    if not model.streaming:
-        raise ModelError(
-            f"run on a board: model {model.name!r} has layers that need the whole sequence, and the test firmware runs "
-            "step by step; quantgru simulate computes what NAME_run of the exported code gives"
-        )
     if (board is None) == (port is None):
         raise ConfigError("run on a board: give either a board, by name, or a port")
     if port is not None and not isinstance(port, (str, os.PathLike)):
@@ -176,7 +210,9 @@ def _patience(timeout_s: float | None, deadline_s: float | None) -> Patience:
 
 
 @contextmanager
-def _running(model: IntModel, board: str, *, send: bool) -> Iterator[tuple[str, Image | None, Timer | None]]:
+def _running(
+    model: IntModel, board: str, *, send: bool, max_steps: int | None
+) -> Iterator[tuple[str, Image | None, Timer | None]]:
     """Builds and starts a board, with the model or for one that is sent: its port, its image, what its ticks are
     worth."""
     description = find_board(board)
@@ -186,7 +222,7 @@ def _running(model: IntModel, board: str, *, send: bool) -> Iterator[tuple[str, 
             image = build_for_models(description, Path(folder))
         else:
             source = Path(folder) / "export"
-            export(model, source, "model")
+            export(model, source, "model", max_steps=max_steps)
             image = build(description, source, Path(folder) / "build")
         with launch(description, image) as url:
             yield url, image, description.timer
@@ -208,23 +244,32 @@ class _Place:
 
 @contextmanager
 def _opened(
-    model: IntModel, board: str | None, port: str | os.PathLike[str] | None, send: bool, patience: Patience
+    model: IntModel,
+    board: str | None,
+    port: str | os.PathLike[str] | None,
+    send: bool,
+    patience: Patience,
+    max_steps: int | None = None,
 ) -> Iterator[_Place]:
-    place = _running(model, board, send=send) if board is not None else _connected(os.fspath(port or ""))
+    """max_steps is the longest sequence, for a model that needs whole ones."""
+    upload = Upload(model, to_blob(model), blob_memory(model, _POINTER_BYTES)) if send or model.streaming else None
     if board is not None:
+        place = _running(model, board, send=send, max_steps=max_steps)
         patience = patience.without_bootloader()
+    else:
+        place = _connected(os.fspath(port or ""))
     with place as (url, image, timer), ExitStack() as lines:
         try:
-            session = _open_session(lines, url, model, patience)
+            session = _open_session(lines, url, model, upload, patience)
         except PortVanishedError:  # being opened has reset the board: its port comes back, and stays
             lines.close()
-            session = _open_session(lines, url, model, patience)
+            session = _open_session(lines, url, model, upload, patience)
         yield _Place(session, image, timer or board_timer(session.board))
 
 
-def _open_session(lines: ExitStack, url: str, model: IntModel, patience: Patience) -> Session:
+def _open_session(lines: ExitStack, url: str, model: IntModel, upload: Upload | None, patience: Patience) -> Session:
     session = Session(lines.enter_context(SerialTransport(url)), patience)
-    session.open(model, Upload(model, to_blob(model), blob_memory(model, _POINTER_BYTES)))
+    session.open(model, upload)
     return session
 
 

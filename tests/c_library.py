@@ -161,9 +161,7 @@ class CModel:
 
     def digest(self) -> str:
         """model_digest of the test firmware, hexadecimal."""
-        digest = (c_uint8 * 32)()
-        self.library.model_digest(self.descriptor, digest)
-        return bytes(digest).hex()
+        return _digest(self.library, self.descriptor)
 
     def _layers(self, values: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """[all units] as [layer][unit]"""
@@ -172,6 +170,12 @@ class CModel:
             layers.append(values[:n])
             values = values[n:]
         return tuple(layers)
+
+
+def _digest(library: ctypes.CDLL, descriptor: CModelDescriptor) -> str:
+    digest = (c_uint8 * 32)()
+    library.model_digest(descriptor, digest)
+    return bytes(digest).hex()
 
 
 class CSequenceModel:
@@ -208,6 +212,10 @@ class CSequenceModel:
         result = self.library.qg_run(self.descriptor, flat, len(inputs), h, self.work, outputs)
         n = self.model.n_outputs
         return result, tuple(tuple(outputs[i * n : (i + 1) * n]) for i in range(rows))
+
+    def digest(self) -> str:
+        """model_digest of the test firmware, hexadecimal."""
+        return _digest(self.library, self.descriptor)
 
     def selftest(self, inputs: Sequence[Sequence[int]], check: int) -> int:
         """qg_run_selftest with these inputs and this expected check value."""

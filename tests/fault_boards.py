@@ -11,7 +11,7 @@ from hil_models import Case, make_case
 
 from quantgru.hil.generator import Generator
 from quantgru.hil.images import Image, launch
-from quantgru.hil.messages import ARRAY_NAMES
+from quantgru.hil.requests import ARRAY_NAMES
 from quantgru.hil.transport import SerialTransport
 
 LENGTHS = (9, 1, 6, 4)

@@ -32,7 +32,7 @@ from quantgru.errors import DeviceError
 from quantgru.hil.compare import Comparison, compare
 from quantgru.hil.frames import Frame, FrameReader, encode
 from quantgru.hil.link import Patience
-from quantgru.hil.messages import Type
+from quantgru.hil.requests import Type
 from quantgru.hil.session import Session
 from quantgru.hil.ways import ByDigests, ByOutputs, BySeeds, Difference, Way
 

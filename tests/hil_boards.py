@@ -40,28 +40,30 @@ def board_or_skip(name: str) -> Board:
 
 
 @functools.cache
-def build_model(model: IntModel, board: str = "host") -> Image:
-    """The test firmware of a board with `model`."""
+def build_model(model: IntModel, board: str = "host", max_steps: int | None = None) -> Image:
+    """The test firmware of a board with `model`, of sequences of max_steps where it needs whole ones."""
     directory = Path(tempfile.mkdtemp(dir=work_directory()))
-    export(model, directory / "export", name="model")
+    export(model, directory / "export", name="model", max_steps=max_steps)
     return build(board_or_skip(board), directory / "export", directory)
 
 
-def build_edited(model: IntModel, edit: Callable[[Path, Path], None], board: str = "host") -> Image:
-    """The test firmware of a board with `model`, after `edit` has changed a copy of (firmware, export)."""
+def build_edited(
+    model: IntModel, edit: Callable[[Path, Path], None], board: str = "host", max_steps: int | None = None
+) -> Image:
+    """As build_model, after `edit` has changed a copy of (firmware, export)."""
     directory = Path(tempfile.mkdtemp(dir=work_directory()))
     board_or_skip(board)
     shutil.copytree(firmware_directory(), directory / "firmware")
-    export(model, directory / "export", name="model")
+    export(model, directory / "export", name="model", max_steps=max_steps)
     edit(directory / "firmware", directory / "export")
     return build(find_boards(directory / "firmware")[board], directory / "export", directory)
 
 
-def build_sanitized(model: IntModel) -> Image:
+def build_sanitized(model: IntModel, max_steps: int | None = None) -> Image:
     """The host's test firmware, which ends with a message at an error of addresses or undefined behaviour."""
     directory = Path(tempfile.mkdtemp(dir=work_directory()))
     board = board_or_skip("host")
-    export(model, directory / "export", name="model")
+    export(model, directory / "export", name="model", max_steps=max_steps)
     sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     program = replace(board.program, flags=(*board.program.flags, *sanitize))
     return build(replace(board, program=program), directory / "export", directory)
@@ -79,6 +81,22 @@ def running(image: Image, board: str = "host") -> Iterator[SerialTransport]:
     """A line to a board that runs `image`."""
     with launch(board_or_skip(board), image) as url, SerialTransport(url) as transport:
         yield transport
+
+
+def claiming(model: IntModel) -> Callable[[Path, Path], None]:
+    """An edit for build_edited: a board that claims to have `model`."""
+
+    def edit(firmware: Path, export_directory: Path) -> None:
+        digest = ", ".join(map(str, model.digest))
+        replace_in(
+            firmware / "harness" / "model_digest.c",
+            "    sha256_end(&hash, digest);\n",
+            "    sha256_end(&hash, digest);\n"
+            f"    static const uint8_t claimed[QG_DIGEST_BYTES] = {{{digest}}};\n"
+            "    for (uint8_t i = 0; i < QG_DIGEST_BYTES; ++i) {\n        digest[i] = claimed[i];\n    }\n",
+        )
+
+    return edit
 
 
 def without_timer(firmware: Path, export_directory: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from quantgru.hil.frames import Frame, FrameReader, encode
-from quantgru.hil.messages import Type
+from quantgru.hil.requests import Type
 from quantgru.hil.transport import Transport
 
 Fault = Callable[[bytes], bytes]  # what becomes of a frame on the wire
@@ -159,7 +159,7 @@ class SlowBoard:
             self._ready += [(self._busy_until, encode(answer)) for answer in answers]
 
     def _work_s(self, frame: Frame) -> float:
-        if frame.type != Type.STEP:
+        if frame.type not in (Type.STEP, Type.RUN):
             return 0.0
         (n_steps,) = struct.unpack_from("<H", frame.payload)
         self.most_steps = max(self.most_steps, n_steps)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import oracle
 import pytest
-from hil_boards import PATIENCE, board_or_skip, build_edited, build_model, replace_in, running
+from hil_boards import PATIENCE, board_or_skip, build_edited, build_model, claiming, running
 from hil_models import PLAN, expected_values, make_case, run_steps
 from strategies import Plan, from_oracle
 
@@ -63,17 +63,7 @@ def test_a_wrong_board_is_reported_where_it_went_wrong(board):
     expected = expected_values(wrong, [x.tolist() for x in case.inputs])
     sequence, step = first_wrong_step(case.expected.checks, expected.checks)
 
-    def claim_the_digest(firmware, exported):
-        digest = ", ".join(map(str, case.model.digest))
-        replace_in(
-            firmware / "harness" / "model_digest.c",
-            "    sha256_end(&hash, digest);\n",
-            "    sha256_end(&hash, digest);\n"
-            f"    static const uint8_t claimed[QG_DIGEST_BYTES] = {{{digest}}};\n"
-            "    for (uint8_t i = 0; i < QG_DIGEST_BYTES; ++i) {\n        digest[i] = claimed[i];\n    }\n",
-        )
-
-    image = build_edited(from_oracle(wrong), claim_the_digest, board)
+    image = build_edited(from_oracle(wrong), claiming(case.model), board)
     difference = run(case, image, board)[1].first_difference
     board_trace, simulator_trace = (values.trace(sequence, step) for values in (expected, case.expected))
     assert (difference.sequence, difference.step, difference.layer) == (sequence, step, "gru_1")
@@ -310,7 +300,7 @@ def test_an_unfinished_folder_beside_does_not_matter(tmp_path, monkeypatch):
     ],
 )
 def test_what_a_board_says_about_its_timer(kind, hertz, timer):
-    description = BoardDescription(1, 0, 1, kind, hertz, 512, 512, 3, 2, 4, 0, bytes(32), "board", 0, StackUse(0, 0))
+    description = BoardDescription(1, 0, 1, kind, hertz, 512, 512, 3, 2, 4, 0, bytes(32), "board", 0, StackUse(0, 0), 0)
     assert board_timer(description) == timer
 
 

@@ -61,6 +61,7 @@ def test_random_runs_of_whole_sequences_equal_the_oracle(library, case):
     for _ in range(2):  # nothing of a run remains for the next
         assert c_model.run(inputs) == (0, expected.outputs)
         assert c_model.saturated == saturated_in(to_oracle(model), expected)
+    assert c_model.digest() == oracle.digest(to_oracle(model))
     assert c_model.selftest(inputs, expected.check) == 0
     assert c_model.selftest(inputs, expected.check ^ 1) == -1
 

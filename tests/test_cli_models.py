@@ -66,7 +66,7 @@ def test_masks_and_initial_states_of_an_input_file(here: Path) -> None:
 
 
 def test_a_model_that_needs_whole_sequences(here: Path) -> None:
-    """It is quantized, simulated and inspected; a board runs steps, and says so."""
+    """It is quantized, simulated, inspected and run on a board, where it has outputs alone."""
     gru = qg.load("m.qgf").grus[0]
     both = qg.FloatModel((qg.Bidirectional("both", gru, gru),), last_step=False)
     both.save("both.qgf")
@@ -77,7 +77,12 @@ def test_a_model_that_needs_whole_sequences(here: Path) -> None:
     assert "bytes of scratch that models can share, and 128 for each step of the longest sequence" in inspected
     done(quantgru("simulate", "both.qgru", "--input", "x.npz", "-o", "y.npz"))
     assert np.load("y.npz")["y"].shape[2] == 64
-    assert_refused(quantgru("hil", "both.qgru", "--input", "x.npz", "--board", "host"), "need the whole sequence")
+    compared = done(quantgru("hil", "both.qgru", "--input", "x.npz", "--board", "host"))
+    assert "us a step, of whole sequences: " in compared
+    assert compared.splitlines()[-1].endswith(" steps equal")
+    on_host = ("--board", "host")
+    assert_refused(quantgru("hil", "both.qgru", "--input", "x.npz", "--by", "states", *on_host), "keeps no states")
+    assert_refused(quantgru("hil", "both.qgru", "--steps", "9", *on_host), "boards generate single steps")
     with pytest.raises(qg.ModelError, match="both"):
         qg.Stream(qg.IntModel.load("both.qgru"))
 

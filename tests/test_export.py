@@ -328,25 +328,6 @@ def test_steps_out_of_range_do_not_compile(find_tool: FindTool, tmp_path: Path) 
         assert "PHRASE_STEPS: expected 1 ... 65535" in try_command(*command, f"-DPHRASE_STEPS={steps}").stderr
 
 
-def test_the_test_firmware_refuses_a_model_that_needs_whole_sequences(find_tool: FindTool, tmp_path: Path) -> None:
-    export(load("phrase"), tmp_path, "model")
-    harness, port = ROOT / "firmware" / "harness", ROOT / "firmware" / "ports" / "host"
-    command = [
-        "-c",
-        harness / "harness.c",
-        "-o",
-        tmp_path / "o",
-        *includes(tmp_path),
-        f"-I{harness}",
-        f"-I{harness}/compiled",
-        f"-I{port}",
-    ]
-    result = try_command(find_tool("gcc"), *command)
-    assert result.returncode != 0
-    errors = [line for line in result.stderr.splitlines() if "error:" in line]
-    assert "this model needs whole sequences" in errors[0]
-
-
 def test_strict_c_on_an_avr_says_what_it_lacks(find_tool: FindTool, tmp_path: Path) -> None:
     """Its descriptors lie in an address space of GNU C."""
     export(load("gesture"), tmp_path, "gesture")

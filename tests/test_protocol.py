@@ -14,20 +14,8 @@ from strategies import from_oracle
 from quantgru.firmware_files import firmware_directory
 from quantgru.hil.frames import Frame, FrameReader, encode
 from quantgru.hil.generator import Generator
-from quantgru.hil.messages import (
-    ERROR_REPLY,
-    Digest,
-    Read,
-    Refusal,
-    Reset,
-    Seed,
-    Step,
-    Type,
-    pack_request,
-    unpack_error,
-    unpack_steps,
-    unpack_summary,
-)
+from quantgru.hil.messages import ERROR_REPLY, Refusal, unpack_error, unpack_steps, unpack_summary
+from quantgru.hil.requests import Digest, Read, Reset, Seed, Step, Type, pack_request
 from quantgru.hil.transport import SerialTransport
 
 SESSION = 0x12345678
@@ -120,7 +108,8 @@ def test_what_the_board_refuses(line, case):
     assert refusal(line, Frame(Type.RESET, SESSION + 1, 1)) == (Refusal.OTHER_SESSION, Type.RESET, SESSION)
     assert refusal(line, Frame(Type.RESET, SESSION, 2)) == (Refusal.SEQUENCE, Type.RESET, 1)
     assert refusal(line, Frame(Type.RESET, SESSION, 0)) == (Refusal.SEQUENCE, Type.RESET, 1)  # no repeat of HELLO
-    assert refusal(line, Frame(99, SESSION, 1)) == (Refusal.TYPE, 99, Type.STACK)
+    for unknown in (0, Type.WRITE, Type.LOAD, Type.INPUTS, Type.RUN, Type.OUTPUTS, 99):
+        assert refusal(line, Frame(unknown, SESSION, 1)) == (Refusal.TYPE, unknown, Type.STACK)
     assert refusal(line, Frame(Type.RESET, SESSION, 1, b"x")) == (Refusal.LENGTH, Type.RESET, 0)
     n_units, n_inputs = case.model.n_units, case.model.n_inputs
     for payload, code, expected in [

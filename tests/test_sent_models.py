@@ -11,6 +11,7 @@ import oracle
 import pytest
 from hil_boards import PATIENCE, board_or_skip, running, work_directory
 from hil_models import Case, make_case
+from hil_requests import Requests
 from strategies import DensePlan, EmbeddingPlan, GruPlan, Plan, from_oracle, random_inputs, random_model
 
 import quantgru as qg
@@ -18,15 +19,14 @@ from quantgru.errors import ConfigError, DeviceError
 from quantgru.exporter import blob_memory, to_blob
 from quantgru.hil.boards import find_boards
 from quantgru.hil.compare import compare
-from quantgru.hil.frames import Frame, FrameReader, encode
 from quantgru.hil.images import Image, build_for_models
-from quantgru.hil.messages import ERROR_REPLY, Load, Refusal, Type, Write, pack_request, unpack_error, unpack_load
+from quantgru.hil.messages import Refusal, unpack_load
+from quantgru.hil.requests import Load, Type, Write, pack_request
 from quantgru.hil.session import Session
 from quantgru.hil.transport import SerialTransport
 from quantgru.hil.upload import Upload
 from quantgru.on_board import run_on_board
 
-SESSION = 0x12345678
 PLANS = {
     "one unit": Plan(1, (1,), (oracle.RESET_AFTER,)),
     "stack": Plan(3, (9, 5), (oracle.RESET_AFTER, oracle.RESET_BEFORE), ((4, oracle.RELU), (2, oracle.SIGMOID))),
@@ -112,31 +112,9 @@ def line() -> Iterator[SerialTransport]:
         yield transport
 
 
-class Requests:
-    """Frame by frame, numbered from HELLO on."""
-
-    def __init__(self, line: SerialTransport) -> None:
-        self._line, self._number = line, 0
-        self.ask(Type.HELLO, b"")
-
-    def ask(self, type_: int, payload: bytes) -> Frame:
-        self._line.write(encode(Frame(type_, SESSION, self._number, payload)))
-        reader, frames = FrameReader(), []
-        while not frames:
-            frames = reader.feed(self._line.read(2.0))
-        if frames[0].type != ERROR_REPLY:
-            self._number += 1
-        return frames[0]
-
-    def write(self, blob: bytes) -> None:
-        for offset in range(0, len(blob), 2000):
-            assert self.ask(*pack_request(Write(offset, blob[offset : offset + 2000]))).type == 0x88
-
-    def refusal(self, type_: int, payload: bytes) -> tuple[Refusal, int]:
-        reply = self.ask(type_, payload)
-        assert reply.type == ERROR_REPLY
-        error = unpack_error(reply.payload)
-        return error.code, error.expected
+def write(requests: Requests, blob: bytes) -> None:
+    for offset in range(0, len(blob), 2000):
+        assert requests.ask(*pack_request(Write(offset, blob[offset : offset + 2000]))).type == 0x88
 
 
 def test_what_write_and_load_refuse(line: SerialTransport) -> None:
@@ -170,10 +148,10 @@ def test_what_write_and_load_refuse(line: SerialTransport) -> None:
 def test_a_blob_that_is_refused_leaves_no_model(line: SerialTransport, change, cause) -> None:
     blob = to_blob(make_case().model)
     requests = Requests(line)
-    requests.write(blob)
+    write(requests, blob)
     assert unpack_load(requests.ask(*pack_request(Load(len(blob)))).payload)[0] == 0
     wrong = change(blob)
-    requests.write(wrong)
+    write(requests, wrong)
     refused, board = unpack_load(requests.ask(*pack_request(Load(len(wrong)))).payload)
     assert (refused, board.has_model) == (cause, False)
     assert requests.refusal(Type.RESET, b"") == (Refusal.NO_MODEL, 0)
@@ -187,7 +165,7 @@ def test_another_digest_than_the_blob_names(line: SerialTransport) -> None:
     blob[at : at + 32] = bytes(32)
     blob[-4:] = zlib.crc32(bytes(blob[:-4])).to_bytes(4, "little")
     requests = Requests(line)
-    requests.write(bytes(blob))
+    write(requests, bytes(blob))
     refused, board = unpack_load(requests.ask(*pack_request(Load(len(blob)))).payload)
     assert (refused, board.has_model) == (1, False)
 

@@ -15,7 +15,7 @@ from strategies import Plan
 from quantgru.errors import DataError, DeviceError
 from quantgru.hil.compare import compare
 from quantgru.hil.link import Patience
-from quantgru.hil.messages import Step
+from quantgru.hil.requests import Step
 from quantgru.hil.session import Session
 from quantgru.hil.transport import SerialTransport
 from quantgru.hil.ways import Expected
@@ -97,7 +97,7 @@ def test_the_last_step_is_read_as_it_was_computed(line, case):
 
 
 def test_small_buffers(case):
-    """106 bytes, as few as a description takes, hold seven steps, and the arrays of 150 units in four parts."""
+    """108 bytes, as few as a description takes, hold seven steps, and the arrays of 150 units in four parts."""
     wide = make_case(Plan(3, (150,), (0,), ((2, 0),)), lengths=(7,))
 
     def shrink(firmware, export):
@@ -106,7 +106,7 @@ def test_small_buffers(case):
     with running(build_edited(wide.model, shrink)) as line:
         session = Session(line, PATIENCE)
         board = session.open(wide.model)
-        assert (board.receive_bytes, board.transmit_bytes, board.steps_per_frame) == (106, 106, 7)
+        assert (board.receive_bytes, board.transmit_bytes, board.steps_per_frame) == (108, 108, 7)
         assert compare(session, wide.model, wide.inputs, wide.expected).equal
         trace = wide.expected.trace(0, 6)
         for name, values in session.read().items():

@@ -19,7 +19,8 @@ from quantgru.errors import DeviceError
 from quantgru.hil.compare import Comparison, compare
 from quantgru.hil.frames import Frame, FrameReader, encode
 from quantgru.hil.link import Patience
-from quantgru.hil.messages import ERROR_REPLY, REPLY, Type
+from quantgru.hil.messages import ERROR_REPLY, REPLY
+from quantgru.hil.requests import Type
 from quantgru.hil.session import Session
 from quantgru.hil.transport import SerialTransport, Transport
 from quantgru.hil.ways import ByDigests, ByOutputs, Way
@@ -120,7 +121,7 @@ ENDLESS: dict[str, tuple[Change, str]] = {
         "no answer any more",
     ),
     "the first reply": (
-        lambda request, reply: encode(Frame(Type.HELLO | REPLY, reply.session, 0, bytes(88))),
+        lambda request, reply: encode(Frame(Type.HELLO | REPLY, reply.session, 0, bytes(90))),
         "no answer any more",
     ),
     "another type": (

@@ -72,11 +72,11 @@ def test_garbage_is_no_board(case):
 
 
 def test_answers_to_others_are_no_answer(case):
-    answer = lambda frame: encode(Frame(0x81, frame.session ^ 1, frame.sequence, bytes(88)))  # noqa: E731
+    answer = lambda frame: encode(Frame(0x81, frame.session ^ 1, frame.sequence, bytes(90)))  # noqa: E731
     refuse_to_open(case, answer, "bytes came in, but no answer")
 
 
-@pytest.mark.parametrize("payload", [b"", bytes(88), bytes([255]) * 88, bytes(89)], ids=["empty", "0", "255", "long"])
+@pytest.mark.parametrize("payload", [b"", bytes(90), bytes([255]) * 90, bytes(91)], ids=["empty", "0", "255", "long"])
 def test_a_description_that_makes_no_sense(case, payload):
     answer = lambda frame: encode(Frame(0x81, frame.session, frame.sequence, payload))  # noqa: E731
     refuse_to_open(case, answer, "the reply to HELLO is not what PROTOCOL.md says")

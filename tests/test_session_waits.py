@@ -12,7 +12,7 @@ from hil_models import Case, make_case
 from quantgru.errors import DeviceError
 from quantgru.hil.compare import Comparison, compare
 from quantgru.hil.link import Credit, Link, Patience
-from quantgru.hil.messages import Type
+from quantgru.hil.requests import Type
 from quantgru.hil.session import Session
 from quantgru.hil.transport import SerialTransport
 from quantgru.hil.ways import Expected

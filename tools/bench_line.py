@@ -34,7 +34,8 @@ from quantgru.firmware_files import firmware_directory
 from quantgru.hil.boards import find_boards
 from quantgru.hil.frames import FrameReader
 from quantgru.hil.images import Image, build, launch
-from quantgru.hil.messages import REPLY, Type
+from quantgru.hil.messages import REPLY
+from quantgru.hil.requests import Type
 from quantgru.hil.session import Session
 from quantgru.hil.transport import BAUD_RATE, SerialTransport
 from quantgru.int_model import IntModel

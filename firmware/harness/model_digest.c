@@ -92,11 +92,21 @@ static void add_embedding(sha256 *hash, const qg_embedding *embedding)
     add_s8_array(hash, embedding->codes, (size_t)embedding->n_tokens * embedding->n_outputs, 1);
 }
 
-/* Of a model that runs step by step. */
+/* The two directions stand one after the other. */
+static void add_bidirectional(sha256 *hash, const qg_bidirectional *layer, const qg_gru *directions)
+{
+    sha256_add(hash, QG_BIDIRECTIONAL);
+    sha256_add(hash, layer->merge_kind);
+    sha256_add(hash, layer->final);
+    add_gru(hash, directions);
+    add_gru(hash, directions + 1);
+}
+
 static void add_layers(sha256 *hash, const qg_model *model)
 {
     const qg_gru *gru = model->grus;
     const qg_dense *dense = model->dense;
+    const qg_bidirectional *bidirectional = model->bidirectionals;
     for (uint8_t i = 0; i < model->n_layers; ++i) {
         switch (model->kinds[i]) {
         case QG_GRU:
@@ -107,6 +117,10 @@ static void add_layers(sha256 *hash, const qg_model *model)
             break;
         case QG_EMBEDDING:
             add_embedding(hash, model->embedding);
+            break;
+        case QG_BIDIRECTIONAL:
+            add_bidirectional(hash, bidirectional++, gru);
+            gru += 2;
             break;
         default: /* a reversal is nothing but its kind */
             sha256_add(hash, QG_REVERSE);

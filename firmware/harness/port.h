@@ -37,7 +37,8 @@ uint8_t port_read_byte(void);
 /* Sends n bytes, or queues them; what is queued is sent before port_read_byte waits. */
 void port_write(const uint8_t *bytes, uint16_t n);
 
-/* A counter that wraps at 2^32; 0 if there is no timer. A step must be shorter than a wrap. */
+/* A counter that wraps at 2^32; 0 if there is no timer. A step, or the run of a whole sequence, must be shorter than a
+ * wrap. */
 uint32_t port_ticks(void);
 
 #endif

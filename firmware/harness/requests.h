@@ -14,6 +14,9 @@ enum {
     TYPE_STACK = 7,
     TYPE_WRITE = 8,
     TYPE_LOAD = 9,
+    TYPE_INPUTS = 10,
+    TYPE_RUN = 11,
+    TYPE_OUTPUTS = 12,
     TYPE_REPLY = 0x80,
     TYPE_ERROR = 0xff
 };
@@ -47,6 +50,9 @@ typedef struct verdict {
 
 verdict accept(void);
 verdict refuse(uint8_t code, uint32_t expected);
+
+/* Refuses a payload of another length. */
+verdict check_length(const request *asked, uint16_t expected);
 
 /* Looks at a request of the session, or at HELLO, but for its session and its number. Changes nothing. */
 verdict request_check(const harness *self, const request *asked);

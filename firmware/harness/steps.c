@@ -1,6 +1,11 @@
-#include "steps.h"
+/* Models that run step by step: inputs from the line or from a generator, results one by one or digested. */
+#include "work.h"
 
-enum { SEED_BYTES = 12, DIGEST_BYTES = 24, MOST_INPUT_SHIFT = 15 };
+#if HELD_STEPS == 0
+
+enum { ARRAY_U = 0, ARRAY_R = 1, ARRAY_N = 2, ARRAY_H = 3, ARRAY_RESIDUAL = 4, N_ARRAYS = 5 };
+
+enum { SEED_BYTES = 12, DIGEST_BYTES = 24, READ_HEAD_BYTES = 4, MOST_INPUT_SHIFT = 15 };
 
 /* What the steps of one request come to. */
 typedef struct summary {
@@ -28,7 +33,7 @@ static result run_step(held_model *model)
     return step;
 }
 
-void steps_try(held_model *model)
+void work_try(held_model *model)
 {
     memset(held_x(model), 0, held_descriptor(model)->n_inputs * sizeof(int16_t));
     (void)run_step(model);
@@ -78,19 +83,19 @@ static verdict check_inputs(const qg_model *model, const request *asked, uint16_
     return asked->payload_bytes == expected ? accept() : refuse(REFUSED_LENGTH, expected);
 }
 
-verdict steps_check(const harness *self, const request *asked)
+static verdict steps_check(const harness *self, const request *asked)
 {
     const qg_model *const model = held_descriptor(&self->model);
     return check_inputs(model, asked, minimum(most_inputs(model), most_records(model)));
 }
 
-verdict digest_check(const harness *self, const request *asked)
+static verdict digest_check(const harness *self, const request *asked)
 {
     const qg_model *const model = held_descriptor(&self->model);
     return check_inputs(model, asked, most_inputs(model));
 }
 
-verdict seed_check(const request *asked)
+static verdict seed_check(const request *asked)
 {
     if (asked->payload_bytes != SEED_BYTES) {
         return refuse(REFUSED_LENGTH, SEED_BYTES);
@@ -104,7 +109,7 @@ verdict seed_check(const request *asked)
     return asked->payload[3] == 0 ? accept() : refuse(REFUSED_ARGUMENT, 0);
 }
 
-uint16_t steps_execute(harness *self, const request *asked, uint8_t *payload)
+static uint16_t steps_execute(harness *self, const request *asked, uint8_t *payload)
 {
     const uint16_t n_steps = get_u16(asked->payload);
     const uint16_t n_outputs = held_descriptor(&self->model)->n_outputs;
@@ -151,7 +156,7 @@ static uint16_t put_summary(uint8_t *payload, uint16_t n_steps, const summary *s
 
 static const summary no_steps = {0, UINT32_MAX, 0, {0, 0}};
 
-uint16_t digest_execute(harness *self, const request *asked, uint8_t *payload)
+static uint16_t digest_execute(harness *self, const request *asked, uint8_t *payload)
 {
     const uint16_t n_steps = get_u16(asked->payload);
     const uint8_t *in = asked->payload + HARNESS_STEP_HEAD_BYTES;
@@ -173,7 +178,7 @@ static int16_t generated(uint32_t seed, uint32_t index, uint8_t shift)
     return (int16_t)((int16_t)(z >> 16) >> shift);
 }
 
-uint16_t seed_execute(harness *self, const request *asked, uint8_t *payload)
+static uint16_t seed_execute(harness *self, const request *asked, uint8_t *payload)
 {
     const uint16_t n_steps = get_u16(asked->payload);
     const uint32_t seed = get_u32(asked->payload + 4);
@@ -190,3 +195,89 @@ uint16_t seed_execute(harness *self, const request *asked, uint8_t *payload)
     }
     return put_summary(payload, n_steps, &steps);
 }
+
+static verdict read_check(const harness *self, const request *asked)
+{
+    const uint16_t n_units = held_descriptor(&self->model)->n_units;
+    if (asked->payload_bytes != READ_HEAD_BYTES) {
+        return refuse(REFUSED_LENGTH, READ_HEAD_BYTES);
+    }
+    if (asked->payload[0] >= N_ARRAYS) {
+        return refuse(REFUSED_ARGUMENT, N_ARRAYS - 1);
+    }
+    if (asked->payload[1] != 0) {
+        return refuse(REFUSED_ARGUMENT, 0);
+    }
+    return get_u16(asked->payload + 2) < n_units ? accept() : refuse(REFUSED_ARGUMENT, n_units - 1u);
+}
+
+/* Value i of an array as 16 bits. */
+static uint16_t array_value(held_model *model, uint8_t array, uint16_t i)
+{
+    const qg_gates gates = held_gates(model);
+    switch (array) {
+    case ARRAY_U:
+        return gates.u[i];
+    case ARRAY_R:
+        return gates.r[i];
+    case ARRAY_N:
+        return (uint16_t)gates.n[i];
+    case ARRAY_H:
+        return (uint16_t)held_h(model)[i];
+    default:
+        return held_residual(model)[i];
+    }
+}
+
+static uint16_t read_execute(harness *self, const request *asked, uint8_t *payload)
+{
+    const uint16_t first = get_u16(asked->payload + 2);
+    const uint16_t left = (uint16_t)(held_descriptor(&self->model)->n_units - first);
+    const uint16_t room = (HARNESS_PAYLOAD_ROOM - READ_HEAD_BYTES) / 2;
+    const uint16_t n = left < room ? left : room;
+    memcpy(payload, asked->payload, READ_HEAD_BYTES);
+    for (uint16_t i = 0; i < n; ++i) {
+        put_u16(payload + READ_HEAD_BYTES + 2 * i, array_value(&self->model, asked->payload[0], (uint16_t)(first + i)));
+    }
+    return (uint16_t)(READ_HEAD_BYTES + 2 * n);
+}
+
+uint8_t work_knows(uint8_t type)
+{
+    return type == TYPE_RESET || type == TYPE_STEP || type == TYPE_READ || type == TYPE_DIGEST || type == TYPE_SEED;
+}
+
+verdict work_check(const harness *self, const request *asked)
+{
+    switch (asked->type) {
+    case TYPE_RESET:
+        return check_length(asked, 0);
+    case TYPE_STEP:
+        return steps_check(self, asked);
+    case TYPE_READ:
+        return read_check(self, asked);
+    case TYPE_DIGEST:
+        return digest_check(self, asked);
+    default:
+        return seed_check(asked);
+    }
+}
+
+uint16_t work_execute(harness *self, const request *asked, uint8_t *payload)
+{
+    switch (asked->type) {
+    case TYPE_STEP:
+        return steps_execute(self, asked, payload);
+    case TYPE_READ:
+        return read_execute(self, asked, payload);
+    case TYPE_DIGEST:
+        return digest_execute(self, asked, payload);
+    case TYPE_SEED:
+        return seed_execute(self, asked, payload);
+    default:
+        held_reset(&self->model);
+        return 0;
+    }
+}
+
+#endif

@@ -20,7 +20,8 @@ def print_outcome(outcome: Outcome) -> None:
     click.echo(f"{result.target}: {result.steps:,} of {result.total_steps:,} steps compared")
     if (cost := result.step_cost) is not None:
         middle = f"mean {_digits(cost, cost.mean)}" if cost.median is None else f"median {_digits(cost, cost.median)}"
-        click.echo(f"{cost.unit} a step: {_digits(cost, cost.minimum)} ... {_digits(cost, cost.maximum)}, {middle}")
+        a_step = "a step, of whole sequences" if cost.of_runs else "a step"
+        click.echo(f"{cost.unit} {a_step}: {_digits(cost, cost.minimum)} ... {_digits(cost, cost.maximum)}, {middle}")
     if result.flash_bytes is not None:
         click.echo(f"test firmware: {result.flash_bytes:,} bytes of flash, {result.ram_bytes:,} of RAM")
     if result.stack_bytes is not None:

@@ -14,7 +14,8 @@ import numpy as np
 
 from quantgru.errors import DataError, DeviceError
 from quantgru.hil.difference import compare_step, find_difference, parts_of
-from quantgru.hil.messages import Int16Array, Reset, Stepping
+from quantgru.hil.messages import Int16Array
+from quantgru.hil.requests import Reset, Stepping
 from quantgru.hil.session import Session
 from quantgru.hil.timer import Ticks
 from quantgru.hil.ways import ByOutputs, Difference, Expected, Part, Way

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.fixed import GATE, RESIDUAL, Format
-from quantgru.hil.messages import ARRAY_NAMES, ArrayName, Int16Array, Reset, Step, Stepping, Steps, Summary
+from quantgru.hil.messages import Int16Array, Steps, Summary
+from quantgru.hil.requests import ARRAY_NAMES, ArrayName, Reset, Step, Stepping
 from quantgru.hil.session import Session
 from quantgru.hil.ways import ByOutputs, Difference, Expected, Part, StepTrace, Way
 from quantgru.int_model import IntGru, IntModel
@@ -80,11 +81,11 @@ def compare_step(
     for layer in model.grus:
         units = slice(start, start + layer.n_units)
         for name in ARRAY_NAMES:
-            found = _first_wrong(arrays[name][units], getattr(trace, name)[units])
+            found = first_wrong(arrays[name][units], getattr(trace, name)[units])
             if found is not None:
                 return Difference(at.sequence, at.step, layer.name, name, *found, str(_format(name, layer)))
         start += layer.n_units
-    found = _first_wrong(outputs, trace.outputs)
+    found = first_wrong(outputs, trace.outputs)
     if found is None:
         return None
     output = Format(16, model.output_fraction_bits)
@@ -99,8 +100,8 @@ def _format(name: str, layer: IntGru) -> Format:
     return formats.get(name, Format(RESIDUAL.bits, state + 15, signed=False))
 
 
-def _first_wrong(board: npt.NDArray[np.integer], simulator: npt.NDArray[np.integer]) -> tuple[int, int, int] | None:
-    """Unit, the board's value, the simulator's."""
+def first_wrong(board: npt.NDArray[np.integer], simulator: npt.NDArray[np.integer]) -> tuple[int, int, int] | None:
+    """Unit, the board's value, the simulator's; None if all are equal."""
     differs = board.astype(np.int64) != simulator.astype(np.int64)
     if not differs.any():
         return None

@@ -67,7 +67,8 @@ def _build(
     if board.chip.ram_bytes is not None and ram_bytes + board.stack_bytes > board.chip.ram_bytes:
         raise ConfigError(
             f"board {board.name}: variables take {ram_bytes:,} of {board.chip.ram_bytes:,} bytes of RAM, and the test "
-            f"firmware needs {board.stack_bytes:,} for its stack; use a model with fewer inputs or units"
+            f"firmware needs {board.stack_bytes:,} for its stack; use a model with fewer inputs or units, "
+            "or shorter sequences where it needs whole ones"
         )
     return Image(image, flash_bytes, ram_bytes)
 

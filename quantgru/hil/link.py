@@ -17,6 +17,7 @@ from quantgru.errors import DeviceError
 from quantgru.hil import messages
 from quantgru.hil.frames import PROTOCOL_VERSION, Frame, FrameReader, encode
 from quantgru.hil.messages import ERROR_REPLY, REPLY, MessageError, Refusal
+from quantgru.hil.requests import Type
 from quantgru.hil.transport import Transport
 
 # After a sign that something was lost, the line has been quiet for so long that nothing more is coming.
@@ -71,6 +72,7 @@ class Credit:
     requests: int = 1
     ahead_bytes: int = 0
     reply_bytes: int = 0  # the longest reply
+    work_s: float = 0.0  # how long the board works on one request, as far as it is known that this is long
 
 
 @dataclass(eq=False)
@@ -152,17 +154,17 @@ class Link:
 
     def _await_oldest(self, pending: deque[_Pending], credit: Credit) -> Frame:
         """Takes the oldest request out, with its reply. Repeats what is not answered."""
-        opening = pending[0].frame.type == messages.Type.HELLO
+        opening = pending[0].frame.type == Type.HELLO
         on_the_line = sum(len(request.encoded) + credit.reply_bytes for request in pending)
-        line_s = on_the_line * self._transport.byte_s
+        more_s = on_the_line * self._transport.byte_s + credit.work_s
         waits_s = self._patience.hello_waits_s if opening else self._patience.reply_waits_s
-        total_s = sum(waits_s) + len(waits_s) * line_s
+        total_s = sum(waits_s) + len(waits_s) * more_s
         start = sent_at = self._clock()
         silences = 0
         lost = any(request.reply is not None for request in pending)  # later ones than the oldest
         self._check_deadline()
         while pending[0].reply is None:
-            silent = self._listen(pending, credit, min(sent_at + waits_s[silences] + line_s, self._deadline), lost)
+            silent = self._listen(pending, credit, min(sent_at + waits_s[silences] + more_s, self._deadline), lost)
             if pending[0].reply is not None:
                 break
             silences += silent
@@ -188,7 +190,7 @@ class Link:
         While a session opens, damaged frames are no sign: a board that is starting may say a lot that is no frame.
         What has come in is looked at even if the time was up before: this program may have been stopped meanwhile.
         """
-        opening = pending[0].frame.type == messages.Type.HELLO
+        opening = pending[0].frame.type == Type.HELLO
         damaged_before = self._reader.damaged
         while True:
             left_s = max(0.0, until - self._clock())
@@ -225,10 +227,10 @@ class Link:
 
     def _unanswered(self, request: Frame, waited_s: float) -> DeviceError:
         waited = f"{waited_s:.1f} s"
-        if request.type != messages.Type.HELLO:
+        if request.type != Type.HELLO:
             what = "damaged frames only" if self.damaged_frames else "no answer any more"
             return self._error(
-                f"the board stopped answering in mid-run ({messages.Type(request.type).name}, {waited}, {what})",
+                f"the board stopped answering in mid-run ({Type(request.type).name}, {waited}, {what})",
                 "check cable and power, then run again",
             )
         if self._bytes_received:

@@ -1,4 +1,4 @@
-"""What the payloads of frames mean (firmware/PROTOCOL.md, chapter 3). No input or output, no clock.
+"""What a board replies (firmware/PROTOCOL.md, chapter 3). No input or output, no clock.
 
 A reply that does not fit its request, or whose unused fields are not zero, raises MessageError.
 """
@@ -8,13 +8,23 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, Literal, get_args
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from quantgru.hil.frames import OVERHEAD_BYTES
-from quantgru.hil.generator import Generator
+from quantgru.hil.requests import (
+    ArrayName,
+    Digest,
+    Outputs,
+    Read,
+    Reset,
+    Run,
+    Seed,
+    Step,
+    pack_request,
+)
 
 Int16Array = npt.NDArray[np.int16]
 Uint32Array = npt.NDArray[np.uint32]
@@ -22,10 +32,10 @@ Uint32Array = npt.NDArray[np.uint32]
 REPLY: Final = 0x80
 ERROR_REPLY: Final = 0xFF
 
-_DESCRIPTION: Final = struct.Struct("<BBBBIHHHHHH32s24sIII")
+_DESCRIPTION: Final = struct.Struct("<BBBBIHHHHHH32s24sIIIH")
 _STEP: Final = struct.Struct("<HH")
 _READ: Final = struct.Struct("<BBH")
-_SEED: Final = struct.Struct("<HBBII")
+_RUN: Final = struct.Struct("<HHII")
 _DIGEST: Final = struct.Struct("<HHIIIQ")
 _WORD: Final = struct.Struct("<I")
 _STACK: Final = struct.Struct("<II")
@@ -35,20 +45,6 @@ _RECORD_BYTES: Final = 8  # ticks and check value of a step; its outputs follow
 
 class MessageError(Exception):
     """A payload that PROTOCOL.md does not allow."""
-
-
-class Type(IntEnum):
-    """Types of requests; a reply has the same type with bit 7 set."""
-
-    HELLO = 1
-    RESET = 2
-    STEP = 3
-    READ = 4
-    DIGEST = 5
-    SEED = 6
-    STACK = 7
-    WRITE = 8
-    LOAD = 9
 
 
 class TimerKind(IntEnum):
@@ -73,112 +69,7 @@ class Refusal(IntEnum):
     NO_MODEL = 8
 
 
-ArrayName = Literal["u", "r", "n", "h", "residual"]
-ARRAY_NAMES: Final[tuple[ArrayName, ...]] = get_args(ArrayName)
-_ARRAY_NUMBERS: Final[dict[ArrayName, int]] = {"u": 0, "r": 1, "n": 2, "h": 3, "residual": 4}
 _ARRAY_TYPES: Final[dict[ArrayName, str]] = {"u": "<u2", "r": "<u2", "n": "<i2", "h": "<i2", "residual": "<u2"}
-
-
-# ---- requests ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Hello:
-    """Opens a session; the model is reset."""
-
-
-@dataclass(frozen=True)
-class Reset:
-    """Resets the model."""
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """Runs steps; `inputs` are raw, int16 [steps, inputs]."""
-
-    inputs: Int16Array
-
-    @property
-    def n_steps(self) -> int:
-        return len(self.inputs)
-
-
-@dataclass(frozen=True)
-class Read:
-    """Reads an array of the last step, all layers one after the other, from value `offset` on."""
-
-    array: ArrayName
-    offset: int
-
-
-@dataclass(frozen=True, eq=False)
-class Digest:
-    """Runs steps whose results come back as a digest; `inputs` are raw, int16 [steps, inputs]."""
-
-    inputs: Int16Array
-
-    @property
-    def n_steps(self) -> int:
-        return len(self.inputs)
-
-
-@dataclass(frozen=True)
-class Seed:
-    """Runs steps on inputs that the board generates (see `generator`); the results come back as a digest."""
-
-    n_steps: int
-    generator: Generator
-    index: int  # of the first value
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Asks how deep the stack has been."""
-
-
-@dataclass(frozen=True)
-class Write:
-    """Writes a part of a model's blob into the board's RAM. The model that was there is gone."""
-
-    offset: int
-    content: bytes
-
-
-@dataclass(frozen=True)
-class Load:
-    """Makes a model of the bytes that were written."""
-
-    n_bytes: int
-
-
-Stepping = Step | Digest | Seed
-Request = Hello | Reset | Read | Stack | Write | Load | Stepping
-
-
-def pack_request(request: Request) -> tuple[Type, bytes]:
-    """Type and payload."""
-    match request:
-        case Hello():
-            return Type.HELLO, b""
-        case Reset():
-            return Type.RESET, b""
-        case Step(inputs):
-            return Type.STEP, _STEP.pack(inputs.shape[0], 0) + inputs.astype("<i2").tobytes()
-        case Read(array, offset):
-            return Type.READ, _READ.pack(_ARRAY_NUMBERS[array], 0, offset)
-        case Digest(inputs):
-            return Type.DIGEST, _STEP.pack(inputs.shape[0], 0) + inputs.astype("<i2").tobytes()
-        case Seed(n_steps, generator, index):
-            return Type.SEED, _SEED.pack(n_steps, generator.shift, 0, generator.seed, index)
-        case Stack():
-            return Type.STACK, b""
-        case Write(offset, content):
-            return Type.WRITE, _WORD.pack(offset) + content
-        case Load(n_bytes):
-            return Type.LOAD, _WORD.pack(n_bytes)
-
-
-# ---- replies -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -203,6 +94,7 @@ class BoardDescription:
     transmit_bytes  the longest reply
     ahead_bytes     what the board keeps of the line while it computes
     model_room      bytes for a model that comes over the line; 0 where it is compiled in
+    most_steps      of a sequence, for a model that needs whole ones; 0 for one that runs step by step
     """
 
     spec_major: int
@@ -220,6 +112,7 @@ class BoardDescription:
     target: str
     model_room: int
     stack: StackUse
+    most_steps: int
 
     @property
     def has_model(self) -> bool:
@@ -246,6 +139,11 @@ class BoardDescription:
         """The most steps whose inputs fit the receive buffer, and whose outputs fit the transmit buffer."""
         by_reply = (self.transmit_bytes - OVERHEAD_BYTES - _STEP.size) // (_RECORD_BYTES + 2 * self.n_outputs)
         return min(self.steps_per_digest, by_reply)
+
+    @property
+    def steps_per_read(self) -> int:
+        """The most steps whose outputs fit the board's transmit buffer, of a run that was made before."""
+        return (self.transmit_bytes - OVERHEAD_BYTES - _STEP.size) // (2 * self.n_outputs)
 
     @property
     def times_the_line(self) -> bool:
@@ -284,10 +182,10 @@ def unpack_description(payload: bytes) -> BoardDescription:
         raise MessageError(f"a target named {target!r}")
     if kind not in set(TimerKind) or (hz == 0) != (kind == TimerKind.NONE):
         raise MessageError(f"timer kind {kind} at {hz} Hz")
-    room, stack = values[13], StackUse(*values[14:])
+    room, stack, most_steps = values[13], StackUse(*values[14:16]), values[16]
     description = BoardDescription(
         *(major, minor, credit, TimerKind(kind), hz, receive, transmit, inputs, outputs, units, ahead),
-        *(digest, target.decode(), room, stack),
+        *(digest, target.decode(), room, stack, most_steps),
     )
     if credit == 0 or not _sizes_make_sense(description):
         raise MessageError(
@@ -300,8 +198,8 @@ def unpack_description(payload: bytes) -> BoardDescription:
 def _sizes_make_sense(board: BoardDescription) -> bool:
     sizes = (board.n_inputs, board.n_outputs, board.n_units)
     if not any(sizes):
-        return board.model_room > 0
-    return 0 not in sizes and board.steps_per_frame >= 1
+        return board.model_room > 0 and board.most_steps == 0
+    return 0 not in sizes and board.steps_per_frame >= 1 and 0 in (board.model_room, board.most_steps)
 
 
 def unpack_nothing(payload: bytes) -> None:
@@ -340,6 +238,32 @@ def unpack_summary(payload: bytes, n_steps: int) -> Summary:
     if not n * summary.least_ticks <= summary.total_ticks <= n * summary.most_ticks:
         raise MessageError(f"{summary.least_ticks} ... {summary.most_ticks} ticks, {summary.total_ticks} in all")
     return summary
+
+
+@dataclass(frozen=True)
+class RunReply:
+    """The reply to RUN: what it took, and the check value of the run [R24]."""
+
+    n_steps: int
+    ticks: int
+    check: int
+
+
+def unpack_run(payload: bytes, request: Run) -> RunReply:
+    _check_length(payload, _RUN.size)
+    n_steps, unused, ticks, check = _RUN.unpack(payload)
+    if (n_steps, unused) != (request.n_steps, 0):
+        raise MessageError(f"{n_steps} steps instead of {request.n_steps}")
+    return RunReply(n_steps, ticks, check)
+
+
+def unpack_outputs(payload: bytes, request: Outputs, n_outputs: int) -> Int16Array:
+    """int16 [steps, outputs]"""
+    _check_length(payload, _STEP.size + 2 * request.n_steps * n_outputs)
+    if payload[: _STEP.size] != pack_request(request)[1]:
+        raise MessageError("outputs of other steps")
+    values = np.frombuffer(payload, "<i2", offset=_STEP.size)
+    return values.astype(np.int16).reshape(request.n_steps, n_outputs)
 
 
 def unpack_answer(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Final, TypeVar
@@ -20,27 +20,36 @@ from quantgru.hil import messages
 from quantgru.hil.frames import PROTOCOL_VERSION, Frame
 from quantgru.hil.link import Credit, Link, Patience
 from quantgru.hil.messages import (
-    ARRAY_NAMES,
     ERROR_REPLY,
-    ArrayName,
     BoardDescription,
-    Digest,
     ErrorReply,
-    Hello,
     Int16Array,
-    Load,
     MessageError,
-    Read,
     Refusal,
-    Request,
-    Reset,
-    Seed,
-    Stack,
+    RunReply,
     StackUse,
-    Step,
-    Stepping,
     Steps,
     Summary,
+)
+from quantgru.hil.requests import (
+    ARRAY_NAMES,
+    ArrayName,
+    Digest,
+    Hello,
+    Inputs,
+    Load,
+    Outputs,
+    Read,
+    Request,
+    Reset,
+    Run,
+    Seed,
+    Stack,
+    Step,
+    Stepping,
+    Type,
+    Write,
+    pack_request,
 )
 from quantgru.hil.transport import Transport
 from quantgru.hil.upload import Upload
@@ -54,6 +63,7 @@ _FLASH: Final = "export the model, build the test firmware of this version with 
 # A frame that was answered sooner may be followed by one twice as long; after a slower one it is half as long.
 _QUICK_S: Final = 0.2
 _SLOW_S: Final = 0.8
+_MEASURED_STEPS: Final = 16  # before the first whole sequence is run: it may be minutes of work
 _MOST_SEEDED_STEPS: Final = 2**16 - 1
 
 
@@ -73,6 +83,7 @@ class Session:
         self._link = Link(transport, patience or Patience(), clock, number)
         self._board: BoardDescription | None = None
         self._steps_at_a_time = 1
+        self._run_step_s: float | None = None  # of a run; known once there was one
 
     @property
     def repeats(self) -> int:
@@ -108,12 +119,7 @@ class Session:
     def _send(self, upload: Upload, board: BoardDescription) -> BoardDescription:
         if (refusal := upload.refusal(board)) is not None:
             raise self._error(refusal, "use a smaller model, or export it and compile it in")
-        credit = Credit(board.credit, board.ahead_bytes, board.transmit_bytes)
-        requests = list(upload.requests(board))
-        for request, reply in zip(
-            requests, self._link.exchange(map(messages.pack_request, requests), credit), strict=True
-        ):
-            self._unpack(request, reply, messages.unpack_nothing)
+        self._write(list(upload.requests(board)), board)
         refused, description = self._ask(Load(len(upload.blob)), messages.unpack_load)
         if refused:
             raise self._error(f"the board refuses the model that was sent (cause {refused} of PROTOCOL.md)", _FLASH)
@@ -149,7 +155,7 @@ class Session:
         def packed() -> Iterator[tuple[int, bytes]]:
             for request in requests:
                 sent.append(request)
-                yield messages.pack_request(request)
+                yield pack_request(request)
 
         with closing(self._link.exchange(packed(), self._credit(kind))) as replies:
             before = self._clock()
@@ -189,6 +195,45 @@ class Session:
         elif took_s > _SLOW_S:
             self._steps_at_a_time = max(1, n_steps // 2)
 
+    # ---- whole sequences ----------------------------------------------------------------------------------------
+
+    def require_steps(self, n_steps: int) -> None:
+        """Raises DeviceError if the board holds no sequence of n_steps."""
+        if n_steps > self.board.most_steps:
+            raise self._error(
+                f"a sequence of {n_steps:,} steps, and the board holds {self.board.most_steps:,}",
+                f"build its test firmware with -DMODEL_STEPS={n_steps}",
+            )
+
+    def run_sequence(self, inputs: Int16Array) -> RunReply:
+        """Runs a sequence of raw inputs, int16 [steps, inputs], of which the board holds as many steps."""
+        at_a_time = self.board.steps_per_digest
+        starts = range(0, inputs.shape[0], at_a_time)
+        self._write([Inputs(start, inputs[start : start + at_a_time]) for start in starts], self.board)
+        if self._run_step_s is None:
+            n_steps = min(inputs.shape[0], _MEASURED_STEPS)
+            before = self._clock()
+            self._run(n_steps, 0.0)
+            self._run_step_s = (self._clock() - before) / n_steps
+        return self._run(inputs.shape[0], self._run_step_s)
+
+    def _run(self, n_steps: int, step_s: float) -> RunReply:
+        """step_s is what a step takes, as far as that is known: a long run is waited for."""
+        request = Run(n_steps)
+        credit = Credit(reply_bytes=self.board.transmit_bytes, work_s=2 * n_steps * step_s)
+        (reply,) = self._link.exchange([pack_request(request)], credit)
+        return self._unpack(request, reply, partial(messages.unpack_run, request=request))
+
+    def read_outputs(self, n_steps: int) -> Int16Array:
+        """Outputs of the last run, int16 [n_steps, outputs]: of each step that it has, or of the only one."""
+        at_a_time = self.board.steps_per_read
+        parts: list[Int16Array] = []
+        for start in range(0, n_steps, at_a_time):
+            request = Outputs(start, min(at_a_time, n_steps - start))
+            unpack = partial(messages.unpack_outputs, request=request, n_outputs=self.board.n_outputs)
+            parts.append(self._ask(request, unpack))
+        return np.concatenate(parts)
+
     # ---- arrays -------------------------------------------------------------------------------------------------
 
     def read(self) -> dict[ArrayName, npt.NDArray[np.integer]]:
@@ -206,16 +251,23 @@ class Session:
             n_read += parts[-1].size
         return np.concatenate(parts)
 
-    # ---- one request --------------------------------------------------------------------------------------------
+    # ---- requests -----------------------------------------------------------------------------------------------
 
     def _ask(self, request: Request, unpack: Callable[[bytes], _Reply]) -> _Reply:
         """The answer to a request that is sent alone."""
         credit = Credit(reply_bytes=self._board.transmit_bytes if self._board else 0)
-        (reply,) = self._link.exchange([messages.pack_request(request)], credit)
+        (reply,) = self._link.exchange([pack_request(request)], credit)
         return self._unpack(request, reply, unpack)
 
+    def _write(self, requests: Sequence[Write | Inputs], board: BoardDescription) -> None:
+        """As many requests on their way as there is credit for; the replies say nothing."""
+        credit = Credit(board.credit, board.ahead_bytes, board.transmit_bytes)
+        replies = self._link.exchange(map(pack_request, requests), credit)
+        for request, reply in zip(requests, replies, strict=True):
+            self._unpack(request, reply, messages.unpack_nothing)
+
     def _unpack(self, request: Request, reply: Frame, unpack: Callable[[bytes], _Reply]) -> _Reply:
-        type_, _ = messages.pack_request(request)
+        type_, _ = pack_request(request)
         try:
             if reply.type == ERROR_REPLY:
                 raise self._refused(type_, messages.unpack_error(reply.payload))
@@ -223,7 +275,7 @@ class Session:
         except MessageError as error:
             raise self._error(f"the reply to {type_.name} is not what PROTOCOL.md says ({error})", _FLASH) from None
 
-    def _refused(self, type_: messages.Type, error: ErrorReply) -> DeviceError:
+    def _refused(self, type_: Type, error: ErrorReply) -> DeviceError:
         match error.code:
             case Refusal.NO_SESSION:
                 what, next_step = "the board was reset in mid-run, its session is gone", "check power and watchdog"
@@ -239,7 +291,8 @@ class Session:
 
     def _check_model(self, board: BoardDescription, model: IntModel) -> None:
         if not board.has_model:
-            raise self._error("there is no model on the board yet", "send it: quantgru hil --send")
+            next_step = "send it: quantgru hil --send" if model.streaming else "export it, and compile it in"
+            raise self._error("there is no model on the board yet", next_step)
         if board.spec_major != SPEC_MAJOR or board.digest != model.digest:
             found = f"digest {board.digest.hex()} (SPEC {board.spec_major}.{board.spec_minor})"
             expected = f"{model.digest.hex()} (SPEC {SPEC_MAJOR}.{SPEC_MINOR})"

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from quantgru.hil.messages import BoardDescription, Write
+from quantgru.hil.messages import BoardDescription
+from quantgru.hil.requests import Write
 from quantgru.int_model import IntModel
 
 OTHER_DIGEST: Final = 1

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.hil.generator import Generator
-from quantgru.hil.messages import Digest, Int16Array, Seed, Step, Stepping, Steps, Summary, Uint32Array
+from quantgru.hil.messages import Int16Array, Steps, Summary, Uint32Array
+from quantgru.hil.requests import Digest, Seed, Step, Stepping
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +53,14 @@ class Part:
         return slice(self.start, self.start + self.n_steps)
 
 
-Gate = Literal["u", "r", "n", "h", "residual", "output", "check value", "digest"]
+Gate = Literal["u", "r", "n", "h", "residual", "output", "check value", "digest", "run"]
 
 
 @dataclass(frozen=True)
 class Difference:
     """The first number that differs. Without a layer: the board was wrong, and right when the steps were run again; a
-    digest is that of all steps of a request, from `step` on."""
+    digest is that of all steps of a request, from `step` on. Gate "run": so was the check value of a run that ends with
+    `step`, and right are the outputs that it was made of."""
 
     sequence: int
     step: int
@@ -71,6 +73,11 @@ class Difference:
 
     def __str__(self) -> str:
         where = f"sequence {self.sequence}, step {self.step}"
+        if self.gate == "run":
+            return (
+                f"sequence {self.sequence}: check value of the run {self.board:#010x}, simulator "
+                f"{self.simulator:#010x}; its outputs are right: the board does not compute the same each time"
+            )
         if not self.layer:
             what = f"{self.gate} {self.board:#010x}, simulator {self.simulator:#010x}"
             if self.gate == "output":

@@ -12,6 +12,8 @@
 #define HELD_INPUTS 1
 #define HELD_OUTPUTS 1
 
+#define HELD_STEPS 0 /* it runs step by step */
+
 typedef struct held_model {
     uint64_t room[PORT_MODEL_BYTES / 8]; /* the blob, then what qg_load needs, then inputs and outputs */
     qg_loaded loaded;

@@ -14,6 +14,9 @@ static void fault_handler(void)
     }
 }
 
+/* Of systick.c, where a board has it; by its name of CMSIS, so that other start-up code finds it, too. */
+void SysTick_Handler(void) __attribute__((weak, alias("fault_handler")));
+
 #define CPACR (*(volatile uint32_t *)0xe000ed88u)
 
 void reset_handler(void)
@@ -50,5 +53,5 @@ __attribute__((section(".vectors"), used)) static const vector vectors[16] = {
     {.handler = fault_handler},
     {.handler = 0},
     {.handler = fault_handler},
-    {.handler = fault_handler},
+    {.handler = SysTick_Handler},
 };

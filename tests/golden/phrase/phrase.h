@@ -36,6 +36,7 @@
 #if PHRASE_STEPS < 1 || PHRASE_STEPS > 65535
 #error "PHRASE_STEPS: expected 1 ... 65535"
 #endif
+#define PHRASE_OUTPUT_STEPS 1 /* the most that a run puts out */
 
 /* Fraction bits of each input: a raw value x of input i means x / 2^fraction bits. */
 #define PHRASE_INPUT_FRACTION_BITS \
