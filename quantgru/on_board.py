@@ -25,6 +25,7 @@ from quantgru.hil.transport import PortVanishedError, SerialTransport
 from quantgru.hil.upload import Upload
 from quantgru.hil.ways import ByDigests, ByOutputs, BySeeds, Difference
 from quantgru.int_model import IntModel, require_int_model
+from quantgru.int_model.cost import cost
 from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_token_axis, without_masked
 
 By = Literal["outputs", "states", "digests"]
@@ -32,6 +33,7 @@ By = Literal["outputs", "states", "digests"]
 _POINTER_BYTES: Final = 8  # the most that a board has: what the model needs there is no more
 _MOST_STEPS: Final = 2**16 - 1  # of a run: the library counts them in 16 bits
 _SEEDED_STEPS: Final = 1000  # of a sequence
+_MOST_SEEDED_STEPS: Final = 100_000_000  # in memory at once
 _SEEDED_SHIFTS: Final = 8
 
 
@@ -118,7 +120,7 @@ def run_on_board(
     sequences = without_masked(as_sequences(given, n_features=model.n_inputs), mask_value=model.mask_value)
     longest = None if model.streaming else _longest(sequences)
     with _opened(
-        model, board, port, send, _patience(timeout_s, deadline_s), longest
+        model, board, port, send, _patience(model, timeout_s, deadline_s), longest
     ) as place:  # first: what is wrong with it is said before the simulation
         comparison = _compare(place.session, model, sequences, by, progress)
         return _result(place, comparison, sequences.n_steps)
@@ -180,14 +182,16 @@ def run_seeded_on_board(
             f"run on a board: model {model.name!r} needs whole sequences, and boards generate single steps; "
             "give sequences"
         )
-    if n_steps < 1:
-        raise ConfigError(f"run on a board: {n_steps} steps, expected at least 1")
+    if not 1 <= n_steps <= _MOST_SEEDED_STEPS:
+        raise ConfigError(
+            f"run on a board: {n_steps} steps, expected 1 ... {_MOST_SEEDED_STEPS}; seeds give other ones"
+        )
     if not 0 <= seed < 2**32:
         raise ConfigError(f"run on a board: seed {seed}, expected 0 ... 4294967295")
     lengths = [min(_SEEDED_STEPS, n_steps - start) for start in range(0, n_steps, _SEEDED_STEPS)]
     generators = [Generator((seed + i) % 2**32, i % _SEEDED_SHIFTS) for i in range(len(lengths))]
     raw = [generator.inputs(length, model.n_inputs) for generator, length in zip(generators, lengths, strict=True)]
-    with _opened(model, board, port, send, _patience(timeout_s, deadline_s)) as place:
+    with _opened(model, board, port, send, _patience(model, timeout_s, deadline_s)) as place:
         inputs, expected = expected_steps(model, as_sequences(raw, n_features=model.n_inputs), raw_input=True)
         comparison = compare(place.session, model, inputs, expected, BySeeds(generators), progress)
         return _result(place, comparison, n_steps)
@@ -201,11 +205,12 @@ def _check_arguments(model: IntModel, board: object, port: object) -> None:
         raise ConfigError(f"run on a board: port {port!r}, expected a path or a URL, as pyserial opens it")
 
 
-def _patience(timeout_s: float | None, deadline_s: float | None) -> Patience:
+def _patience(model: IntModel, timeout_s: float | None, deadline_s: float | None) -> Patience:
     for what, seconds in (("timeout", timeout_s), ("deadline", deadline_s)):
         if seconds is not None and not 0 < seconds < float("inf"):
             raise ConfigError(f"run on a board: {what} of {seconds} s, expected a positive number of seconds")
-    patience = Patience() if timeout_s is None else Patience.of(timeout_s)
+    constants = cost(model).constant_bytes
+    patience = Patience().for_constants(constants) if timeout_s is None else Patience.of(timeout_s)
     return patience if deadline_s is None else replace(patience, total_s=deadline_s)
 
 

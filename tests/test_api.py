@@ -244,7 +244,7 @@ def test_where_to_run_must_be_said_once(int_model: qg.IntModel, digits: Digits) 
         qg.run_on_board(int_model, digits.x[:1], port=3)  # type: ignore[arg-type]
     with pytest.raises(qg.ConfigError, match="board 'esp99': unknown, there are host"):
         qg.run_on_board(int_model, digits.x[:1], board="esp99")
-    with pytest.raises(qg.DeviceError, match="port /dev/ttyNONE: cannot be opened"):
+    with pytest.raises(qg.DeviceError, match="port /dev/ttyNONE: not there, and did not appear within 5 s"):
         qg.run_on_board(int_model, digits.x[:1], port="/dev/ttyNONE")
 
 
@@ -334,7 +334,7 @@ def readme_examples() -> list[str]:
 
 def test_the_module_of_the_readme_can_be_loaded() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install quantgru[torch]")
-    _, example = readme_examples()
+    _, example, _ = readme_examples()
     names: dict[str, object] = {"torch": torch, "__name__": "readme"}
     exec(compile(example, "README.md", "exec"), names)
     module = names["Gesture"]()  # type: ignore[operator]
@@ -346,7 +346,7 @@ def test_the_module_of_the_readme_can_be_loaded() -> None:
 def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Word for word, but for the board, which is here and not behind /dev/ttyACM0."""
     board_or_skip("host")
-    example, _ = readme_examples()
+    example, _, _ = readme_examples()
     assert len(example.splitlines()) <= 11
     on_host = example.replace('port="/dev/ttyACM0"', 'board="host"')
     assert on_host != example
@@ -374,7 +374,7 @@ def test_a_timeout_is_how_long_one_answer_may_take(int_model: qg.IntModel) -> No
     assert qg.run_on_board(int_model, np.zeros((1, 2, 8)), board="host", timeout_s=3.0).equal
     host, port = os.openpty()
     try:
-        with pytest.raises(qg.DeviceError, match=r"the board is silent \(1 attempts in 0\.5 s\)"):
+        with pytest.raises(qg.DeviceError, match=r"the board is silent \(0\.\d s\)"):
             qg.run_on_board(int_model, np.zeros((1, 2, 8)), port=os.ttyname(port), timeout_s=0.3)
     finally:
         os.close(host)

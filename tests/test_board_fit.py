@@ -64,7 +64,7 @@ def test_a_unit_more_costs_what_the_cost_model_says(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_larger_than_its_board_is_measured(tmp_path: Path) -> None:
-    model, board = model_of(90), board_or_skip("atmega328p")
+    model, board = model_of(93), board_or_skip("atmega328p")
     assert cost(model).constant_bytes < 32768
     assert measured(model, board, tmp_path).flash_bytes > 32768
     fit = qg.inspect_board(model, "atmega328p", rate_hz=1)

@@ -8,7 +8,8 @@ enum { PAINT = 0xa5 };
 
 extern uint8_t PORT_STACK_LOWEST[], PORT_STACK_END[]; /* symbols of the linker */
 
-void stack_paint(void)
+/* Not inlined, for its caller's variables lie above its own frame. */
+__attribute__((noinline)) void stack_paint(void)
 {
     volatile uint8_t *const here = __builtin_frame_address(0); /* this function keeps nothing below */
     for (volatile uint8_t *byte = PORT_STACK_LOWEST; byte < here - 32; ++byte) {

@@ -44,7 +44,7 @@
 #include <avr/pgmspace.h>
 
 #if defined(__cplusplus)
-#define QG_DESCRIPTOR(type) typedef const type
+#define QG_DESCRIPTOR(type) typedef type
 #elif defined(__FLASH) && !defined(__STRICT_ANSI__)
 #define QG_DESCRIPTOR(type) __extension__ typedef const __flash type
 #else

@@ -24,7 +24,7 @@ FAILED = 2
 @click.argument("model", metavar="M.qgru")
 @click.option("--input", "input_path", metavar="X.npz", help="Input sequences.")
 @click.option("--steps", type=int, metavar="N", help="Instead: N steps on inputs that the board generates itself.")
-@click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="What --steps begins with.")
+@click.option("--seed", type=int, metavar="N", help="What --steps begins with.  [default: 1]")
 @click.option("--board", "boards", multiple=True, metavar="NAME", help="Build and start this board here, or 'all'.")
 @click.option(
     "--port", "ports", multiple=True, metavar="URL", help="One with the test firmware: /dev/ttyACM0, COM5 ..."
@@ -32,9 +32,8 @@ FAILED = 2
 @click.option(
     "--by",
     type=click.Choice(["outputs", "states", "digests"]),
-    default="outputs",
-    show_default=True,
-    help="What comes back: outputs of every step, all numbers of its states and gates, or digests of many steps.",
+    help="What comes back: outputs of every step (the default), all numbers of its states and gates, or digests of "
+    "many steps, as with --steps.",
 )
 @click.option("--send", is_flag=True, help="Send the model over the line, to firmware that is built without one.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long one answer may take, for slow boards.")
@@ -45,10 +44,10 @@ def hil(
     model: str,
     input_path: str | None,
     steps: int | None,
-    seed: int,
+    seed: int | None,
     boards: tuple[str, ...],
     ports: tuple[str, ...],
-    by: str,
+    by: str | None,
     send: bool,
     timeout: float | None,
     deadline: float | None,
@@ -68,12 +67,25 @@ def hil(
         raise click.UsageError("give --board NAME or --port URL")
     if (input_path is None) == (steps is None):
         raise click.UsageError("give either --input X.npz or --steps N")
+    if steps is not None and by is not None:
+        raise click.UsageError("--by goes with --input; --steps compares digests")
+    if steps is None and seed is not None:
+        raise click.UsageError("--seed goes with --steps")
     require_reports(json_path, junit_path)
     try:
         targets = _targets(boards, ports)
         int_model = IntModel.load(model)
         sequences = None if input_path is None else _load(input_path)
-        work = Work(int_model, sequences, steps or 0, seed, by, send, timeout, deadline)  # type: ignore[arg-type]
+        work = Work(
+            int_model,
+            sequences,
+            steps or 0,
+            1 if seed is None else seed,
+            by or "outputs",  # type: ignore[arg-type]
+            send,
+            timeout,
+            deadline,
+        )
         outcomes = _run(work, targets)
     except QuantgruError as error:
         write_failure(json_path, junit_path, str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -27,6 +28,7 @@ from quantgru.errors import QuantgruError, QuantgruWarning
 
 WRONG_INPUT = 2  # and whatever else went wrong: 1 says that a step differed
 INTERRUPTED = 130  # as the shell says it: 128 + SIGINT
+ENDED = 143  # 128 + SIGTERM
 NO_READER = 141  # 128 + SIGPIPE
 
 
@@ -73,6 +75,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # the name of a file may be in no code page
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(ENDED)
+    )  # through the `with` blocks: emulators end, folders vanish
     try:
         sys.exit(cli(standalone_mode=False))
     except click.ClickException as error:

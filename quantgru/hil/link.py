@@ -20,6 +20,7 @@ from quantgru.hil.messages import ERROR_REPLY, REPLY, MessageError, Refusal
 from quantgru.hil.requests import Type
 from quantgru.hil.transport import Transport
 
+_HASH_S_PER_BYTE: Final = 4000 / 16e6  # cycles of an AVR, rounded up, at its usual clock
 # After a sign that something was lost, the line has been quiet for so long that nothing more is coming.
 _GAP_S: Final = 0.02
 
@@ -53,6 +54,11 @@ class Patience:
         more = max(0, math.ceil((self.hello_first_s - self.hello_s) / self.hello_s))
         first_s = min(self.hello_first_s, self.hello_s)
         return replace(self, hello_first_s=first_s, hello_attempts=self.hello_attempts + more)
+
+    def for_constants(self, n_bytes: int) -> Patience:
+        """The same for a board that hashes so many bytes before it answers HELLO."""
+        more = math.ceil(n_bytes * _HASH_S_PER_BYTE / self.hello_s)
+        return replace(self, hello_attempts=self.hello_attempts + more)
 
     @property
     def hello_waits_s(self) -> list[float]:

@@ -57,7 +57,7 @@ def read_functions(stack_usage: Iterable[str], relocations: str, disassembly: st
         names = {name for name in _RELOCATION.findall(body) if name in found.frames}
         if code := _CODE.match(section):
             found.references.setdefault(code[1], set()).update(names - {code[1]})
-        elif section.startswith((".rodata", ".data")):
+        elif section.startswith((".rodata", ".data", ".progmem")):
             found.pointed_to |= names - {section.rsplit(".", 1)[-1]}  # a function's own section holds its jump table
     found.indirect = {name for name, body in _parts(_FUNCTION, disassembly) if _INDIRECT.search(body)}
     return found

@@ -61,6 +61,8 @@ class SerialTransport:
         self.byte_s = _BITS_PER_BYTE / baud_rate  # also behind a network
         self._port = _open_when_there(url, baud_rate) if _is_local(url) else _open_remote(url, baud_rate)
         self._can_select = _has_file(self._port)
+        if not self._can_select:
+            self._port.timeout = _POLL_S
 
     def write(self, data: bytes) -> None:
         try:
