@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quantgru.errors import ConfigError, DeviceError
+from quantgru.errors import ConfigError, ModelError, DeviceError
 from quantgru.exporter import export
 from quantgru.fixed import to_real
 from quantgru.hil.boards import Board, Chip, find_board
@@ -101,6 +101,11 @@ def inspect_board(
     ):
         if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"inspect: {name} {value!r}, expected a positive number")
+    if rate_hz is not None and not model.streaming:
+        raise ModelError(
+            f"inspect: model {model.name!r} has layers that need the whole sequence, and no rate of steps; "
+            f"quantgru hil --board {board} says what a run takes"
+        )
     description = find_board(board)
     given = {"flash_bytes": flash_bytes, "ram_bytes": ram_bytes, "clock_hz": clock_hz}
     chip = replace(description.chip, **{name: value for name, value in given.items() if value is not None})
