@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quantgru.errors import ConfigError, ModelError, DeviceError
+from quantgru.errors import ConfigError, DeviceError, ModelError
 from quantgru.exporter import export
 from quantgru.fixed import to_real
 from quantgru.hil.boards import Board, Chip, find_board
