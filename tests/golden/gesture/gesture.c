@@ -194,6 +194,17 @@ const qg_model gesture_descriptor = {
     GESTURE_OUTPUTS,
 };
 
+#ifdef __AVR__
+
+const qg_model *gesture_model(void);
+
+const qg_model *gesture_model(void)
+{
+    return &gesture_descriptor;
+}
+
+#endif
+
 qg_scratch gesture_scratch_arrays(gesture_scratch *scratch)
 {
     const qg_scratch arrays = {

@@ -386,6 +386,17 @@ const qg_model phrase_descriptor = {
     PHRASE_OUTPUTS,
 };
 
+#ifdef __AVR__
+
+const qg_model *phrase_model(void);
+
+const qg_model *phrase_model(void)
+{
+    return &phrase_descriptor;
+}
+
+#endif
+
 int16_t phrase_input_from_counts(uint16_t feature, int32_t counts)
 {
     return qg_input_from_counts(counts, QG_READ_S8(phrase_input_fraction_bits + feature));

@@ -51,8 +51,13 @@
 extern "C" {
 #endif
 
-/* The model as data, for programs that work on any. */
+/* The model as data, for programs that work on any. C++ has no name for the memory in which an AVR keeps it. */
+#if defined(__AVR__) && defined(__cplusplus)
+const qg_model *phrase_model(void);
+#define phrase_descriptor (*phrase_model())
+#else
 extern const qg_model phrase_descriptor;
+#endif
 
 /* Work space, 140 bytes and 16 a step: 332 in all for 12 steps.
  * Nothing in it need survive between runs. */

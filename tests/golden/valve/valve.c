@@ -330,6 +330,17 @@ const qg_model valve_descriptor = {
     VALVE_OUTPUTS,
 };
 
+#ifdef __AVR__
+
+const qg_model *valve_model(void);
+
+const qg_model *valve_model(void)
+{
+    return &valve_descriptor;
+}
+
+#endif
+
 qg_scratch valve_scratch_arrays(valve_scratch *scratch)
 {
     const qg_scratch arrays = {

@@ -45,8 +45,13 @@
 extern "C" {
 #endif
 
-/* The model as data, for programs that work on any. */
+/* The model as data, for programs that work on any. C++ has no name for the memory in which an AVR keeps it. */
+#if defined(__AVR__) && defined(__cplusplus)
+const qg_model *valve_model(void);
+#define valve_descriptor (*valve_model())
+#else
 extern const qg_model valve_descriptor;
+#endif
 
 /* What a sequence leaves behind, 56 bytes: copy it to save it, copy it back to go on. After a reset, h may be
  * written: a sequence can start from any state. */
