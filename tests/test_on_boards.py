@@ -189,7 +189,10 @@ def test_options_that_make_no_sense(options: list[str], says: str, here: Path) -
 
 
 def test_seeds_and_steps_that_make_no_sense(here: Path) -> None:
-    for options, says in ((["0"], "0 steps, expected 1 ... 100000000"), (["9", "--seed", "-1"], "seed -1, expected 0 ... ")):
+    for options, says in (
+        (["0"], "0 steps, expected 1 ... 100000000"),
+        (["9", "--seed", "-1"], "seed -1, expected 0 ... "),
+    ):
         assert_refused(quantgru("hil", "m.qgru", "--board", "host", "--steps", *options), says)
 
 
