@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -237,6 +238,18 @@ def test_ctrl_c_ends_all_boards(interrupt: Callable[[int, int], None], temporary
     assert not processes_with(str(temporary))
     assert not list(temporary.iterdir())
     assert json.loads(Path("r.json").read_text()) == {"equal": False, "error": "the run did not finish"}
+
+
+def test_ctrl_c_does_not_reach_the_processes_of_the_boards(temporary: Path) -> None:
+    """They would end before they are ended, each with a traceback."""
+    process = start_two(temporary)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    boards = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    blocked = [re.findall(r"SigBlk:\s(\w+)", Path(f"/proc/{pid}/status").read_text()) for pid in boards]
+    interrupt = 1 << (signal.SIGINT - 1)
+    assert [int(mask, 16) & interrupt for (mask,) in blocked] == 2 * [interrupt]
+    process.kill()
+    process.communicate()
 
 
 def test_boards_end_when_the_first_process_is_killed(temporary: Path) -> None:
