@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's: models this small take longer in several
 
 import hypothesis
 import numpy as np

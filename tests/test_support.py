@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -99,18 +98,6 @@ def no_undefined_behaviour(capfd):
     """Fails a test in which UBSan found something: it reports on stderr, and goes on."""
     yield
     assert "runtime error" not in capfd.readouterr().err
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this small take longer in several."""
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 1
-    if torch:
-        torch.set_num_threads(1)
-    yield
-    if torch:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("source", "structure"), cells("yes"))
