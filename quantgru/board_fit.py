@@ -15,7 +15,7 @@ from quantgru.fixed import to_real
 from quantgru.hil.boards import Board, Chip, find_board
 from quantgru.hil.footprint import Footprint, footprint
 from quantgru.hil.timer import StepCost
-from quantgru.int_model import IntModel, require_int_model
+from quantgru.int_model import IntModel, avr, require_int_model
 from quantgru.int_model.cost import cost
 from quantgru.on_board import run_on_board
 from quantgru.report.gates import Gate
@@ -41,7 +41,7 @@ class BoardFit:
     """What a model takes on a board, and what the board has.
 
     chip        as the board's description says, or as its user; None where nothing is known, and nothing is judged
-    footprint   bytes; None where the constants alone exceed the flash, so that nothing was compiled
+    footprint   bytes; None where the constants alone are too many for the board: nothing was compiled
     load        None if no rate was given, or the program does not fit
     gates       what can be judged: each need with what the board has
     """
@@ -111,10 +111,8 @@ def inspect_board(
     chip = replace(description.chip, **{name: value for name, value in given.items() if value is not None})
     if rate_hz is not None:
         description.require_tools()  # the emulator's, too: said before the work
-    constants = cost(model).constant_bytes
-    if chip.flash_bytes is not None and constants > chip.flash_bytes:
-        gate = Gate("flash, by constants alone", "bytes", "max", constants, chip.flash_bytes)
-        return BoardFit(board, description.description, chip, None, None, (gate,))
+    if excess := tuple(gate for gate in _constant_gates(model, description, chip) if not gate.holds):
+        return BoardFit(board, description.description, chip, None, None, excess)
     sizes = _footprint(model, description)
     progress(1)
     fit = BoardFit(board, description.description, chip, sizes, None, tuple(_memory_gates(sizes, chip)))
@@ -123,6 +121,20 @@ def inspect_board(
     load = _load(model, board, rate_hz, chip)
     progress(1)
     return replace(fit, load=load, gates=(*fit.gates, *_load_gates(load)))
+
+
+def _constant_gates(model: IntModel, board: Board, chip: Chip) -> list[Gate]:
+    """What is known without a compiler."""
+    constants = cost(model).constant_bytes
+    gates = []
+    if chip.flash_bytes is not None:
+        gates.append(Gate("flash, by constants alone", "bytes", "max", constants, chip.flash_bytes))
+    if board.is_avr:
+        gates.append(Gate("constants that an AVR reads", "bytes", "max", constants, avr.MOST_CONSTANT_BYTES))
+        gates.append(
+            Gate("an array that an AVR reads", "bytes", "max", avr.largest_array_bytes(model), avr.MOST_ARRAY_BYTES)
+        )
+    return gates
 
 
 def _footprint(model: IntModel, board: Board) -> Footprint:

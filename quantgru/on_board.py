@@ -25,6 +25,7 @@ from quantgru.hil.transport import PortVanishedError, SerialTransport
 from quantgru.hil.upload import Upload
 from quantgru.hil.ways import ByDigests, ByOutputs, BySeeds, Difference
 from quantgru.int_model import IntModel, require_int_model
+from quantgru.int_model.avr import avr_excess
 from quantgru.int_model.cost import cost
 from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_token_axis, without_masked
 
@@ -226,6 +227,8 @@ def _running(
         if send:
             image = build_for_models(description, Path(folder))
         else:
+            if description.is_avr and (excess := avr_excess(model)):
+                raise ConfigError(f"board {board}: model {model.name!r} has {excess}")
             source = Path(folder) / "export"
             export(model, source, "model", max_steps=max_steps)
             image = build(description, source, Path(folder) / "build")

@@ -242,6 +242,14 @@ def test_instructions_are_a_lower_bound_of_cycles() -> None:
     assert [gate.name for gate in fit.gates] == ["flash", "RAM and stack", "processor, at least"]
 
 
+def test_an_array_that_an_avr_cannot_read() -> None:
+    """Of 3 · 105 · 105 weights. Nothing is compiled: no tool is needed."""
+    fit = qg.inspect_board(model_of(105), "atmega2560")
+    (gate,) = fit.gates
+    assert (gate.name, gate.value, gate.limit) == ("an array that an AVR reads", 33_075, 32_767)
+    assert not fit.fits and fit.footprint is None
+
+
 def test_a_board_without_limits_judges_nothing() -> None:
     board_or_skip("riscv-rv32imc")
     fit = qg.inspect_board(load("valve"), "riscv-rv32imc")

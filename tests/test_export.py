@@ -301,12 +301,12 @@ def test_a_model_too_large_for_an_avr_says_so(find_tool: FindTool, tmp_path: Pat
     shapes = ((3, 105, 2), (3, 105, 105), (3, 105), (105,))  # 33,075 weights in U: one array too large
     gru = qg.Gru("wide", "after", *(rng.normal(size=shape) / 10 for shape in shapes))
     model = qg.quantize(qg.FloatModel((gru,), last_step=True), rng.normal(size=(2, 5, 2)))
-    assert_too_large(model, "37309 bytes of constants, the largest array 33075", find_tool, tmp_path)
+    assert_too_large(model, "37,309 bytes of constants, the largest array 33,075", find_tool, tmp_path)
 
 
 def test_an_embedding_too_large_for_an_avr_says_so(find_tool: FindTool, tmp_path: Path) -> None:
     model = plain_model(EmbeddingPlan(4096, 8), GruPlan(1))  # 32,768 bytes: one more than an array can have
-    assert_too_large(model, "32862 bytes of constants, the largest array 32768", find_tool, tmp_path)
+    assert_too_large(model, "32,862 bytes of constants, the largest array 32,768", find_tool, tmp_path)
 
 
 def assert_too_large(model: qg.IntModel, message: str, find_tool: FindTool, tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def assert_too_large(model: qg.IntModel, message: str, find_tool: FindTool, tmp_
     command = ["-c", tmp_path / "wide" / "wide.c", "-o", tmp_path / "o", *includes(tmp_path / "wide")]
     result = try_command(find_tool("avr-gcc"), "-mmcu=atmega2560", *command)
     assert result.returncode != 0
-    assert f"wide: {message}; an AVR reads 64 KB in all" in result.stderr
+    assert f"wide: {message}; an AVR reads 64,000 in all, and 32,767 an array: use fewer units" in result.stderr
     run_command(find_tool("gcc"), *command)
 
 

@@ -13,6 +13,7 @@ import pytest
 from arduino_builder import CORE, PLATFORM, build_sketch, builder_or_skip
 from command_line import assert_refused, done, quantgru
 from hil_boards import board_or_skip
+from strategies import BidirectionalPlan, GruPlan, Plan, from_oracle, random_model
 from support_export import NAMES, ROOT, load
 
 import quantgru as qg
@@ -59,18 +60,15 @@ def test_sources_are_those_of_the_other_export_in_one_folder(name: str) -> None:
     assert sources == {path.split("/")[-1]: text for path, text in plain.items()}
 
 
-def test_the_test_firmware_is_the_one_of_all_boards_without_its_main() -> None:
-    files = arduino_files(load("gesture"), "gesture")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_test_firmware_is_the_one_of_all_boards_without_its_main(name: str) -> None:
+    files = arduino_files(load(name), name)
     sources = {path.split("/")[-1]: text for path, text in files.items() if path.startswith(f"{TEST_FIRMWARE}/src/")}
     paths = (path for folder in (HARNESS, HARNESS / "compiled") for path in folder.glob("*.[ch]"))
     harness = {path.name: path.read_text(encoding="utf-8") for path in paths}
     assert "int main(void)" in harness.pop("main.c")
     assert harness.items() <= sources.items()
     assert sources.keys() - harness.keys() == {"model.h", "port.cpp", "port_config.h"}
-
-
-def test_a_model_that_needs_whole_sequences_has_no_test_firmware() -> None:
-    assert not [path for path in arduino_files(load("phrase"), "phrase") if path.startswith(TEST_FIRMWARE)]
 
 
 def test_metadata_is_what_arduino_and_platformio_read() -> None:
@@ -168,6 +166,30 @@ def test_the_test_firmware_equals_the_simulator(model: str, name: str, tmp_path:
     assert result.step_cost is not None
     assert result.step_cost.unit == "us"
     assert 1000 < result.step_cost.median < 20_000
+
+
+def test_the_test_firmware_runs_whole_sequences(tmp_path: Path) -> None:
+    """Of 1 ... 12 tokens; 0 is padding."""
+    model = load("phrase")
+    export_arduino(model, tmp_path / "libraries" / "phrase", max_steps=12)
+    tokens = [np.random.default_rng(n).integers(1, 11, n) for n in (12, 1, 7)]
+    with uploaded(tmp_path / "libraries" / "phrase", "test_firmware", tmp_path / "build") as url:
+        result = qg.run_on_board(model, tokens, port=url)
+    assert result.equal, str(result.first_difference)
+    assert (result.steps, result.target) == (20, "arduino")
+    assert result.step_cost is not None and result.step_cost.unit == "us"
+
+
+def test_all_outputs_of_whole_sequences_come_back(tmp_path: Path) -> None:
+    """In parts: 20 steps of 3 inputs and 4 outputs are more than a frame holds."""
+    model = from_oracle(random_model(Plan(3, layers=(BidirectionalPlan(GruPlan(2), GruPlan(2)),)), seed=1))
+    export_arduino(model, tmp_path / "libraries" / "model", "model", max_steps=20)
+    raw = np.random.default_rng(1).integers(-(2**15), 2**15, (2, 20, 3))
+    x = raw * 2.0**-model.input_fraction_bits  # exact
+    with uploaded(tmp_path / "libraries" / "model", "test_firmware", tmp_path / "build") as url:
+        result = qg.run_on_board(model, x, port=url)
+        assert result.equal, str(result.first_difference)
+        assert result.steps == 40
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,7 +21,7 @@ def fuzz(target: str, firmware: Path, folder: Path, inputs: int = INPUTS) -> sub
     )
 
 
-@pytest.mark.parametrize("target", ["frames", "compiled", "loaded", "load"])
+@pytest.mark.parametrize("target", ["frames", "compiled", "sequences", "loaded", "load"])
 def test_a_short_run_finds_nothing(target: str, tmp_path: Path) -> None:
     result = fuzz(target, FIRMWARE, tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -32,6 +32,8 @@ MISTAKES = {
     "elements of one byte": ("load", "src/qg_load.c", "n * size > blob->end - offset", "n > blob->end - offset"),
     "no bound of a bias": ("load", "src/qg_load_proof.c", "bound > *left", "0"),
     "no room for a product": ("load", "src/qg_load.c", "2 * (size_t)shape->product_units", "0"),
+    "steps behind the inputs": ("sequences", "harness/runs.c", "wanted.first <= last_first", "wanted.first <= 60000"),
+    "a run that is too long": ("sequences", "harness/runs.c", "n_steps == 0 || n_steps > HELD_STEPS", "n_steps == 0"),
     "one byte too many": ("frames", "harness/frames.c", "->length == decoder->size", "->length > decoder->size"),
 }
 

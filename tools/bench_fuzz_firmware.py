@@ -28,7 +28,16 @@ import oracle
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from strategies import REVERSE, DensePlan, EmbeddingPlan, GruPlan, Plan, from_oracle, random_model
+from strategies import (
+    REVERSE,
+    BidirectionalPlan,
+    DensePlan,
+    EmbeddingPlan,
+    GruPlan,
+    Plan,
+    from_oracle,
+    random_model,
+)
 
 from quantgru.exporter import export, to_blob
 from quantgru.firmware_files import firmware_directory
@@ -72,6 +81,9 @@ PLANS = [
 
 HARNESS_PLAN = Plan(3, (2, 1), (AFTER, BEFORE), ((2, oracle.LINEAR),))
 
+RELU = GruPlan(2, candidate=oracle.CANDIDATE_RELU, f_h=9)
+SEQUENCE_PLAN = Plan(3, layers=(BidirectionalPlan(RELU, RELU), REVERSE, GruPlan(1, BEFORE), DensePlan(2)))
+
 
 def blobs() -> Iterator[bytes]:
     """Of models that together have every kind of layer, function and array that a blob can hold."""
@@ -94,6 +106,17 @@ def conversations() -> Iterator[bytes]:
     yield b"".join(message(request) + message(b"", 16) for request in requests)
     yield b"".join(message(request, flags) for request in requests for flags in (0, 2, 4, 8))
     yield message(hello) + message(b"\0\1\2\3\xff\xff\0\0", 1) + message(steps[0])
+
+
+def conversations_about_sequences() -> Iterator[bytes]:
+    """Inputs in parts, runs and outputs: in order, repeated, out of order, of too many steps, before there is a run."""
+    hello, outputs, last = b"\1", struct.pack("<BHH", 12, 3, 0), struct.pack("<BHH", 12, 1, 2)
+    inputs = [struct.pack("<BHH", 10, n, first) + bytes(range(6 * n)) for n, first in ((1, 0), (2, 1), (3, 61))]
+    runs = [struct.pack("<BHH", 11, n, 0) for n in (1, 3, 64, 65)]
+    requests = [hello, *inputs, runs[1], outputs, last, b"\7", *runs, struct.pack("<BHH", 12, 25, 39)]
+    yield b"".join(map(message, requests))
+    yield b"".join(message(request) + message(b"", 16) for request in requests)
+    yield b"".join(map(message, [hello, outputs, runs[3], inputs[0], runs[0], outputs]))
 
 
 def conversations_with_a_model() -> Iterator[bytes]:
@@ -121,19 +144,27 @@ def frames() -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Target:
-    """A program of tools/fuzz, the sources of the firmware that it needs, and how long its inputs can be."""
+    """A program of tools/fuzz, the sources of the firmware that it needs, and how long its inputs can be.
+
+    held  the folder of the harness that says where its model is
+    plan  of the model that is compiled in
+    """
 
     name: str
     program: str
     sources: Sequence[str]
     seeds: Callable[[], Iterator[bytes]]
     most_bytes: int
+    held: str | None = None
+    plan: Plan | None = None
 
 
+HARNESS = ["harness/*.c", "src/*.c"]
 TARGETS = [
     Target("frames", "frames", ["harness/frames.c", "src/qg_check.c"], frames, 600),
-    Target("compiled", "harness", ["harness/*.c", "src/*.c"], conversations, 250),
-    Target("loaded", "harness", ["harness/*.c", "harness/loaded/*.c", "src/*.c"], conversations_with_a_model, 500),
+    Target("compiled", "harness", HARNESS, conversations, 250, "compiled", HARNESS_PLAN),
+    Target("sequences", "harness", HARNESS, conversations_about_sequences, 250, "compiled", SEQUENCE_PLAN),
+    Target("loaded", "harness", [*HARNESS, "harness/loaded/*.c"], conversations_with_a_model, 500, "loaded"),
     Target("load", "load", ["harness/model_digest.c", "harness/sha256.c", "src/*.c"], blobs, 2000),
 ]
 
@@ -156,11 +187,10 @@ def build(target: Target, firmware: Path, folder: Path) -> Path:
     sources += [path for pattern in target.sources for path in sorted(firmware.glob(pattern)) if path.name != "main.c"]
     harness = firmware / "harness"
     places = [programs, firmware / "include", harness]
-    if target.name == "loaded":
-        places.append(harness / "loaded")
-    if target.name == "compiled":
-        places.append(harness / "compiled")
-        export(from_oracle(random_model(HARNESS_PLAN, seed=1)), folder / "export", "model")
+    if target.held is not None:
+        places.append(harness / target.held)
+    if target.plan is not None:
+        export(from_oracle(random_model(target.plan, seed=1)), folder / "export", "model")
         sources.append(folder / "export" / "model.c")
         places.append(folder / "export")
     command = ["-std=c99", "-O2", "-g", *WARNINGS, *SANITIZERS, *(f"-I{place}" for place in places)]

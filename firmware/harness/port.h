@@ -11,9 +11,9 @@
  *                      requests before it. 1 if PORT_RECEIVE_BYTES is 0
  * for test firmware to which a model is sent, on targets with one address space:
  *   PORT_MODEL_BYTES   RAM for it, a multiple of 8
- * and, where the deepest stack is to be measured, the linker's symbols of its ends:
- *   PORT_STACK_LOWEST  the lowest address that it may reach
- *   PORT_STACK_END     behind its highest address
+ * and, where the deepest stack is to be measured, its ends as uint8_t *, with declarations of what they are made of:
+ *   PORT_STACK_LOWEST  the lowest byte that it may take
+ *   PORT_STACK_END     behind its highest byte
  */
 #ifndef PORT_H
 #define PORT_H

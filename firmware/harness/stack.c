@@ -6,8 +6,6 @@
 
 enum { PAINT = 0xa5 };
 
-extern uint8_t PORT_STACK_LOWEST[], PORT_STACK_END[]; /* symbols of the linker */
-
 /* Not inlined, for its caller's variables lie above its own frame. */
 __attribute__((noinline)) void stack_paint(void)
 {

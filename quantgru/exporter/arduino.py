@@ -46,7 +46,7 @@ def arduino_files(model: IntModel, name: str, *, max_steps: int | None = None) -
     }
     files = render(templates, values | _sketch_values(model, values))
     files |= {f"src/{path}": text for path, text in source.items()}
-    return files | _test_firmware(model, values) if model.streaming else files
+    return files | _test_firmware(model, values)
 
 
 def _sketch_values(model: IntModel, values: dict[str, Any]) -> dict[str, Any]:

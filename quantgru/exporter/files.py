@@ -14,6 +14,7 @@ from quantgru.exporter.layout import c_array
 from quantgru.firmware_files import firmware_directory
 from quantgru.fixed import Format
 from quantgru.int_model import IntModel
+from quantgru.int_model.avr import avr_excess
 from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
 from quantgru.int_model.cost import cost, work_shape
 
@@ -28,10 +29,6 @@ _TEMPLATES: Final = Environment(
 
 # The layout of descriptors and the order of codes in memory that the templates write: QG_EXPORT_FORMAT.
 _EXPORT_FORMAT: Final = 2
-
-# What an AVR can read: 16-bit addresses, and no array beyond half of them. The library's table needs some, too.
-_AVR_ARRAY_BYTES: Final = 32767
-_AVR_CONSTANT_BYTES: Final = 64000
 
 _MOST_STEPS: Final = 2**16 - 1  # the library counts them in 16 bits
 _DEFAULT_STEPS: Final = 64
@@ -107,7 +104,7 @@ def _model_values(model: IntModel, name: str) -> dict[str, Any]:
         "spec_minor": SPEC_MINOR,
         "export_format": _EXPORT_FORMAT,
         "version_mismatch": _version_mismatch(),
-        "avr_excess": _avr_excess(model),
+        "avr_excess": avr_excess(model),
         "last_step": model.last_step,
         "n_inputs": model.n_inputs,
         "n_outputs": model.n_outputs,
@@ -183,18 +180,6 @@ def _version_mismatch() -> str:
     # No condition for minor 0: every library has at least that, and comparing an unsigned number with 0 is a warning.
     minor = f" || QG_SPEC_MINOR < {SPEC_MINOR}" if SPEC_MINOR else ""
     return f"QG_SPEC_MAJOR != {SPEC_MAJOR}{minor} || QG_EXPORT_FORMAT != {_EXPORT_FORMAT}"
-
-
-def _avr_excess(model: IntModel) -> str:
-    """What makes the constants too large for an AVR; empty if nothing does."""
-    matrices = [matrix for gru in model.grus for matrix in (gru.input, gru.recurrent)]
-    arrays = [matrix.codes for matrix in (*matrices, *(dense.matrix for dense in model.dense))]
-    arrays += [] if model.embedding is None else [model.embedding.codes]
-    largest = max(array.nbytes for array in arrays)
-    total = cost(model).constant_bytes
-    if largest <= _AVR_ARRAY_BYTES and total <= _AVR_CONSTANT_BYTES:
-        return ""
-    return f"{total} bytes of constants, the largest array {largest}"
 
 
 def _float_literal(exponent: int) -> str:

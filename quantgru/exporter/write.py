@@ -36,9 +36,9 @@ def export_arduino(
 ) -> list[Path]:
     """Writes an Arduino library, which is a PlatformIO library, too, into `directory`; returns the paths of its files.
 
-    Its examples are a sketch that runs the model on a sensor and, for a model that runs step by step, the test firmware
-    that `run_on_board` talks to. Arguments, files that exist and errors are as in `export`; also refused are names that
-    the Arduino core or the test firmware has.
+    Its examples are a sketch that runs the model on a sensor, and the test firmware that `run_on_board` talks to.
+    Arguments, files that exist and errors are as in `export`; also refused are names that the Arduino core or the test
+    firmware has.
     """
     require_int_model(model, "export")
     return _write(Path(directory), arduino_files(model, model.name if name is None else name, max_steps=max_steps))

@@ -83,6 +83,11 @@ class Board:
         """Whether its test firmware can have room for a model that comes over the line."""
         return "PORT_MODEL_BYTES" in (self.folder / "port_config.h").read_text(encoding="utf-8")
 
+    @property
+    def is_avr(self) -> bool:
+        """Whether it is an AVR, which cannot read as many constants as its flash holds."""
+        return self.program.compiler == "avr-gcc"
+
     def missing(self) -> list[str]:
         """The tools that this machine lacks for the board; none if it can be built and run here."""
         tools = [self.size_tool] if self.command[0].startswith("{") else [self.size_tool, self.command[0]]

@@ -7,8 +7,10 @@
 
 #ifdef __AVR__
 #include <avr/io.h>
-#define PORT_STACK_LOWEST __heap_start
-#define PORT_STACK_END __stack
+#define PORT_STACK_LOWEST (&__brkval != 0 && __brkval != 0 ? __brkval : __heap_start)
+#define PORT_STACK_END ((uint8_t *)RAMEND + 1)
+extern uint8_t __heap_start[];                  /* a symbol of the linker */
+extern uint8_t *__brkval __attribute__((weak)); /* of malloc: the end of its heap; absent or 0 if there is none */
 #endif
 
 #if defined(__AVR__) && RAMEND < 0x1000

@@ -1,8 +1,4 @@
+#include "../avr/atmega.h"
+
 #define PORT_TARGET "atmega328p"
-#define PORT_TIMER_KIND PORT_TIMER_CYCLES
-#define PORT_TIMER_HZ F_CPU
 #define PORT_BUFFER_BYTES 128
-#define PORT_RECEIVE_BYTES 255
-#define PORT_REPLIES 2
-#define PORT_STACK_LOWEST __heap_start
-#define PORT_STACK_END __stack

@@ -1,10 +1,6 @@
+#include "../cmsdk/mps.h"
+
 #define PORT_TARGET "mps3-an547"
-#define PORT_TIMER_KIND PORT_TIMER_TIME /* counts with the core; what a tick is worth, the emulator decides */
 #define PORT_TIMER_HZ 32000000
-#define PORT_BUFFER_BYTES 1024
-#define PORT_RECEIVE_BYTES 0
-#define PORT_REPLIES 1
 #define PORT_MODEL_BYTES 262144
-#define PORT_STACK_LOWEST bss_end
-#define PORT_STACK_END stack_top
 #define PORT_UART 0x59303000u

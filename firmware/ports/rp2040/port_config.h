@@ -7,3 +7,4 @@
 #define PORT_MODEL_BYTES 131072
 #define PORT_STACK_LOWEST bss_end
 #define PORT_STACK_END stack_top
+extern uint8_t bss_end[], stack_top[]; /* symbols of the linker */

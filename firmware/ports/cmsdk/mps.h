@@ -1,0 +1,8 @@
+/* What the boards of ARM's MPS series share; the port_config.h of each includes this file. */
+#define PORT_TIMER_KIND PORT_TIMER_TIME /* counts with the core; what a tick is worth, the emulator decides */
+#define PORT_BUFFER_BYTES 1024
+#define PORT_RECEIVE_BYTES 0
+#define PORT_REPLIES 1
+#define PORT_STACK_LOWEST bss_end
+#define PORT_STACK_END stack_top
+extern uint8_t bss_end[], stack_top[]; /* symbols of the linker */

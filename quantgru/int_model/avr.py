@@ -1,0 +1,30 @@
+"""How much of a model an AVR can read: its addresses have 16 bits."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from quantgru.int_model.cost import cost
+from quantgru.int_model.int_model import IntModel
+
+MOST_ARRAY_BYTES: Final = 2**15 - 1  # a difference of two addresses is a signed number
+MOST_CONSTANT_BYTES: Final = 64_000  # of 65,536: the library's tables, descriptors and strings are there, too
+
+
+def largest_array_bytes(model: IntModel) -> int:
+    """Bytes of the largest array of constants, a matrix or an embedding's table."""
+    matrices = [matrix for gru in model.grus for matrix in (gru.input, gru.recurrent)]
+    arrays = [matrix.codes for matrix in (*matrices, *(dense.matrix for dense in model.dense))]
+    arrays += [] if model.embedding is None else [model.embedding.codes]
+    return max(array.nbytes for array in arrays)
+
+
+def avr_excess(model: IntModel) -> str:
+    """What makes the constants too large for an AVR, what is allowed, and what to do; empty if nothing does."""
+    largest, total = largest_array_bytes(model), cost(model).constant_bytes
+    if largest <= MOST_ARRAY_BYTES and total <= MOST_CONSTANT_BYTES:
+        return ""
+    return (
+        f"{total:,} bytes of constants, the largest array {largest:,}; "
+        f"an AVR reads {MOST_CONSTANT_BYTES:,} in all, and {MOST_ARRAY_BYTES:,} an array: use fewer units"
+    )
