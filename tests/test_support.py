@@ -105,12 +105,19 @@ def test_a_supported_structure_with_every_function(source: str, structure: str, 
     module, name = MAKERS[source]
     make = getattr(helper(module), name)
     failed: list[str] = []
-    for functions in FUNCTIONS[source].all():
+    for functions in functions_for(source, structure):
         try:
             assert_goes_all_the_way(make(structure, functions, tmp_path), structure, functions)
         except (AssertionError, qg.QuantgruError) as error:
             failed.append(f"{functions}: {type(error).__name__} {str(error)[:300]}")
-    assert not failed, f"{len(failed)} of {len(list(FUNCTIONS[source].all()))}:\n" + "\n".join(failed[:8])
+    assert not failed, f"{len(failed)}:\n" + "\n".join(failed[:8])
+
+
+def functions_for(source: str, structure: str) -> list[Functions]:
+    """All that the source has; of live Keras models, of which one takes half a second, every third: each three rows of
+    the table have all."""
+    everything = list(FUNCTIONS[source].all())
+    return everything[ROWS.index(structure) % 3 :: 3] if source == "Keras 3" else everything
 
 
 def assert_goes_all_the_way(made: Made, structure: str, functions: Functions) -> None:
@@ -228,7 +235,7 @@ def test_every_column_and_row_is_tested() -> None:
 
 
 def test_the_count_of_the_page() -> None:
-    n_models = sum(len(list(FUNCTIONS[source].all())) for source, _ in cells("yes"))
+    n_models = sum(len(functions_for(source, structure)) for source, structure in cells("yes"))
     assert f"These are {n_models:,} models" in PAGE.read_text(encoding="utf-8")
 
 
