@@ -44,7 +44,8 @@ class BoardResult:
     target            what the board calls itself
     steps             steps that were compared; the last one differs if `first_difference` is not None
     total_steps       steps that were asked for
-    first_difference  the first number that differs: sequence, step, layer, gate, unit, both values, format
+    first_difference  the first number that differs: sequence, step, layer, gate, unit, both values, format; or as much
+                      of it as was known when the board failed, and why (`not_narrowed`)
     step_cost         cycles, instructions or time of the recurrent part of a step, or of whole sequences, divided by
                       their steps; None for a board without a timer
     flash_bytes       of the whole test firmware, code and constants; None for a board that its user flashed
@@ -287,13 +288,19 @@ def _result(place: _Place, comparison: Comparison, total_steps: int) -> BoardRes
         None if place.timer is None else comparison.ticks.cost(place.timer),
         None if place.image is None else place.image.flash_bytes,
         None if place.image is None else place.image.ram_bytes,
-        _deepest_stack(place.session),
+        _deepest_stack(place.session, comparison),
     )
 
 
-def _deepest_stack(session: Session) -> int | None:
-    """In bytes; None where the board cannot say. Raises DeviceError for a stack that was too small."""
-    stack = session.stack()
+def _deepest_stack(session: Session, comparison: Comparison) -> int | None:
+    """In bytes; None where the board cannot say, or fails, and is known to be wrong in any case. Raises DeviceError for
+    a stack that was too small."""
+    try:
+        stack = session.stack()
+    except DeviceError:
+        if comparison.first_difference is None:
+            raise
+        return None
     if stack.overflown:
         raise DeviceError(
             f"{session.board.target}: the board's stack is too small, all its {stack.bytes} bytes were used, and what "

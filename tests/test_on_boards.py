@@ -133,6 +133,7 @@ def test_a_table_and_reports_of_several(ports: dict[str, str]) -> None:
     assert cases["host"] == cases[ports["right"]] == ("", "")
     kind, message = cases[ports["wrong"]]
     assert kind == "failure" and message.startswith("sequence 0, step 6")
+    assert message.endswith(f"; 6 of {N_STEPS} steps had been equal")
 
 
 def test_one_that_fails_counts_more_than_one_that_differs(ports: dict[str, str]) -> None:
@@ -149,6 +150,7 @@ def test_each_way_finds_the_difference(options: list[str], ports: dict[str, str]
     result = hil("--port", ports["wrong"], *options)
     assert (result.code, result.err) == (1, "")
     assert "DIFFERENT: sequence 0, step 6, layer gru, h of unit 4" in result.out
+    assert f"; 6 of {N_STEPS} steps had been equal" in result.out
 
 
 def test_steps_on_inputs_of_the_board(ports: dict[str, str]) -> None:

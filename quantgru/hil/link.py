@@ -91,7 +91,7 @@ class _Pending:
 
 
 class Link:
-    """One session's requests, numbered from 0 on. A link that raised an error is of no more use."""
+    """One session's requests, numbered from 0 on. A link that has failed raises the same error again, at once."""
 
     def __init__(
         self,
@@ -110,21 +110,24 @@ class Link:
         self._bytes_received = 0
         self._session = secrets.randbelow(2**32 - 1) + 1 if session is None else session
         self._sequence = 0
-        self._given_up = False
+        self._failure: DeviceError | None = None
 
     @property
     def damaged_frames(self) -> int:
         return self._reader.damaged
 
-    def give_up(self) -> None:
-        """Nothing more is wanted of the board: what is on its way is not awaited."""
-        self._given_up = True
+    def fail(self, what: str, next_step: str) -> DeviceError:
+        """The error to raise. Nothing more is wanted of the board: what is on its way is not awaited."""
+        self._failure = DeviceError(f"{self._transport.name}: {what}; {next_step}")
+        return self._failure
 
     def exchange(self, requests: Iterable[tuple[int, bytes]], credit: Credit) -> Generator[Frame]:
         """The reply to each request, given as type and payload, in their order; an ERROR is a reply, too.
 
         A request is taken from `requests` when it may be sent. Who leaves early has what is on its way awaited.
         """
+        if self._failure is not None:
+            raise self._failure
         source = iter(requests)
         pending: deque[_Pending] = deque()
         waiting: _Pending | None = None  # taken, but there is no room for it yet
@@ -143,7 +146,7 @@ class Link:
         except GeneratorExit:
             if waiting is not None:
                 self._sequence = waiting.frame.sequence  # it was never sent
-            while pending and not self._given_up:
+            while pending and self._failure is None:
                 self._await_oldest(pending, credit)
             raise
 
@@ -226,7 +229,7 @@ class Link:
 
     def _check_deadline(self) -> None:
         if self._clock() >= self._deadline:
-            raise self._error(
+            raise self.fail(
                 f"not done within {self._patience.total_s:g} s, the limit for everything together",
                 "run fewer sequences",
             )
@@ -235,23 +238,19 @@ class Link:
         waited = f"{waited_s:.1f} s"
         if request.type != Type.HELLO:
             what = "damaged frames only" if self.damaged_frames else "no answer any more"
-            return self._error(
+            return self.fail(
                 f"the board stopped answering in mid-run ({Type(request.type).name}, {waited}, {what})",
                 "check cable and power, then run again",
             )
         if self._bytes_received:
-            return self._error(
+            return self.fail(
                 f"{self._bytes_received} bytes came in, but no answer ({waited})",
                 "check the baud rate, and that the quantgru test firmware is on the board",
             )
-        return self._error(
+        return self.fail(
             f"the board is silent ({waited})",
             "check port, cable and power, and that the quantgru test firmware is on the board",
         )
-
-    def _error(self, what: str, next_step: str) -> DeviceError:
-        self.give_up()
-        return DeviceError(f"{self._transport.name}: {what}; {next_step}")
 
 
 def _has_room(pending: deque[_Pending], request: _Pending, credit: Credit) -> bool:
