@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import serial
 from command_line import assert_refused, done, finish, hil, quantgru, start
 from hil_boards import board_or_skip, build_model
 from serial.tools.list_ports_common import ListPortInfo
@@ -57,6 +58,46 @@ def test_a_port_that_is_not_there(port: str, here: Path, monkeypatch: pytest.Mon
     assert_refused(hil("--port", port), says + "this machine has no serial port")
     monkeypatch.setattr("serial.tools.list_ports.comports", lambda *_: [uno])
     assert_refused(hil("--port", port), says + "there are /dev/ttyACM7 (Uno R3)", "check that the board is connected")
+
+
+# As serialwin32.py of pyserial 3.5 makes them: "could not open port {!r}: {!r}", with the error that Windows gave.
+COM_PORT = "could not open port 'COM5': "
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("of_windows", "says"),
+    [
+        (
+            "FileNotFoundError(2, 'The system cannot find the file specified.', None, 2)",
+            "not there, and did not appear within 0.2 s: ",
+        ),
+        ("FileNotFoundError(2, 'Das System kann die angegebene Datei nicht finden.', None, 2)", "not there, and did"),
+        ("PermissionError(13, 'Access is denied.', None, 5)", "taken by another program, which one is not known; end"),
+        ("OSError(22, 'The parameter is incorrect.', None, 87)", "cannot be opened (could not open port 'COM5': OSErr"),
+    ],
+)
+def test_what_windows_says_of_a_com_port(
+    of_windows: str, says: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(port: serial.Serial) -> None:
+        raise serial.SerialException(COM_PORT + of_windows)
+
+    monkeypatch.setattr("serial.Serial.open", fail)
+    assert_refused(hil("--port", "COM5"), f"port COM5: {says}")
+
+
+def test_a_com_port_that_becomes_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def open_at_last(port: serial.Serial) -> None:
+        opened.append(port.port)
+        if len(opened) < 4:
+            raise serial.SerialException(f"{COM_PORT}PermissionError(13, 'Access is denied.', None, 5)")
+
+    monkeypatch.setattr("serial.Serial.open", open_at_last)
+    SerialTransport("COM5").close()
+    assert opened == 4 * ["COM5"]
 
 
 def test_a_port_that_appears_a_second_later(port: str) -> None:
