@@ -173,7 +173,8 @@ def test_a_deadline_ends_a_run(ports: dict[str, str]) -> None:
     begin = time.monotonic()
     result = quantgru("hil", "m.qgru", "--steps", "200000", "--deadline", "0.05", "--port", ports["right"])
     assert time.monotonic() - begin < 30
-    assert result.code == 2 and "not done within 0.05 s, the limit for everything together" in result.err
+    assert result.code == 2 and "not done within 0.05 s, the limit for everything together; " in result.err
+    assert "--deadline" in result.err
 
 
 @pytest.mark.parametrize(

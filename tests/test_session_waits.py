@@ -7,7 +7,7 @@ import pytest
 from fault_boards import AHEAD_BYTES
 from fault_line import FaultyBytes
 from hil_boards import build_model, running
-from hil_faults import Clock, FaultyLine, drop
+from hil_faults import Clock, FaultyLine, drop, flip_bit
 from hil_models import Case, make_case
 
 from quantgru.errors import DeviceError
@@ -104,6 +104,25 @@ def test_a_damaged_reply_is_asked_for_again_at_once(
         assert line.injected == 1
         assert 1 <= session.repeats <= 4 + 3 + 2 + 1  # the reply to each later one shows it again
         assert line.clock.now - whole.clock.now < 0.1
+
+
+# ---- why it was given up --------------------------------------------------------------------------------------------
+
+
+def test_silence_after_damaged_frames_is_silence(case: Case, board: SerialTransport) -> None:
+    """Replies 2 and 3 are damaged, asked for again and good; from reply 9 on nothing comes."""
+    replies = dict.fromkeys((2, 3), flip_bit) | dict.fromkeys(range(9, 500), drop)
+    line = FaultyLine(board, Clock(), replies=replies)
+    says = r"no answer any more\); check cable and power.* wait longer with --timeout; \d of 16 steps"
+    with pytest.raises(DeviceError, match=says):
+        run(case, line)
+
+
+def test_damaged_frames_after_good_ones_are_told(case: Case, board: SerialTransport) -> None:
+    line = FaultyLine(board, Clock(), replies=dict.fromkeys(range(4, 5000), flip_bit))
+    says = r"damaged frames only\); check the cable.* --timeout has a request repeated for longer; \d of 16 steps"
+    with pytest.raises(DeviceError, match=says):
+        run(case, line)
 
 
 # ---- what was found before the line fails ---------------------------------------------------------------------------

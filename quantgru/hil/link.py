@@ -169,6 +169,7 @@ class Link:
         waits_s = self._patience.hello_waits_s if opening else self._patience.reply_waits_s
         total_s = sum(waits_s) + len(waits_s) * more_s
         start = sent_at = self._clock()
+        damaged_before = self._reader.damaged
         silences = 0
         lost = any(request.reply is not None for request in pending)  # later ones than the oldest
         self._check_deadline()
@@ -179,7 +180,8 @@ class Link:
             silences += silent
             self._check_deadline()
             if silences == len(waits_s) or self._clock() - start >= total_s:
-                raise self._unanswered(pending[0].frame, self._clock() - start)
+                damaged = self._reader.damaged > damaged_before
+                raise self._unanswered(pending[0].frame, self._clock() - start, damaged)
             self._repeat(pending)
             lost, sent_at = False, self._clock()
         reply = pending.popleft().reply
@@ -231,17 +233,19 @@ class Link:
         if self._clock() >= self._deadline:
             raise self.fail(
                 f"not done within {self._patience.total_s:g} s, the limit for everything together",
-                "run fewer sequences",
+                "run fewer sequences, or allow more with --deadline",
             )
 
-    def _unanswered(self, request: Frame, waited_s: float) -> DeviceError:
+    def _unanswered(self, request: Frame, waited_s: float, damaged: bool) -> DeviceError:
+        """`damaged` frames came instead of an answer."""
         waited = f"{waited_s:.1f} s"
         if request.type != Type.HELLO:
-            what = "damaged frames only" if self.damaged_frames else "no answer any more"
-            return self.fail(
-                f"the board stopped answering in mid-run ({Type(request.type).name}, {waited}, {what})",
-                "check cable and power, then run again",
-            )
+            stopped = f"the board stopped answering in mid-run ({Type(request.type).name}, {waited}"
+            if damaged:
+                next_step = "check the cable, then run again; --timeout has a request repeated for longer"
+                return self.fail(f"{stopped}, damaged frames only)", next_step)
+            next_step = "check cable and power, then run again; if a step takes that long, wait longer with --timeout"
+            return self.fail(f"{stopped}, no answer any more)", next_step)
         if self._bytes_received:
             return self.fail(
                 f"{self._bytes_received} bytes came in, but no answer ({waited})",
@@ -249,7 +253,8 @@ class Link:
             )
         return self.fail(
             f"the board is silent ({waited})",
-            "check port, cable and power, and that the quantgru test firmware is on the board",
+            "check port, cable and power, and that the quantgru test firmware is on the board; if it is slow to start, "
+            "wait longer with --timeout",
         )
 
 
