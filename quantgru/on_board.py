@@ -21,7 +21,7 @@ from quantgru.hil.link import Patience
 from quantgru.hil.runs import compare_runs, run_checks, run_outputs
 from quantgru.hil.session import Session
 from quantgru.hil.timer import StepCost, Timer, board_timer
-from quantgru.hil.transport import PortVanishedError, SerialTransport
+from quantgru.hil.transport import BAUD_RATE, BAUD_RATES, PortVanishedError, SerialTransport
 from quantgru.hil.upload import Upload
 from quantgru.hil.ways import ByDigests, ByOutputs, BySeeds, Difference
 from quantgru.int_model import IntModel, require_int_model
@@ -35,6 +35,15 @@ _MOST_STEPS: Final = 2**16 - 1  # of a run: the library counts them in 16 bits
 _SEEDED_STEPS: Final = 1000  # of a sequence
 _MOST_SEEDED_STEPS: Final = 100_000_000  # in memory at once
 _SEEDED_SHIFTS: Final = 8
+
+
+@dataclass(frozen=True)
+class Target:
+    """A board to build and start here, by name; or a port with one, and its baud rate, 115,200 if None."""
+
+    kind: Literal["board", "port"]
+    name: str
+    baud: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +98,7 @@ def run_on_board(
     *,
     board: str | None = None,
     port: str | os.PathLike[str] | None = None,
+    baud: int | None = None,
     by: By = "outputs",
     send: bool = False,
     timeout_s: float | None = None,
@@ -99,6 +109,7 @@ def run_on_board(
 
     board     a name from `quantgru boards`: the test firmware is built and started here
     port      anything that pyserial opens, with a board that runs the test firmware with this model
+    baud      bits per second of the port, 9,600 ... 12,000,000; 115,200 if None
     by        "outputs": the outputs of every step, and a CRC-32 of its whole state, come back;
               "states": every number of every state and gate, which takes longer;
               "digests": one number for many steps, so that a long run costs only the way of its inputs to the board
@@ -115,14 +126,14 @@ def run_on_board(
     Raises DataError; ModelError for what is not an IntModel; ConfigError for an unknown board or a missing tool;
     DeviceError for a board that is silent, answers garbage, holds another model or shorter sequences, or dies.
     """
-    _check_arguments(model, board, port)
+    require_int_model(model, "run on a board")
+    target = _target(board, port, baud)
     _check_way(model, by)
     given = x if model.embedding is None else with_token_axis(x)
     sequences = without_masked(as_sequences(given, n_features=model.n_inputs), mask_value=model.mask_value)
     longest = None if model.streaming else _longest(sequences)
-    with _opened(
-        model, board, port, send, _patience(model, timeout_s, deadline_s), longest
-    ) as place:  # first: what is wrong with it is said before the simulation
+    patience = _patience(model, timeout_s, deadline_s)
+    with _opened(model, target, send, patience, longest) as place:  # what is wrong with it is said before simulating
         comparison = _compare(place.session, model, sequences, by, progress)
         return _result(place, comparison, sequences.n_steps)
 
@@ -167,6 +178,7 @@ def run_seeded_on_board(
     seed: int = 1,
     board: str | None = None,
     port: str | os.PathLike[str] | None = None,
+    baud: int | None = None,
     send: bool = False,
     timeout_s: float | None = None,
     deadline_s: float | None = None,
@@ -177,7 +189,8 @@ def run_seeded_on_board(
     The steps are sequences of 1,000, each from reset. Their inputs are spread evenly over the whole range of raw
     values, over half of it, and so on down to 1/128, and then over the whole range again.
     """
-    _check_arguments(model, board, port)
+    require_int_model(model, "run on a board")
+    target = _target(board, port, baud)
     if not model.streaming:
         raise ConfigError(
             f"run on a board: model {model.name!r} needs whole sequences, and boards generate single steps; "
@@ -192,18 +205,25 @@ def run_seeded_on_board(
     lengths = [min(_SEEDED_STEPS, n_steps - start) for start in range(0, n_steps, _SEEDED_STEPS)]
     generators = [Generator((seed + i) % 2**32, i % _SEEDED_SHIFTS) for i in range(len(lengths))]
     raw = [generator.inputs(length, model.n_inputs) for generator, length in zip(generators, lengths, strict=True)]
-    with _opened(model, board, port, send, _patience(model, timeout_s, deadline_s)) as place:
+    with _opened(model, target, send, _patience(model, timeout_s, deadline_s)) as place:
         inputs, expected = expected_steps(model, as_sequences(raw, n_features=model.n_inputs), raw_input=True)
         comparison = compare(place.session, model, inputs, expected, BySeeds(generators), progress)
         return _result(place, comparison, n_steps)
 
 
-def _check_arguments(model: IntModel, board: object, port: object) -> None:
-    require_int_model(model, "run on a board")
+def _target(board: str | None, port: str | os.PathLike[str] | None, baud: int | None) -> Target:
     if (board is None) == (port is None):
         raise ConfigError("run on a board: give either a board, by name, or a port")
-    if port is not None and not isinstance(port, (str, os.PathLike)):
+    if baud is not None and baud not in BAUD_RATES:
+        allowed = f"{BAUD_RATES[0]:,} ... {BAUD_RATES[-1]:,}"
+        raise ConfigError(f"run on a board: a baud rate of {baud!r}, expected {allowed}, as the board has it")
+    if board is not None:
+        if baud is not None:
+            raise ConfigError(f"run on a board: board {board!r} is started here and has no baud rate; leave it out")
+        return Target("board", board)
+    if not isinstance(port, (str, os.PathLike)):
         raise ConfigError(f"run on a board: port {port!r}, expected a path or a URL, as pyserial opens it")
+    return Target("port", os.fspath(port), baud)
 
 
 def _patience(model: IntModel, timeout_s: float | None, deadline_s: float | None) -> Patience:
@@ -250,33 +270,29 @@ class _Place:
 
 @contextmanager
 def _opened(
-    model: IntModel,
-    board: str | None,
-    port: str | os.PathLike[str] | None,
-    send: bool,
-    patience: Patience,
-    max_steps: int | None = None,
+    model: IntModel, target: Target, send: bool, patience: Patience, max_steps: int | None = None
 ) -> Iterator[_Place]:
     """max_steps is the longest sequence, for a model that needs whole ones."""
     upload = Upload(model, to_blob(model), blob_memory(model, _POINTER_BYTES)) if send or model.streaming else None
-    if board is not None:
-        place = _running(model, board, send=send, max_steps=max_steps)
+    if target.kind == "board":
+        place = _running(model, target.name, send=send, max_steps=max_steps)
         patience = patience.without_bootloader()
     else:
-        place = _connected(os.fspath(port or ""))
+        place = _connected(target.name)
+    baud_rate = BAUD_RATE if target.baud is None else target.baud
     with place as (url, image, timer), ExitStack() as lines:
+
+        def open_session() -> Session:
+            session = Session(lines.enter_context(SerialTransport(url, baud_rate)), patience)
+            session.open(model, upload)
+            return session
+
         try:
-            session = _open_session(lines, url, model, upload, patience)
+            session = open_session()
         except PortVanishedError:  # being opened has reset the board: its port comes back, and stays
             lines.close()
-            session = _open_session(lines, url, model, upload, patience)
+            session = open_session()
         yield _Place(session, image, timer or board_timer(session.board))
-
-
-def _open_session(lines: ExitStack, url: str, model: IntModel, upload: Upload | None, patience: Patience) -> Session:
-    session = Session(lines.enter_context(SerialTransport(url)), patience)
-    session.open(model, upload)
-    return session
 
 
 def _result(place: _Place, comparison: Comparison, total_steps: int) -> BoardResult:

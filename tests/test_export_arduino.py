@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from arduino_builder import CORE, PLATFORM, build_sketch, builder_or_skip
 from command_line import assert_refused, done, quantgru
+from conftest import tool_path
 from hil_boards import board_or_skip
-from support_export import NAMES, ROOT, load
+from support_export import NAMES, ROOT, load, run_command
 
 import quantgru as qg
 from quantgru.errors import ConfigError
@@ -168,6 +169,18 @@ def test_the_test_firmware_equals_the_simulator(model: str, name: str, tmp_path:
     assert result.step_cost is not None
     assert result.step_cost.unit == "us"
     assert 1000 < result.step_cost.median < 20_000
+
+
+@pytest.mark.parametrize(("options", "rate"), [([], 115200), (["-DPORT_BAUD=250000"], 250000)])
+def test_the_test_firmware_takes_another_baud_rate(
+    options: list[str], rate: int, libraries: dict[str, Path], tmp_path: Path
+) -> None:
+    builder_or_skip()
+    port = libraries["gesture"] / TEST_FIRMWARE / "src" / "port.cpp"
+    folders = [f"-I{folder}" for folder in (port.parent, CORE, PLATFORM / "variants" / "standard")]
+    flags = ["-mmcu=atmega328p", "-DARDUINO=10819", *folders, *options]
+    preprocessed = run_command(tool_path("avr-gcc"), "-E", *flags, port)
+    assert f"Serial.begin({rate});" in preprocessed
 
 
 @pytest.mark.parametrize("name", NAMES)

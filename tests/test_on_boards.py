@@ -25,7 +25,8 @@ import quantgru as qg
 from quantgru.cli.main import INTERRUPTED
 from quantgru.hil.boards import find_boards
 from quantgru.hil.images import Image, launch
-from quantgru.on_boards import Target, Work, run_on_boards
+from quantgru.on_board import Target
+from quantgru.on_boards import Work, run_on_boards
 
 N_STEPS = 8 * N_SEQUENCES
 
@@ -183,6 +184,8 @@ def test_a_deadline_ends_a_run(ports: dict[str, str]) -> None:
         (["--steps", "5"], "give either --input X.npz or --steps N"),
         (["--by", "luck"], "'luck' is not one of"),
         (["--board", "host", "--deadline", "0"], "deadline of 0.0 s, expected a positive number"),
+        (["--baud", "9600"], "--baud goes with --port"),
+        (["--port", "COM5", "--baud", "many"], "Invalid value for '--baud': 'many' is not a valid integer"),
         (["--board", "host", "--timeout", "-1"], "timeout of -1.0 s, expected a positive number"),
         (["--board", "host", "--junit", "nowhere/r.xml"], "there is no folder nowhere"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import termios
 import threading
 import time
 import tty
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import serial
 from command_line import assert_refused, done, finish, hil, quantgru, start
@@ -19,7 +21,7 @@ from serial.tools.list_ports_common import ListPortInfo
 from test_cli_processes import without_override
 
 import quantgru as qg
-from quantgru.errors import DeviceError
+from quantgru.errors import ConfigError, DeviceError
 from quantgru.hil.images import Image, launch
 from quantgru.hil.link import Patience
 from quantgru.hil.session import Session
@@ -166,6 +168,39 @@ def test_a_port_without_permission(here: Path) -> None:
     os.close(board)
     os.close(port)
     assert_refused(result, f"port {name}: no permission; ", f"sudo usermod -aG {group} $USER, then log in again")
+
+
+# ---- baud rates ----------------------------------------------------------------------------------------------------
+
+
+def test_a_port_is_opened_with_the_baud_rate_that_is_given(port: str, here: Path) -> None:
+    """The terminal keeps its settings, for the board has it open."""
+    for options, speed in (([], termios.B115200), (["--baud", "57600"], termios.B57600)):
+        assert "steps equal" in done(quantgru(*COMMAND, port, *options))
+        descriptor = os.open(port, os.O_RDWR | os.O_NOCTTY)
+        settings = termios.tcgetattr(descriptor)
+        os.close(descriptor)
+        assert settings[4:6] == [speed, speed]
+
+
+def test_a_byte_takes_as_long_as_its_bits(port: str) -> None:
+    """A start bit, 8 of data, a stop bit; the waits for replies go by it."""
+    with SerialTransport(port, 9600) as line:
+        assert line.byte_s == 10 / 9600
+
+
+@pytest.mark.parametrize("baud", ["0", "-5", "9599", "12000001"])
+def test_baud_rates_that_no_board_has(baud: str, here: Path) -> None:
+    says = f"a baud rate of {baud}, expected 9,600 ... 12,000,000, as the board has it"
+    assert_refused(hil("--port", "COM5", "--baud", baud), says)
+    model = qg.IntModel.load("m.qgru")
+    with pytest.raises(ConfigError, match=says):
+        qg.run_seeded_on_board(model, 5, port="COM5", baud=int(baud))
+
+
+def test_a_board_that_is_started_here_has_no_baud_rate(here: Path) -> None:
+    with pytest.raises(ConfigError, match="board 'host' is started here and has no baud rate; leave it out"):
+        qg.run_on_board(qg.IntModel.load("m.qgru"), np.zeros((1, 2, 8)), board="host", baud=9600)
 
 
 # ---- resets --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import click
 from quantgru.errors import DataError, QuantgruError
 
 if TYPE_CHECKING:
-    from quantgru.on_boards import Outcome, Target, Work
+    from quantgru.on_board import Target
+    from quantgru.on_boards import Outcome, Work
     from quantgru.sequences import Sequences
 
 DIFFERENT = 1
@@ -29,6 +30,7 @@ FAILED = 2
 @click.option(
     "--port", "ports", multiple=True, metavar="URL", help="One with the test firmware: /dev/ttyACM0, COM5 ..."
 )
+@click.option("--baud", type=int, metavar="N", help="Of --port, 9600 ... 12000000.  [default: 115200]")
 @click.option(
     "--by",
     type=click.Choice(["outputs", "states", "digests"]),
@@ -47,6 +49,7 @@ def hil(
     seed: int | None,
     boards: tuple[str, ...],
     ports: tuple[str, ...],
+    baud: int | None,
     by: str | None,
     send: bool,
     timeout: float | None,
@@ -69,11 +72,13 @@ def hil(
         raise click.UsageError("give either --input X.npz or --steps N")
     if steps is not None and by is not None:
         raise click.UsageError("--by goes with --input; --steps compares digests")
+    if baud is not None and not ports:
+        raise click.UsageError("--baud goes with --port")
     if steps is None and seed is not None:
         raise click.UsageError("--seed goes with --steps")
     require_reports(json_path, junit_path)
     try:
-        targets = _targets(boards, ports)
+        targets = _targets(boards, ports, baud)
         int_model = IntModel.load(model)
         sequences = None if input_path is None else _load(input_path)
         work = Work(
@@ -100,16 +105,16 @@ def hil(
     sys.exit(_exit_code(outcomes))
 
 
-def _targets(boards: tuple[str, ...], ports: tuple[str, ...]) -> list[Target]:
+def _targets(boards: tuple[str, ...], ports: tuple[str, ...], baud: int | None) -> list[Target]:
     from quantgru.hil.boards import find_boards
-    from quantgru.on_boards import Target
+    from quantgru.on_board import Target
 
     names = list(boards)
     if "all" in names:
         at = names.index("all")
         names[at : at + 1] = [name for name, board in find_boards().items() if not board.missing()]
     targets = [Target("board", name) for name in dict.fromkeys(names)]
-    return targets + [Target("port", name) for name in dict.fromkeys(ports)]
+    return targets + [Target("port", name, baud) for name in dict.fromkeys(ports)]
 
 
 def _load(input_path: str) -> Sequences:

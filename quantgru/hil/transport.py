@@ -17,6 +17,8 @@ from serial.tools import list_ports
 from quantgru.errors import DeviceError
 
 BAUD_RATE: Final = 115200
+# The slowest at which a frame comes without gaps that look like losses; what the fastest chips for USB can do.
+BAUD_RATES: Final = range(9600, 12_000_000 + 1)
 WRITE_TIMEOUT_S: Final = 5.0
 APPEARANCE_S: Final = 5.0  # how long a port may take to appear, or to be free
 _QUIET_S: Final = 2.0  # longer than a bootloader waits for its first byte
