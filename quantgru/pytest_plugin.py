@@ -54,7 +54,7 @@ class QuantgruBoard:
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """Ends the test, which failed, where nothing could be compared: by the message alone."""
+    """Ends the test where nothing can be compared: a failure, or an error of the fixture, of one line."""
     from quantgru.errors import ConfigError, DeviceError
 
     try:
@@ -86,7 +86,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a port with a board that runs the test firmware, for the same tests; may be repeated; "
         "a path with '=', as --quantgru-port=/dev/ttyACM0",
     )
-    group.addoption("--quantgru-baud", type=int, metavar="N", help="of the ports, 9600 ... 12000000 (default: 115200)")
+    group.addoption(
+        "--quantgru-baud", type=int, metavar="N", help="baud rate of the ports, 9600 ... 12000000 (default: 115200)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -116,10 +118,7 @@ def quantgru_board(request: pytest.FixtureRequest) -> QuantgruBoard:
 
 
 def _require_tools(name: str) -> None:
-    from quantgru.errors import ConfigError
     from quantgru.hil.boards import find_board
 
-    try:
+    with _one_line():
         find_board(name).require_tools()
-    except ConfigError as error:
-        pytest.fail(str(error), pytrace=False)

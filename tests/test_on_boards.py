@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -23,6 +24,8 @@ from test_cli_processes import processes_with
 
 import quantgru as qg
 from quantgru.cli.main import INTERRUPTED
+from quantgru.errors import DeviceError
+from quantgru.expected_steps import expected_steps
 from quantgru.hil.boards import find_boards
 from quantgru.hil.images import Image, launch
 from quantgru.on_board import Target
@@ -176,6 +179,26 @@ def test_a_deadline_ends_a_run(ports: dict[str, str]) -> None:
     assert time.monotonic() - begin < 30
     assert result.code == 2 and "not done within 0.05 s, the limit for everything together; " in result.err
     assert "--deadline" in result.err
+
+
+def test_a_deadline_covers_the_simulation_and_not_the_building(
+    model: qg.IntModel, images: dict[str, Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 1.5
+
+    def build(*arguments: Any) -> Image:
+        time.sleep(seconds)
+        return images["right"]
+
+    def simulate(*arguments: Any, **options: Any) -> Any:
+        time.sleep(seconds)
+        return expected_steps(*arguments, **options)
+
+    monkeypatch.setattr("quantgru.on_board.build", build)
+    assert qg.run_seeded_on_board(model, 50, board="host", deadline_s=seconds).equal
+    monkeypatch.setattr("quantgru.on_board.expected_steps", simulate)
+    with pytest.raises(DeviceError, match=r"not done within 1\.5 s"):
+        qg.run_seeded_on_board(model, 50, board="host", deadline_s=seconds)
 
 
 @pytest.mark.parametrize(

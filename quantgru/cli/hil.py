@@ -30,7 +30,7 @@ FAILED = 2
 @click.option(
     "--port", "ports", multiple=True, metavar="URL", help="One with the test firmware: /dev/ttyACM0, COM5 ..."
 )
-@click.option("--baud", type=int, metavar="N", help="Of --port, 9600 ... 12000000.  [default: 115200]")
+@click.option("--baud", type=int, metavar="N", help="Baud rate of --port, 9600 ... 12000000.  [default: 115200]")
 @click.option(
     "--by",
     type=click.Choice(["outputs", "states", "digests"]),
@@ -39,7 +39,12 @@ FAILED = 2
 )
 @click.option("--send", is_flag=True, help="Send the model over the line, to firmware that is built without one.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long one answer may take, for slow boards.")
-@click.option("--deadline", type=float, metavar="SECONDS", help="How long everything may take.  [default: 24 hours]")
+@click.option(
+    "--deadline",
+    type=float,
+    metavar="SECONDS",
+    help="How long everything may take once the line is open, simulation included, building not.  [default: 24 hours]",
+)
 @click.option("--json", "json_path", metavar="FILE", help="Also write the result, or what went wrong, as JSON.")
 @click.option("--junit", "junit_path", metavar="FILE", help="Also write it as JUnit XML, as CI services read it.")
 def hil(
