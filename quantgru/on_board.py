@@ -21,7 +21,7 @@ from quantgru.hil.link import Patience
 from quantgru.hil.runs import compare_runs, run_checks, run_outputs
 from quantgru.hil.session import Session
 from quantgru.hil.timer import StepCost, Timer, board_timer
-from quantgru.hil.transport import PortVanishedError, SerialTransport
+from quantgru.hil.transport import BAUD_RATE, BAUD_RATES, PortVanishedError, SerialTransport
 from quantgru.hil.upload import Upload
 from quantgru.hil.ways import ByDigests, ByOutputs, BySeeds, Difference
 from quantgru.int_model import IntModel, require_int_model
@@ -38,6 +38,15 @@ _MOST_SEEDED_STEPS: Final = 100_000_000  # in memory at once
 _SEEDED_SHIFTS: Final = 8
 
 
+@dataclass(frozen=True)
+class Target:
+    """A board to build and start here, by name; or a port with one, and its baud rate, 115,200 if None."""
+
+    kind: Literal["board", "port"]
+    name: str
+    baud: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class BoardResult:
     """How a run on a board ended.
@@ -45,7 +54,8 @@ class BoardResult:
     target            what the board calls itself
     steps             steps that were compared; the last one differs if `first_difference` is not None
     total_steps       steps that were asked for
-    first_difference  the first number that differs: sequence, step, layer, gate, unit, both values, format
+    first_difference  the first number that differs: sequence, step, layer, gate, unit, both values, format; or as much
+                      of it as was known when the board failed, and why (`not_narrowed`)
     step_cost         cycles, instructions or time of the recurrent part of a step, or of whole sequences, divided by
                       their steps; None for a board without a timer
     flash_bytes       of the whole test firmware, code and constants; None for a board that its user flashed
@@ -89,6 +99,7 @@ def run_on_board(
     *,
     board: str | None = None,
     port: str | os.PathLike[str] | None = None,
+    baud: int | None = None,
     by: By = "outputs",
     send: bool = False,
     timeout_s: float | None = None,
@@ -99,13 +110,15 @@ def run_on_board(
 
     board     a name from `quantgru boards`: the test firmware is built and started here
     port      anything that pyserial opens, with a board that runs the test firmware with this model
+    baud      bits per second of the port, 9,600 ... 12,000,000; 115,200 if None
     by        "outputs": the outputs of every step, and a CRC-32 of its whole state, come back;
               "states": every number of every state and gate, which takes longer;
               "digests": one number for many steps, so that a long run costs only the way of its inputs to the board
     send      builds the test firmware without a model, and sends it the model over the line. A port with such firmware
               is sent the model in any case
     timeout_s how long one answer may take; 4 s for the first and 7.5 s for the others if None, more for a slow board
-    deadline_s how long everything may take, once the board is started; 24 hours if None
+    deadline_s how long everything may take once the line is open: all requests, and the simulation, which is done then;
+              24 hours if None. Building a board is apart: each tool may take 5 minutes
     progress  called with the number of steps compared since its last call
 
     Where a step differs, the sequence is run again up to it, and all its gates are read back. A model that needs whole
@@ -115,14 +128,14 @@ def run_on_board(
     Raises DataError; ModelError for what is not an IntModel; ConfigError for an unknown board or a missing tool;
     DeviceError for a board that is silent, answers garbage, holds another model or shorter sequences, or dies.
     """
-    _check_arguments(model, board, port)
+    require_int_model(model, "run on a board")
+    target = _target(board, port, baud)
     _check_way(model, by)
     given = x if model.embedding is None else with_token_axis(x)
     sequences = without_masked(as_sequences(given, n_features=model.n_inputs), mask_value=model.mask_value)
     longest = None if model.streaming else _longest(sequences)
-    with _opened(
-        model, board, port, send, _patience(model, timeout_s, deadline_s), longest
-    ) as place:  # first: what is wrong with it is said before the simulation
+    patience = _patience(model, timeout_s, deadline_s)
+    with _opened(model, target, send, patience, longest) as place:  # what is wrong with it is said before simulating
         comparison = _compare(place.session, model, sequences, by, progress)
         return _result(place, comparison, sequences.n_steps)
 
@@ -167,6 +180,7 @@ def run_seeded_on_board(
     seed: int = 1,
     board: str | None = None,
     port: str | os.PathLike[str] | None = None,
+    baud: int | None = None,
     send: bool = False,
     timeout_s: float | None = None,
     deadline_s: float | None = None,
@@ -177,7 +191,8 @@ def run_seeded_on_board(
     The steps are sequences of 1,000, each from reset. Their inputs are spread evenly over the whole range of raw
     values, over half of it, and so on down to 1/128, and then over the whole range again.
     """
-    _check_arguments(model, board, port)
+    require_int_model(model, "run on a board")
+    target = _target(board, port, baud)
     if not model.streaming:
         raise ConfigError(
             f"run on a board: model {model.name!r} needs whole sequences, and boards generate single steps; "
@@ -192,18 +207,25 @@ def run_seeded_on_board(
     lengths = [min(_SEEDED_STEPS, n_steps - start) for start in range(0, n_steps, _SEEDED_STEPS)]
     generators = [Generator((seed + i) % 2**32, i % _SEEDED_SHIFTS) for i in range(len(lengths))]
     raw = [generator.inputs(length, model.n_inputs) for generator, length in zip(generators, lengths, strict=True)]
-    with _opened(model, board, port, send, _patience(model, timeout_s, deadline_s)) as place:
+    with _opened(model, target, send, _patience(model, timeout_s, deadline_s)) as place:
         inputs, expected = expected_steps(model, as_sequences(raw, n_features=model.n_inputs), raw_input=True)
         comparison = compare(place.session, model, inputs, expected, BySeeds(generators), progress)
         return _result(place, comparison, n_steps)
 
 
-def _check_arguments(model: IntModel, board: object, port: object) -> None:
-    require_int_model(model, "run on a board")
+def _target(board: str | None, port: str | os.PathLike[str] | None, baud: int | None) -> Target:
     if (board is None) == (port is None):
         raise ConfigError("run on a board: give either a board, by name, or a port")
-    if port is not None and not isinstance(port, (str, os.PathLike)):
+    if baud is not None and baud not in BAUD_RATES:
+        allowed = f"{BAUD_RATES[0]:,} ... {BAUD_RATES[-1]:,}"
+        raise ConfigError(f"run on a board: a baud rate of {baud!r}, expected {allowed}, as the board has it")
+    if board is not None:
+        if baud is not None:
+            raise ConfigError(f"run on a board: board {board!r} is started here and has no baud rate; leave it out")
+        return Target("board", board)
+    if not isinstance(port, (str, os.PathLike)):
         raise ConfigError(f"run on a board: port {port!r}, expected a path or a URL, as pyserial opens it")
+    return Target("port", os.fspath(port), baud)
 
 
 def _patience(model: IntModel, timeout_s: float | None, deadline_s: float | None) -> Patience:
@@ -252,33 +274,29 @@ class _Place:
 
 @contextmanager
 def _opened(
-    model: IntModel,
-    board: str | None,
-    port: str | os.PathLike[str] | None,
-    send: bool,
-    patience: Patience,
-    max_steps: int | None = None,
+    model: IntModel, target: Target, send: bool, patience: Patience, max_steps: int | None = None
 ) -> Iterator[_Place]:
     """max_steps is the longest sequence, for a model that needs whole ones."""
     upload = Upload(model, to_blob(model), blob_memory(model, _POINTER_BYTES)) if send or model.streaming else None
-    if board is not None:
-        place = _running(model, board, send=send, max_steps=max_steps)
+    if target.kind == "board":
+        place = _running(model, target.name, send=send, max_steps=max_steps)
         patience = patience.without_bootloader()
     else:
-        place = _connected(os.fspath(port or ""))
+        place = _connected(target.name)
+    baud_rate = BAUD_RATE if target.baud is None else target.baud
     with place as (url, image, timer), ExitStack() as lines:
+
+        def open_session() -> Session:
+            session = Session(lines.enter_context(SerialTransport(url, baud_rate)), patience)
+            session.open(model, upload)
+            return session
+
         try:
-            session = _open_session(lines, url, model, upload, patience)
+            session = open_session()
         except PortVanishedError:  # being opened has reset the board: its port comes back, and stays
             lines.close()
-            session = _open_session(lines, url, model, upload, patience)
+            session = open_session()
         yield _Place(session, image, timer or board_timer(session.board))
-
-
-def _open_session(lines: ExitStack, url: str, model: IntModel, upload: Upload | None, patience: Patience) -> Session:
-    session = Session(lines.enter_context(SerialTransport(url)), patience)
-    session.open(model, upload)
-    return session
 
 
 def _result(place: _Place, comparison: Comparison, total_steps: int) -> BoardResult:
@@ -290,13 +308,19 @@ def _result(place: _Place, comparison: Comparison, total_steps: int) -> BoardRes
         None if place.timer is None else comparison.ticks.cost(place.timer),
         None if place.image is None else place.image.flash_bytes,
         None if place.image is None else place.image.ram_bytes,
-        _deepest_stack(place.session),
+        _deepest_stack(place.session, comparison),
     )
 
 
-def _deepest_stack(session: Session) -> int | None:
-    """In bytes; None where the board cannot say. Raises DeviceError for a stack that was too small."""
-    stack = session.stack()
+def _deepest_stack(session: Session, comparison: Comparison) -> int | None:
+    """In bytes; None where the board cannot say, or fails, and is known to be wrong in any case. Raises DeviceError for
+    a stack that was too small."""
+    try:
+        stack = session.stack()
+    except DeviceError:
+        if comparison.first_difference is None:
+            raise
+        return None
     if stack.overflown:
         raise DeviceError(
             f"{session.board.target}: the board's stack is too small, all its {stack.bytes} bytes were used, and what "

@@ -14,22 +14,14 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from quantgru.errors import QuantgruError
 from quantgru.int_model import IntModel
-from quantgru.on_board import BoardResult, By, run_on_board, run_seeded_on_board
+from quantgru.on_board import BoardResult, By, Target, run_on_board, run_seeded_on_board
 from quantgru.sequences import Sequences
 
 _END_TIMEOUT_S: Final = 2.0  # to end an emulator and remove a folder
-
-
-@dataclass(frozen=True)
-class Target:
-    """A board to build and start here, by name, or a port with one."""
-
-    kind: Literal["board", "port"]
-    name: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +74,7 @@ def run_target(work: Work, target: Target, progress: Callable[[int], None]) -> O
 def _run(work: Work, target: Target, progress: Callable[[int], None]) -> BoardResult:
     where: dict[str, Any] = {
         target.kind: target.name,
+        "baud": target.baud,
         "send": work.send,
         "timeout_s": work.timeout_s,
         "deadline_s": work.deadline_s,

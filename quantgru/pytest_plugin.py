@@ -4,14 +4,17 @@
         result = quantgru_board.run("gesture.qgru", x)
         assert result.equal, result.first_difference
 
-    pytest --quantgru-board mps2-an386 --quantgru-port /dev/ttyACM0
+    pytest --quantgru-board mps2-an386 --quantgru-port=/dev/ttyACM0
 
-Each test that uses the fixture runs once for every board and port; without any, it is skipped.
+Each test that uses the fixture runs once for every board and port; without any, it is skipped. A path needs the "=":
+behind a space, pytest takes it for that of tests, too, and looks for its settings there.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,25 +28,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuantgruBoard:
-    """A board, by name, or the port of one."""
+    """A board, by name, or the port of one, and its baud rate, 115,200 if None."""
 
     kind: Literal["board", "port"]
     name: str
+    baud: int | None = None
 
     def run(self, model: IntModel | str | os.PathLike[str], x: SequencesLike, **options: Any) -> BoardResult:
-        """As quantgru.run_on_board; the model may be the path of a .qgru file."""
+        """As quantgru.run_on_board; the model may be the path of a .qgru file, and a board that fails ends the test."""
         import quantgru as qg
 
-        return qg.run_on_board(_loaded(model), x, **self._where(), **options)
+        with _one_line():
+            return qg.run_on_board(_loaded(model), x, **self._where(), **options)
 
     def run_seeded(self, model: IntModel | str | os.PathLike[str], n_steps: int, **options: Any) -> BoardResult:
         """As quantgru.run_seeded_on_board."""
         import quantgru as qg
 
-        return qg.run_seeded_on_board(_loaded(model), n_steps, **self._where(), **options)
+        with _one_line():
+            return qg.run_seeded_on_board(_loaded(model), n_steps, **self._where(), **options)
 
     def _where(self) -> dict[str, Any]:
-        return {self.kind: self.name}
+        return {self.kind: self.name, "baud": self.baud}
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Ends the test where nothing can be compared: a failure, or an error of the fixture, of one line."""
+    from quantgru.errors import ConfigError, DeviceError
+
+    try:
+        yield
+    except (ConfigError, DeviceError) as error:
+        raise pytest.fail.Exception(f"not compared: {error}", pytrace=False) from None
 
 
 def _loaded(model: IntModel | str | os.PathLike[str]) -> IntModel:
@@ -66,15 +83,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="URL",
-        help="a port with a board that runs the test firmware, for the same tests; may be repeated",
+        help="a port with a board that runs the test firmware, for the same tests; may be repeated; "
+        "a path with '=', as --quantgru-port=/dev/ttyACM0",
     )
+    group.addoption(
+        "--quantgru-baud", type=int, metavar="N", help="baud rate of the ports, 9600 ... 12000000 (default: 115200)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--quantgru-baud") is not None and not config.getoption("--quantgru-port"):
+        raise pytest.UsageError("--quantgru-baud goes with --quantgru-port")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "quantgru_board" not in metafunc.fixturenames:
         return
     boards = [QuantgruBoard("board", name) for name in metafunc.config.getoption("--quantgru-board")]
-    boards += [QuantgruBoard("port", name) for name in metafunc.config.getoption("--quantgru-port")]
+    baud = metafunc.config.getoption("--quantgru-baud")
+    boards += [QuantgruBoard("port", name, baud) for name in metafunc.config.getoption("--quantgru-port")]
     if boards:
         metafunc.parametrize("quantgru_board", boards, ids=[board.name for board in boards], indirect=True)
 
@@ -91,10 +118,7 @@ def quantgru_board(request: pytest.FixtureRequest) -> QuantgruBoard:
 
 
 def _require_tools(name: str) -> None:
-    from quantgru.errors import ConfigError
     from quantgru.hil.boards import find_board
 
-    try:
+    with _one_line():
         find_board(name).require_tools()
-    except ConfigError as error:
-        pytest.fail(str(error), pytrace=False)

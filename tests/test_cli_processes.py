@@ -19,7 +19,7 @@ import pytest
 from command_line import assert_refused, contents, done, finish, hil, quantgru, start
 from hil_boards import board_or_skip
 
-from quantgru.cli.main import INTERRUPTED, NO_READER
+from quantgru.cli.main import ENDED, INTERRUPTED, NO_READER
 
 N_SEQUENCES = 6
 N_STEPS = 8 * N_SEQUENCES
@@ -129,6 +129,28 @@ def test_ctrl_c_leaves_nothing_behind(here: Path, monkeypatch: pytest.MonkeyPatc
     assert not processes_with(str(temporary))
     assert not list(temporary.iterdir())
     assert json.loads(Path("r.json").read_text()) == {"equal": False, "error": "the run did not finish"}
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, ENDED)])
+def test_a_compiler_that_is_ended_leaves_nothing_behind(
+    how: signal.Signals, code: int, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board_or_skip("host")
+    temporary = here / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    process = start("hil", "m.qgru", "--input", "x.npz", "--board", "host")
+    deadline = time.monotonic() + 20
+    while not [file for file in temporary.rglob("cc*") if file.stat().st_size > 0]:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(how)
+    assert finish(process).code == code
+    assert not list(temporary.iterdir())
+    while processes_with(str(temporary)):  # what the compiler had started ends by itself
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from arduino_builder import CORE, PLATFORM, build_sketch, builder_or_skip
 from command_line import assert_refused, done, quantgru
+from conftest import tool_path
 from hil_boards import board_or_skip
 from strategies import BidirectionalPlan, GruPlan, Plan, from_oracle, random_model
-from support_export import NAMES, ROOT, load
+from support_export import NAMES, ROOT, load, run_command
 
 import quantgru as qg
 from quantgru.errors import ConfigError
@@ -190,6 +191,18 @@ def test_all_outputs_of_whole_sequences_come_back(tmp_path: Path) -> None:
         result = qg.run_on_board(model, x, port=url)
         assert result.equal, str(result.first_difference)
         assert result.steps == 40
+
+
+@pytest.mark.parametrize(("options", "rate"), [([], 115200), (["-DPORT_BAUD=250000"], 250000)])
+def test_the_test_firmware_takes_another_baud_rate(
+    options: list[str], rate: int, libraries: dict[str, Path], tmp_path: Path
+) -> None:
+    builder_or_skip()
+    port = libraries["gesture"] / TEST_FIRMWARE / "src" / "port.cpp"
+    folders = [f"-I{folder}" for folder in (port.parent, CORE, PLATFORM / "variants" / "standard")]
+    flags = ["-mmcu=atmega328p", "-DARDUINO=10819", *folders, *options]
+    preprocessed = run_command(tool_path("avr-gcc"), "-E", *flags, port)
+    assert f"Serial.begin({rate});" in preprocessed
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -23,9 +24,12 @@ from test_cli_processes import processes_with
 
 import quantgru as qg
 from quantgru.cli.main import INTERRUPTED
+from quantgru.errors import DeviceError
+from quantgru.expected_steps import expected_steps
 from quantgru.hil.boards import find_boards
 from quantgru.hil.images import Image, launch
-from quantgru.on_boards import Target, Work, run_on_boards
+from quantgru.on_board import Target
+from quantgru.on_boards import Work, run_on_boards
 
 N_STEPS = 8 * N_SEQUENCES
 
@@ -133,6 +137,7 @@ def test_a_table_and_reports_of_several(ports: dict[str, str]) -> None:
     assert cases["host"] == cases[ports["right"]] == ("", "")
     kind, message = cases[ports["wrong"]]
     assert kind == "failure" and message.startswith("sequence 0, step 6")
+    assert message.endswith(f"; 6 of {N_STEPS} steps had been equal")
 
 
 def test_one_that_fails_counts_more_than_one_that_differs(ports: dict[str, str]) -> None:
@@ -149,6 +154,7 @@ def test_each_way_finds_the_difference(options: list[str], ports: dict[str, str]
     result = hil("--port", ports["wrong"], *options)
     assert (result.code, result.err) == (1, "")
     assert "DIFFERENT: sequence 0, step 6, layer gru, h of unit 4" in result.out
+    assert f"; 6 of {N_STEPS} steps had been equal" in result.out
 
 
 def test_steps_on_inputs_of_the_board(ports: dict[str, str]) -> None:
@@ -171,7 +177,28 @@ def test_a_deadline_ends_a_run(ports: dict[str, str]) -> None:
     begin = time.monotonic()
     result = quantgru("hil", "m.qgru", "--steps", "200000", "--deadline", "0.05", "--port", ports["right"])
     assert time.monotonic() - begin < 30
-    assert result.code == 2 and "not done within 0.05 s, the limit for everything together" in result.err
+    assert result.code == 2 and "not done within 0.05 s, the limit for everything together; " in result.err
+    assert "--deadline" in result.err
+
+
+def test_a_deadline_covers_the_simulation_and_not_the_building(
+    model: qg.IntModel, images: dict[str, Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 1.5
+
+    def build(*arguments: Any) -> Image:
+        time.sleep(seconds)
+        return images["right"]
+
+    def simulate(*arguments: Any, **options: Any) -> Any:
+        time.sleep(seconds)
+        return expected_steps(*arguments, **options)
+
+    monkeypatch.setattr("quantgru.on_board.build", build)
+    assert qg.run_seeded_on_board(model, 50, board="host", deadline_s=seconds).equal
+    monkeypatch.setattr("quantgru.on_board.expected_steps", simulate)
+    with pytest.raises(DeviceError, match=r"not done within 1\.5 s"):
+        qg.run_seeded_on_board(model, 50, board="host", deadline_s=seconds)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +207,8 @@ def test_a_deadline_ends_a_run(ports: dict[str, str]) -> None:
         (["--steps", "5"], "give either --input X.npz or --steps N"),
         (["--by", "luck"], "'luck' is not one of"),
         (["--board", "host", "--deadline", "0"], "deadline of 0.0 s, expected a positive number"),
+        (["--baud", "9600"], "--baud goes with --port"),
+        (["--port", "COM5", "--baud", "many"], "Invalid value for '--baud': 'many' is not a valid integer"),
         (["--board", "host", "--timeout", "-1"], "timeout of -1.0 s, expected a positive number"),
         (["--board", "host", "--junit", "nowhere/r.xml"], "there is no folder nowhere"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import termios
 import threading
 import time
 import tty
@@ -11,14 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+import serial
 from command_line import assert_refused, done, finish, hil, quantgru, start
 from hil_boards import board_or_skip, build_model
 from serial.tools.list_ports_common import ListPortInfo
 from test_cli_processes import without_override
 
 import quantgru as qg
-from quantgru.errors import DeviceError
+from quantgru.errors import ConfigError, DeviceError
 from quantgru.hil.images import Image, launch
 from quantgru.hil.link import Patience
 from quantgru.hil.session import Session
@@ -57,6 +60,46 @@ def test_a_port_that_is_not_there(port: str, here: Path, monkeypatch: pytest.Mon
     assert_refused(hil("--port", port), says + "this machine has no serial port")
     monkeypatch.setattr("serial.tools.list_ports.comports", lambda *_: [uno])
     assert_refused(hil("--port", port), says + "there are /dev/ttyACM7 (Uno R3)", "check that the board is connected")
+
+
+# As serialwin32.py of pyserial 3.5 makes them: "could not open port {!r}: {!r}", with the error that Windows gave.
+COM_PORT = "could not open port 'COM5': "
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("of_windows", "says"),
+    [
+        (
+            "FileNotFoundError(2, 'The system cannot find the file specified.', None, 2)",
+            "not there, and did not appear within 0.2 s: ",
+        ),
+        ("FileNotFoundError(2, 'Das System kann die angegebene Datei nicht finden.', None, 2)", "not there, and did"),
+        ("PermissionError(13, 'Access is denied.', None, 5)", "taken by another program, which one is not known; end"),
+        ("OSError(22, 'The parameter is incorrect.', None, 87)", "cannot be opened (could not open port 'COM5': OSErr"),
+    ],
+)
+def test_what_windows_says_of_a_com_port(
+    of_windows: str, says: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(port: serial.Serial) -> None:
+        raise serial.SerialException(COM_PORT + of_windows)
+
+    monkeypatch.setattr("serial.Serial.open", fail)
+    assert_refused(hil("--port", "COM5"), f"port COM5: {says}")
+
+
+def test_a_com_port_that_becomes_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def open_at_last(port: serial.Serial) -> None:
+        opened.append(port.port)
+        if len(opened) < 4:
+            raise serial.SerialException(f"{COM_PORT}PermissionError(13, 'Access is denied.', None, 5)")
+
+    monkeypatch.setattr("serial.Serial.open", open_at_last)
+    SerialTransport("COM5").close()
+    assert opened == 4 * ["COM5"]
 
 
 def test_a_port_that_appears_a_second_later(port: str) -> None:
@@ -125,6 +168,39 @@ def test_a_port_without_permission(here: Path) -> None:
     os.close(board)
     os.close(port)
     assert_refused(result, f"port {name}: no permission; ", f"sudo usermod -aG {group} $USER, then log in again")
+
+
+# ---- baud rates ----------------------------------------------------------------------------------------------------
+
+
+def test_a_port_is_opened_with_the_baud_rate_that_is_given(port: str, here: Path) -> None:
+    """The terminal keeps its settings, for the board has it open."""
+    for options, speed in (([], termios.B115200), (["--baud", "57600"], termios.B57600)):
+        assert "steps equal" in done(quantgru(*COMMAND, port, *options))
+        descriptor = os.open(port, os.O_RDWR | os.O_NOCTTY)
+        settings = termios.tcgetattr(descriptor)
+        os.close(descriptor)
+        assert settings[4:6] == [speed, speed]
+
+
+def test_a_byte_takes_as_long_as_its_bits(port: str) -> None:
+    """A start bit, 8 of data, a stop bit; the waits for replies go by it."""
+    with SerialTransport(port, 9600) as line:
+        assert line.byte_s == 10 / 9600
+
+
+@pytest.mark.parametrize("baud", ["0", "-5", "9599", "12000001"])
+def test_baud_rates_that_no_board_has(baud: str, here: Path) -> None:
+    says = f"a baud rate of {baud}, expected 9,600 ... 12,000,000, as the board has it"
+    assert_refused(hil("--port", "COM5", "--baud", baud), says)
+    model = qg.IntModel.load("m.qgru")
+    with pytest.raises(ConfigError, match=says):
+        qg.run_seeded_on_board(model, 5, port="COM5", baud=int(baud))
+
+
+def test_a_board_that_is_started_here_has_no_baud_rate(here: Path) -> None:
+    with pytest.raises(ConfigError, match="board 'host' is started here and has no baud rate; leave it out"):
+        qg.run_on_board(qg.IntModel.load("m.qgru"), np.zeros((1, 2, 8)), board="host", baud=9600)
 
 
 # ---- resets --------------------------------------------------------------------------------------------------------

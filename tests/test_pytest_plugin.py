@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import shutil
 from pathlib import Path
 
@@ -58,7 +60,7 @@ def test_two_boards_run_each_test_twice(project: pytest.Pytester) -> None:
     board_or_skip("host")
     result = run(project, "--quantgru-board", "host", "--quantgru-board", "esp99", "-k", "long")
     result.assert_outcomes(passed=1, errors=1, deselected=2)
-    result.stdout.fnmatch_lines(["board 'esp99': unknown, there are host*"])
+    result.stdout.fnmatch_lines(["not compared: board 'esp99': unknown, there are host*"])
 
 
 def test_a_missing_tool_is_an_error_with_what_installs_it(
@@ -67,8 +69,9 @@ def test_a_missing_tool_is_an_error_with_what_installs_it(
     monkeypatch.setenv("PATH", str(project.path))
     result = run(project, "--quantgru-board", "host")
     result.assert_outcomes(errors=2)
-    says = "board host: gcc, size not found on this machine; install it: apt-get install --no-install-recommends gcc*"
+    says = "not compared: board host: gcc, size not found on this machine; install it: apt-get install *"
     result.stdout.fnmatch_lines([says])
+    result.stdout.no_fnmatch_line("*During handling*")
 
 
 def test_a_wrong_board_fails_with_the_difference(project: pytest.Pytester) -> None:
@@ -85,5 +88,39 @@ def test_another_model_on_the_board_fails_with_both_digests(project: pytest.Pyte
         result = run(project, "--quantgru-port", port, "-k", "long")
     result.assert_outcomes(failed=1, deselected=1)
     expected = qg.IntModel.load("m.qgru").digest.hex()
-    says = f"E *DeviceError: {port}: another model is on the board: digest {other.digest.hex()} *expected {expected}*"
-    result.stdout.fnmatch_lines([says])
+    digests = f"digest {other.digest.hex()} *expected {expected}*"
+    result.stdout.fnmatch_lines([f"not compared: {port}: another model is on the board: {digests}"])
+
+
+USERS_EXCUSE = """
+import pytest
+
+def test_gesture(quantgru_board):
+    try:
+        assert quantgru_board.run("m.qgru", [[[0.0] * 8]], timeout_s=0.2).equal
+    except Exception as error:
+        pytest.skip(str(error))
+"""
+
+
+def test_a_board_that_fails_is_one_line_and_never_a_pass_or_skip(project: pytest.Pytester) -> None:
+    """Whatever the test makes of errors."""
+    project.makepyfile(USERS_EXCUSE)
+    board, port = pty.openpty()
+    name = os.ttyname(port)
+    result = run(project, "--quantgru-port", name)
+    for descriptor in (board, port):
+        os.close(descriptor)
+    result.assert_outcomes(failed=1)
+    start = next(i for i, line in enumerate(result.outlines) if "test_gesture" in line and line.startswith("___"))
+    assert result.outlines[start + 1].startswith(f"not compared: {name}: the board is silent (0.2 s); check port")
+    assert result.outlines[start + 2].startswith("===")
+
+
+def test_the_baud_rate_of_ports(project: pytest.Pytester) -> None:
+    result = run(project, "--quantgru-port", "COM5", "--quantgru-baud", "300", "-k", "long")
+    result.assert_outcomes(failed=1, deselected=1)
+    result.stdout.fnmatch_lines(["not compared: run on a board: a baud rate of 300, expected 9,600 ... 12,000,000*"])
+    result = run(project, "--quantgru-board", "host", "--quantgru-baud", "9600")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --quantgru-baud goes with --quantgru-port"])

@@ -44,6 +44,13 @@ def test_rfc_2217_is_bit_equal_and_sets_the_lines_first(port: str) -> None:
     assert noted[: noted.index(("bytes", 17))] == [("dtr", 1), ("rts", 1), ("baud rate", 115200)]
 
 
+def test_rfc_2217_sets_the_baud_rate_that_is_given(port: str) -> None:
+    noted: list[tuple[str, int]] = []
+    with rfc2217_server(port, noted=noted) as url:
+        done(finish(start("hil", "m.qgru", "--input", "x.npz", "--port", url, "--board", "host", "--baud", "460800")))
+    assert {value for what, value in noted if what == "baud rate"} == {460800}
+
+
 def test_all_byte_values_pass_rfc_2217(port: str) -> None:
     """Its escape, 0xff, too: seeded inputs hold every byte."""
     with rfc2217_server(port) as url:

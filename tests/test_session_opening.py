@@ -59,7 +59,7 @@ def refuse_to_open(case: Case, answer, message: str) -> None:
 
 
 def test_a_silent_port_is_found_within_a_few_seconds(case):
-    refuse_to_open(case, lambda frame: b"", r"the board is silent \(4.0 s\); check port")
+    refuse_to_open(case, lambda frame: b"", r"the board is silent \(4.0 s\); check port.* --timeout")
 
 
 def test_an_echo_is_no_board(case):

@@ -1,12 +1,13 @@
 """How long a session waits, and what it makes of what comes late: also when the host itself is held up."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
 from fault_boards import AHEAD_BYTES
 from fault_line import FaultyBytes
 from hil_boards import build_model, running
-from hil_faults import Clock, FaultyLine, drop
+from hil_faults import Clock, FaultyLine, drop, flip_bit
 from hil_models import Case, make_case
 
 from quantgru.errors import DeviceError
@@ -105,6 +106,25 @@ def test_a_damaged_reply_is_asked_for_again_at_once(
         assert line.clock.now - whole.clock.now < 0.1
 
 
+# ---- why it was given up --------------------------------------------------------------------------------------------
+
+
+def test_silence_after_damaged_frames_is_silence(case: Case, board: SerialTransport) -> None:
+    """Replies 2 and 3 are damaged, asked for again and good; from reply 9 on nothing comes."""
+    replies = dict.fromkeys((2, 3), flip_bit) | dict.fromkeys(range(9, 500), drop)
+    line = FaultyLine(board, Clock(), replies=replies)
+    says = r"no answer any more\); check cable and power.* wait longer with --timeout; \d of 16 steps"
+    with pytest.raises(DeviceError, match=says):
+        run(case, line)
+
+
+def test_damaged_frames_after_good_ones_are_told(case: Case, board: SerialTransport) -> None:
+    line = FaultyLine(board, Clock(), replies=dict.fromkeys(range(4, 5000), flip_bit))
+    says = r"damaged frames only\); check the cable.* --timeout has a request repeated for longer; \d of 16 steps"
+    with pytest.raises(DeviceError, match=says):
+        run(case, line)
+
+
 # ---- what was found before the line fails ---------------------------------------------------------------------------
 
 
@@ -116,8 +136,11 @@ def test_a_difference_is_told_although_the_board_then_falls_silent(case: Case, b
     session = Session(line, clock=line.clock)
     session.open(case.model)
     expected = Expected(wrong, case.expected.checks, case.expected.trace)
-    with pytest.raises(DeviceError, match=r"^sequence 0, step 0 differs from the simulator; run again: "):
-        compare(session, case.model, case.inputs, expected)
+    found = compare(session, case.model, case.inputs, expected)
+    assert not found.equal and found.steps == 1
+    says = "sequence 0, step 0: output of unit 0: board .*; not narrowed down: .*the board stopped answering in mid-run"
+    assert re.match(says, str(found.first_difference))
+    assert line.clock.now < 1.1 * sum(Patience().reply_waits_s)  # nobody waits for it twice
 
 
 # ---- numbers that wrap ----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import click
 if TYPE_CHECKING:
     from quantgru.hil.timer import StepCost
     from quantgru.int_model import IntModel
+    from quantgru.on_board import BoardResult
     from quantgru.on_boards import Outcome
 
 
@@ -29,7 +30,7 @@ def print_outcome(outcome: Outcome) -> None:
     if result.equal:
         click.echo(f"{result.steps:,} of {result.total_steps:,} steps equal")
     else:
-        click.echo(f"DIFFERENT: {result.first_difference}")
+        click.echo(f"DIFFERENT: {_difference(result)}")
 
 
 def print_table(model: IntModel, outcomes: Sequence[Outcome]) -> None:
@@ -50,11 +51,16 @@ def print_table(model: IntModel, outcomes: Sequence[Outcome]) -> None:
         if outcome.error is not None:
             click.echo(f"{outcome.target.name}: {outcome.error}")
         elif outcome.result is not None and not outcome.equal:
-            click.echo(f"{outcome.target.name}: DIFFERENT: {outcome.result.first_difference}")
+            click.echo(f"{outcome.target.name}: DIFFERENT: {_difference(outcome.result)}")
     equal = sum(outcome.equal for outcome in outcomes)
     click.echo(
         f"{equal} of {len(outcomes)} boards equal; a step: its median, or mean; a MAC: one multiply-accumulate of it"
     )
+
+
+def _difference(result: BoardResult) -> str:
+    equal = f"{result.steps - 1:,} of {result.total_steps:,} steps had been equal"
+    return f"{result.first_difference}; {equal}"
 
 
 def _cells(outcome: Outcome, macs: int) -> list[str]:
@@ -118,7 +124,7 @@ def _junit_case(outcome: Outcome) -> tuple[str, str, str, float]:
     if outcome.result is None:
         return name, outcome.error or "", "error", seconds
     if not outcome.equal:
-        return name, str(outcome.result.first_difference), "failure", seconds
+        return name, _difference(outcome.result), "failure", seconds
     return name, "", "", seconds
 
 

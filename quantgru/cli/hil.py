@@ -10,7 +10,8 @@ import click
 from quantgru.errors import DataError, QuantgruError
 
 if TYPE_CHECKING:
-    from quantgru.on_boards import Outcome, Target, Work
+    from quantgru.on_board import Target
+    from quantgru.on_boards import Outcome, Work
     from quantgru.sequences import Sequences
 
 DIFFERENT = 1
@@ -29,6 +30,7 @@ FAILED = 2
 @click.option(
     "--port", "ports", multiple=True, metavar="URL", help="One with the test firmware: /dev/ttyACM0, COM5 ..."
 )
+@click.option("--baud", type=int, metavar="N", help="Baud rate of --port, 9600 ... 12000000.  [default: 115200]")
 @click.option(
     "--by",
     type=click.Choice(["outputs", "states", "digests"]),
@@ -37,7 +39,12 @@ FAILED = 2
 )
 @click.option("--send", is_flag=True, help="Send the model over the line, to firmware that is built without one.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long one answer may take, for slow boards.")
-@click.option("--deadline", type=float, metavar="SECONDS", help="How long everything may take.  [default: 24 hours]")
+@click.option(
+    "--deadline",
+    type=float,
+    metavar="SECONDS",
+    help="How long everything may take once the line is open, simulation included, building not.  [default: 24 hours]",
+)
 @click.option("--json", "json_path", metavar="FILE", help="Also write the result, or what went wrong, as JSON.")
 @click.option("--junit", "junit_path", metavar="FILE", help="Also write it as JUnit XML, as CI services read it.")
 def hil(
@@ -47,6 +54,7 @@ def hil(
     seed: int | None,
     boards: tuple[str, ...],
     ports: tuple[str, ...],
+    baud: int | None,
     by: str | None,
     send: bool,
     timeout: float | None,
@@ -69,11 +77,13 @@ def hil(
         raise click.UsageError("give either --input X.npz or --steps N")
     if steps is not None and by is not None:
         raise click.UsageError("--by goes with --input; --steps compares digests")
+    if baud is not None and not ports:
+        raise click.UsageError("--baud goes with --port")
     if steps is None and seed is not None:
         raise click.UsageError("--seed goes with --steps")
     require_reports(json_path, junit_path)
     try:
-        targets = _targets(boards, ports)
+        targets = _targets(boards, ports, baud)
         int_model = IntModel.load(model)
         sequences = None if input_path is None else _load(input_path)
         work = Work(
@@ -100,16 +110,16 @@ def hil(
     sys.exit(_exit_code(outcomes))
 
 
-def _targets(boards: tuple[str, ...], ports: tuple[str, ...]) -> list[Target]:
+def _targets(boards: tuple[str, ...], ports: tuple[str, ...], baud: int | None) -> list[Target]:
     from quantgru.hil.boards import find_boards
-    from quantgru.on_boards import Target
+    from quantgru.on_board import Target
 
     names = list(boards)
     if "all" in names:
         at = names.index("all")
         names[at : at + 1] = [name for name, board in find_boards().items() if not board.missing()]
     targets = [Target("board", name) for name in dict.fromkeys(names)]
-    return targets + [Target("port", name) for name in dict.fromkeys(ports)]
+    return targets + [Target("port", name, baud) for name in dict.fromkeys(ports)]
 
 
 def _load(input_path: str) -> Sequences:

@@ -6,15 +6,15 @@ The simulator itself is not known here: expected values are handed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from quantgru.errors import DataError, DeviceError
 from quantgru.hil.difference import compare_step, find_difference, parts_of
-from quantgru.hil.messages import Int16Array
+from quantgru.hil.messages import Int16Array, Steps
 from quantgru.hil.requests import Reset, Stepping
 from quantgru.hil.session import Session
 from quantgru.hil.timer import Ticks
@@ -26,16 +26,27 @@ BY_OUTPUTS: Final = ByOutputs()
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """steps were compared, the last of them with a difference if there is one; ticks is what they took."""
+    """Of total_steps that were to be compared, `steps` were, the last of them with a difference if there is one; ticks
+    is what they took."""
 
     steps: int
+    total_steps: int
     first_difference: Difference | None
     ticks: Ticks
 
     @property
     def equal(self) -> bool:
-        """Whether every step was equal. Never without a step."""
-        return self.first_difference is None and self.steps > 0
+        """Whether every step that was to be compared was, and was equal. Never without a step."""
+        return self.first_difference is None and self.steps == self.total_steps > 0
+
+
+@contextmanager
+def telling_how_far(ticks: Ticks, total_steps: int) -> Iterator[None]:
+    """Adds to a DeviceError how many steps had been equal before it."""
+    try:
+        yield
+    except DeviceError as error:
+        raise DeviceError(f"{error}; {ticks.n_steps:,} of {total_steps:,} steps had been equal") from None
 
 
 def compare(
@@ -51,19 +62,15 @@ def compare(
     The session is open. `progress` is called with the number of steps compared since its last call. Raises DataError if
     there is nothing to compare, DeviceError if the board fails.
     """
-    _check_shapes(model, inputs, expected)
-    ticks = Ticks()
-    found = _first_wrong_part(session, inputs, expected, way, ticks, progress)
+    total_steps, ticks = _count_steps(model, inputs, expected), Ticks()
+    with telling_how_far(ticks, total_steps):
+        found = _first_wrong_part(session, inputs, expected, way, ticks, progress)
     if found is None:
-        return Comparison(ticks.n_steps, None, ticks)
-    part, difference = found
-    try:
-        difference = find_difference(session, model, way, inputs[part.sequence], expected, found)
-    except DeviceError as error:
-        where = f"sequence {difference.sequence}, step {difference.step}"
-        raise DeviceError(f"{where} differs from the simulator; run again: {error}") from None
+        return Comparison(ticks.n_steps, total_steps, None, ticks)
+    part, _ = found
+    difference = find_difference(session, model, way, inputs[part.sequence], expected, found)
     steps = ticks.n_steps - part.n_steps + difference.step - part.start + 1
-    return Comparison(steps, difference, ticks)
+    return Comparison(steps, total_steps, difference, ticks)
 
 
 def _first_wrong_part(
@@ -74,7 +81,7 @@ def _first_wrong_part(
     ticks: Ticks,
     progress: Callable[[int], None],
 ) -> tuple[Part, Difference] | None:
-    """What was first found to be wrong, as far as the way can tell. An error before says how far it got."""
+    """What was first found to be wrong, as far as the way can tell. That remains if the board then fails."""
     sent: list[Part] = []
     found: tuple[Part, Difference] | None = None
     try:
@@ -86,10 +93,9 @@ def _first_wrong_part(
                 if difference is not None:
                     found = sent[number], difference
                     break
-    except DeviceError as error:
+    except DeviceError:
         if found is None:
-            total = sum(x.shape[0] for x in inputs)
-            raise DeviceError(f"{error}; {ticks.n_steps:,} of {total:,} steps had been equal") from None
+            raise
     return found
 
 
@@ -104,10 +110,12 @@ def _requests(session: Session, inputs: Sequence[Int16Array], way: Way, sent: li
             yield way.request(x, part)
 
 
-def _check_shapes(model: IntModel, inputs: Sequence[Int16Array], expected: Expected) -> None:
+def _count_steps(model: IntModel, inputs: Sequence[Int16Array], expected: Expected) -> int:
+    """How many there are to compare. Raises DataError for none, and for shapes that do not fit."""
     if not len(inputs) == len(expected.outputs) == len(expected.checks):
         raise DataError(f"{len(inputs)} sequences, {len(expected.outputs)} of them with expected outputs")
-    if sum(x.shape[0] for x in inputs) == 0:
+    total_steps = sum(len(x) for x in inputs)
+    if total_steps == 0:
         raise DataError("no steps to compare: give at least one sequence of one step")
     for i, (x, outputs, checks) in enumerate(zip(inputs, expected.outputs, expected.checks, strict=True)):
         n_steps = x.shape[0]
@@ -118,6 +126,7 @@ def _check_shapes(model: IntModel, inputs: Sequence[Int16Array], expected: Expec
                 f"sequence {i}: {x.dtype} inputs, outputs and check values of shapes {shapes}, expected int16 "
                 f"(steps, {model.n_inputs}), (steps, {model.n_outputs}) and (steps,)"
             )
+    return total_steps
 
 
 def compare_states(
@@ -128,18 +137,28 @@ def compare_states(
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Comparison:
     """As `compare`, step by step, with every number of every state and gate read back: slow, and nothing is hashed."""
-    _check_shapes(model, inputs, expected)
-    ticks = Ticks()
-    for sequence, x in enumerate(inputs):
-        for step in range(x.shape[0]):
-            if step == 0:
+    total_steps, ticks = _count_steps(model, inputs, expected), Ticks()
+    with telling_how_far(ticks, total_steps):
+        for part in (Part(sequence, step, 1) for sequence, x in enumerate(inputs) for step in range(x.shape[0])):
+            if part.start == 0:
                 session.reset()
-            answer = session.step(x[step : step + 1])
+            answer = session.step(inputs[part.sequence][part.steps])
+            difference = _difference_of_step(session, model, answer, expected, part)
             ticks.add(answer)
-            at = Difference(sequence, step, "", "check value", 0, int(answer.checks[0]), 0, "u32")
-            trace = expected.trace(sequence, step)
-            difference = compare_step(model, session.read(), answer.outputs[0], trace, at)
-            if difference is not None:
-                return Comparison(ticks.n_steps, difference, ticks)
             progress(1)
-    return Comparison(ticks.n_steps, None, ticks)
+            if difference is not None:
+                return Comparison(ticks.n_steps, total_steps, difference, ticks)
+    return Comparison(ticks.n_steps, total_steps, None, ticks)
+
+
+def _difference_of_step(
+    session: Session, model: IntModel, answer: Steps, expected: Expected, part: Part
+) -> Difference | None:
+    """By all its numbers; by what it answered at once, if the board fails before they are read."""
+    try:
+        return compare_step(session, model, answer.outputs[0], expected, part)
+    except DeviceError as error:
+        known = BY_OUTPUTS.difference(answer, expected, part)
+        if known is None:
+            raise
+        return replace(known, not_narrowed=str(error))

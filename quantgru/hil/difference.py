@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.errors import DeviceError
 from quantgru.fixed import GATE, RESIDUAL, Format
 from quantgru.hil.messages import Int16Array, Steps, Summary
-from quantgru.hil.requests import ARRAY_NAMES, ArrayName, Reset, Step, Stepping
+from quantgru.hil.requests import ARRAY_NAMES, Reset, Step, Stepping
 from quantgru.hil.session import Session
-from quantgru.hil.ways import ByOutputs, Difference, Expected, Part, StepTrace, Way
+from quantgru.hil.ways import ByOutputs, Difference, Expected, Part, Way
 from quantgru.int_model import IntGru, IntModel
 
 _BY_OUTPUTS: Final = ByOutputs()
@@ -32,22 +34,26 @@ def find_difference(
 ) -> Difference:
     """Runs a sequence again, in which a part was found to be wrong, to the first wrong number of its first wrong step.
 
-    If all is right now, what was found remains: the board does not compute the same each time.
+    If all is right now, what was found remains: the board does not compute the same each time. So it does, with the
+    reason, if the board fails meanwhile.
     """
     part, difference = found
-    if way.kind is not Step:
+    try:
+        if way.kind is not Step:
+            _replay(session, way, inputs, part)
+            for small, answer in _run(session, _BY_OUTPUTS, inputs, part):
+                if difference.gate == "digest":  # no wrong step yet
+                    difference = _BY_OUTPUTS.difference(answer, expected, small) or difference
+        if difference.gate == "digest":
+            return difference
         _replay(session, way, inputs, part)
-        answers = _run(session, _BY_OUTPUTS, inputs, part)
-        wrong = (_BY_OUTPUTS.difference(answer, expected, small) for small, answer in answers)
-        difference = next(filter(None, list(wrong)), difference)
-    if difference.gate == "digest":
-        return difference
-    _replay(session, way, inputs, part)
-    up_to = Part(part.sequence, part.start, difference.step - part.start + 1)
-    *_, (_, last) = _run(session, _BY_OUTPUTS, inputs, up_to)
-    assert isinstance(last, Steps)
-    trace = expected.trace(difference.sequence, difference.step)
-    return compare_step(model, session.read(), last.outputs[-1], trace, difference) or difference
+        up_to = Part(part.sequence, part.start, difference.step - part.start + 1)
+        *_, (_, last) = _run(session, _BY_OUTPUTS, inputs, up_to)
+        assert isinstance(last, Steps)
+        step = Part(part.sequence, difference.step, 1)
+        return compare_step(session, model, last.outputs[-1], expected, step) or difference
+    except DeviceError as error:
+        return replace(difference, not_narrowed=str(error))
 
 
 def _replay(session: Session, way: Way, inputs: Int16Array, part: Part) -> None:
@@ -70,26 +76,23 @@ def _run(session: Session, way: Way, inputs: Int16Array, part: Part) -> Iterator
 
 
 def compare_step(
-    model: IntModel,
-    arrays: dict[ArrayName, npt.NDArray[np.integer]],
-    outputs: Int16Array,
-    trace: StepTrace,
-    at: Difference,
+    session: Session, model: IntModel, outputs: Int16Array, expected: Expected, part: Part
 ) -> Difference | None:
-    """The first number of a step that differs, in the order in which a step computes them."""
+    """The first number that differs of the step that the board has just run, in the order in which it computes them."""
+    arrays, trace = session.read(), expected.trace(part.sequence, part.start)
     start = 0
     for layer in model.grus:
         units = slice(start, start + layer.n_units)
         for name in ARRAY_NAMES:
             found = first_wrong(arrays[name][units], getattr(trace, name)[units])
             if found is not None:
-                return Difference(at.sequence, at.step, layer.name, name, *found, str(_format(name, layer)))
+                return Difference(part.sequence, part.start, layer.name, name, *found, str(_format(name, layer)))
         start += layer.n_units
     found = first_wrong(outputs, trace.outputs)
     if found is None:
         return None
     output = Format(16, model.output_fraction_bits)
-    return Difference(at.sequence, at.step, model.layers[-1].name, "output", *found, str(output))
+    return Difference(part.sequence, part.start, model.layers[-1].name, "output", *found, str(output))
 
 
 def _format(name: str, layer: IntGru) -> Format:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -144,10 +145,14 @@ def _last_words(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
 
 def run_tool(board: Board, command: Sequence[str]) -> str:
     """What a tool prints. Raises ConfigError, with its first line of error, where it fails or takes too long."""
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise ConfigError(f"board {board.name}: {command[0]} took longer than {BUILD_TIMEOUT_S:g} s") from None
+    with tempfile.TemporaryDirectory(prefix="quantgru-") as folder:  # a compiler that is killed leaves its files
+        variables = os.environ | {"TMPDIR": folder}
+        try:
+            result = subprocess.run(
+                command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False, env=variables
+            )
+        except subprocess.TimeoutExpired:
+            raise ConfigError(f"board {board.name}: {command[0]} took longer than {BUILD_TIMEOUT_S:g} s") from None
     if result.returncode:
         said = [text for text in result.stderr.splitlines() if not text.startswith("collect2")]  # which repeats others
         lines = [text for text in said if "error" in text] or said or ["?"]

@@ -91,7 +91,7 @@ class _Pending:
 
 
 class Link:
-    """One session's requests, numbered from 0 on. A link that raised an error is of no more use."""
+    """One session's requests, numbered from 0 on. A link that has failed raises the same error again, at once."""
 
     def __init__(
         self,
@@ -110,21 +110,24 @@ class Link:
         self._bytes_received = 0
         self._session = secrets.randbelow(2**32 - 1) + 1 if session is None else session
         self._sequence = 0
-        self._given_up = False
+        self._failure: DeviceError | None = None
 
     @property
     def damaged_frames(self) -> int:
         return self._reader.damaged
 
-    def give_up(self) -> None:
-        """Nothing more is wanted of the board: what is on its way is not awaited."""
-        self._given_up = True
+    def fail(self, what: str, next_step: str) -> DeviceError:
+        """The error to raise. Nothing more is wanted of the board: what is on its way is not awaited."""
+        self._failure = DeviceError(f"{self._transport.name}: {what}; {next_step}")
+        return self._failure
 
     def exchange(self, requests: Iterable[tuple[int, bytes]], credit: Credit) -> Generator[Frame]:
         """The reply to each request, given as type and payload, in their order; an ERROR is a reply, too.
 
         A request is taken from `requests` when it may be sent. Who leaves early has what is on its way awaited.
         """
+        if self._failure is not None:
+            raise self._failure
         source = iter(requests)
         pending: deque[_Pending] = deque()
         waiting: _Pending | None = None  # taken, but there is no room for it yet
@@ -143,7 +146,7 @@ class Link:
         except GeneratorExit:
             if waiting is not None:
                 self._sequence = waiting.frame.sequence  # it was never sent
-            while pending and not self._given_up:
+            while pending and self._failure is None:
                 self._await_oldest(pending, credit)
             raise
 
@@ -166,6 +169,7 @@ class Link:
         waits_s = self._patience.hello_waits_s if opening else self._patience.reply_waits_s
         total_s = sum(waits_s) + len(waits_s) * more_s
         start = sent_at = self._clock()
+        damaged_before = self._reader.damaged
         silences = 0
         lost = any(request.reply is not None for request in pending)  # later ones than the oldest
         self._check_deadline()
@@ -176,7 +180,8 @@ class Link:
             silences += silent
             self._check_deadline()
             if silences == len(waits_s) or self._clock() - start >= total_s:
-                raise self._unanswered(pending[0].frame, self._clock() - start)
+                damaged = self._reader.damaged > damaged_before
+                raise self._unanswered(pending[0].frame, self._clock() - start, damaged)
             self._repeat(pending)
             lost, sent_at = False, self._clock()
         reply = pending.popleft().reply
@@ -226,32 +231,31 @@ class Link:
 
     def _check_deadline(self) -> None:
         if self._clock() >= self._deadline:
-            raise self._error(
+            raise self.fail(
                 f"not done within {self._patience.total_s:g} s, the limit for everything together",
-                "run fewer sequences",
+                "run fewer sequences, or allow more with --deadline",
             )
 
-    def _unanswered(self, request: Frame, waited_s: float) -> DeviceError:
+    def _unanswered(self, request: Frame, waited_s: float, damaged: bool) -> DeviceError:
+        """`damaged` frames came instead of an answer."""
         waited = f"{waited_s:.1f} s"
         if request.type != Type.HELLO:
-            what = "damaged frames only" if self.damaged_frames else "no answer any more"
-            return self._error(
-                f"the board stopped answering in mid-run ({Type(request.type).name}, {waited}, {what})",
-                "check cable and power, then run again",
-            )
+            stopped = f"the board stopped answering in mid-run ({Type(request.type).name}, {waited}"
+            if damaged:
+                next_step = "check the cable, then run again; --timeout has a request repeated for longer"
+                return self.fail(f"{stopped}, damaged frames only)", next_step)
+            next_step = "check cable and power, then run again; if a step takes that long, wait longer with --timeout"
+            return self.fail(f"{stopped}, no answer any more)", next_step)
         if self._bytes_received:
-            return self._error(
+            return self.fail(
                 f"{self._bytes_received} bytes came in, but no answer ({waited})",
                 "check the baud rate, and that the quantgru test firmware is on the board",
             )
-        return self._error(
+        return self.fail(
             f"the board is silent ({waited})",
-            "check port, cable and power, and that the quantgru test firmware is on the board",
+            "check port, cable and power, and that the quantgru test firmware is on the board; if it is slow to start, "
+            "wait longer with --timeout",
         )
-
-    def _error(self, what: str, next_step: str) -> DeviceError:
-        self.give_up()
-        return DeviceError(f"{self._transport.name}: {what}; {next_step}")
 
 
 def _has_room(pending: deque[_Pending], request: _Pending, credit: Credit) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from quantgru.array_types import Int16Array
 from quantgru.errors import DataError, DeviceError
 from quantgru.fixed import Format
-from quantgru.hil.compare import Comparison
+from quantgru.hil.compare import Comparison, telling_how_far
 from quantgru.hil.difference import first_wrong
 from quantgru.hil.messages import RunReply
 from quantgru.hil.session import Session
@@ -41,9 +41,11 @@ def run_outputs(session: Session, model: IntModel, run: RunReply, expected: Expe
         if found is not None:
             output = Format(16, model.output_fraction_bits)
             return Difference(0, run.n_steps - n_steps + step, model.layers[-1].name, "output", *found, str(output))
-    if run.check == expected.check:
-        return None
-    return Difference(0, run.n_steps - 1, "", "run", 0, run.check, expected.check, "u32")
+    return None if run.check == expected.check else _wrong_check(run, expected)
+
+
+def _wrong_check(run: RunReply, expected: ExpectedRun) -> Difference:
+    return Difference(0, 0, "", "run", 0, run.check, expected.check, "u32", run.n_steps)
 
 
 def run_checks(session: Session, model: IntModel, run: RunReply, expected: ExpectedRun) -> Difference | None:
@@ -69,18 +71,28 @@ def compare_runs(
         raise DataError("no steps to compare: give at least one sequence of one step")
     session.require_steps(max(x.shape[0] for x in inputs))
     ticks = Ticks()
-    try:
+    with telling_how_far(ticks, total):
         for sequence, (x, of_sequence) in enumerate(zip(inputs, expected, strict=True)):
             if x.shape[0] == 0:
                 continue
             run = session.run_sequence(x)
-            difference = way(session, model, run, of_sequence)
+            difference = _difference_of_run(session, model, run, of_sequence, way)
             if difference is not None:
                 steps = ticks.n_steps + difference.step + 1
                 ticks.add(run)
-                return Comparison(steps, replace(difference, sequence=sequence), ticks)
+                return Comparison(steps, total, replace(difference, sequence=sequence), ticks)
             ticks.add(run)
             progress(run.n_steps)
+    return Comparison(ticks.n_steps, total, None, ticks)
+
+
+def _difference_of_run(
+    session: Session, model: IntModel, run: RunReply, expected: ExpectedRun, way: RunWay
+) -> Difference | None:
+    """By its check value, if the board fails before its outputs are read."""
+    try:
+        return way(session, model, run, expected)
     except DeviceError as error:
-        raise DeviceError(f"{error}; {ticks.n_steps:,} of {total:,} steps had been equal") from None
-    return Comparison(ticks.n_steps, None, ticks)
+        if run.check == expected.check:
+            raise
+        return replace(_wrong_check(run, expected), not_narrowed=str(error))

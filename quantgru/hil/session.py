@@ -98,7 +98,7 @@ class Session:
     def board(self) -> BoardDescription:
         """What the board said when the session was opened."""
         if self._board is None:
-            raise self._error("the session is not open", "open it first")
+            raise DeviceError(f"{self._name}: the session is not open; open it first")
         return self._board
 
     def open(self, model: IntModel, upload: Upload | None = None) -> BoardDescription:
@@ -109,7 +109,7 @@ class Session:
             description = self._send(upload, description)
         self._check_model(description, model)
         if description.stack.overflown:
-            raise self._error(
+            raise self._link.fail(
                 f"the board's stack is too small: one step used all its {description.stack.bytes} bytes",
                 "give it more, or use a model with fewer units",
             )
@@ -118,11 +118,11 @@ class Session:
 
     def _send(self, upload: Upload, board: BoardDescription) -> BoardDescription:
         if (refusal := upload.refusal(board)) is not None:
-            raise self._error(refusal, "use a smaller model, or export it and compile it in")
+            raise self._link.fail(refusal, "use a smaller model, or export it and compile it in")
         self._write(list(upload.requests(board)), board)
         refused, description = self._ask(Load(len(upload.blob)), messages.unpack_load)
         if refused:
-            raise self._error(f"the board refuses the model that was sent (cause {refused} of PROTOCOL.md)", _FLASH)
+            raise self._link.fail(f"the board refuses the model that was sent (cause {refused} of PROTOCOL.md)", _FLASH)
         return description
 
     def reset(self) -> None:
@@ -200,7 +200,7 @@ class Session:
     def require_steps(self, n_steps: int) -> None:
         """Raises DeviceError if the board holds no sequence of n_steps."""
         if n_steps > self.board.most_steps:
-            raise self._error(
+            raise self._link.fail(
                 f"a sequence of {n_steps:,} steps, and the board holds {self.board.most_steps:,}",
                 f"build its test firmware with -DMODEL_STEPS={n_steps}",
             )
@@ -273,7 +273,7 @@ class Session:
                 raise self._refused(type_, messages.unpack_error(reply.payload))
             return unpack(reply.payload)
         except MessageError as error:
-            raise self._error(f"the reply to {type_.name} is not what PROTOCOL.md says ({error})", _FLASH) from None
+            raise self._link.fail(f"the reply to {type_.name} is not what PROTOCOL.md says ({error})", _FLASH) from None
 
     def _refused(self, type_: Type, error: ErrorReply) -> DeviceError:
         match error.code:
@@ -287,21 +287,17 @@ class Session:
             case _:
                 what = f"the board refused {type_.name}: {error.code.name.lower()}, it expected {error.expected}"
                 next_step = _FLASH
-        return self._error(what, next_step)
+        return self._link.fail(what, next_step)
 
     def _check_model(self, board: BoardDescription, model: IntModel) -> None:
         if not board.has_model:
             next_step = "send it: quantgru hil --send" if model.streaming else "export it, and compile it in"
-            raise self._error("there is no model on the board yet", next_step)
+            raise self._link.fail("there is no model on the board yet", next_step)
         if board.spec_major != SPEC_MAJOR or board.digest != model.digest:
             found = f"digest {board.digest.hex()} (SPEC {board.spec_major}.{board.spec_minor})"
             expected = f"{model.digest.hex()} (SPEC {SPEC_MAJOR}.{SPEC_MINOR})"
-            raise self._error(f"another model is on the board: {found}, expected {expected}", _FLASH)
+            raise self._link.fail(f"another model is on the board: {found}, expected {expected}", _FLASH)
         sizes = (board.n_inputs, board.n_outputs, board.n_units)
         allowed = (model.n_inputs, model.n_outputs, model.n_units)
         if sizes != allowed:
-            raise self._error(f"(inputs, outputs, units) of the board are {sizes}, expected {allowed}", _FLASH)
-
-    def _error(self, what: str, next_step: str) -> DeviceError:
-        self._link.give_up()
-        return DeviceError(f"{self._name}: {what}; {next_step}")
+            raise self._link.fail(f"(inputs, outputs, units) of the board are {sizes}, expected {allowed}", _FLASH)

@@ -17,6 +17,8 @@ from serial.tools import list_ports
 from quantgru.errors import DeviceError
 
 BAUD_RATE: Final = 115200
+# The slowest at which a frame comes without gaps that look like losses; what the fastest chips for USB can do.
+BAUD_RATES: Final = range(9600, 12_000_000 + 1)
 WRITE_TIMEOUT_S: Final = 5.0
 APPEARANCE_S: Final = 5.0  # how long a port may take to appear, or to be free
 _QUIET_S: Final = 2.0  # longer than a bootloader waits for its first byte
@@ -31,6 +33,8 @@ _PASSING: Final = {
     *(errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO, errno.EACCES, errno.EPERM),
     *(errno.EBUSY, errno.EAGAIN),
 }
+# Of a COM port, pyserial gives no errno, but the repr of what Windows said. It denies access to whoever comes second.
+_OF_COM_PORTS: Final = {"FileNotFoundError(": errno.ENOENT, "PermissionError(": errno.EBUSY}
 _FAILURES: Final = (serial.SerialException, OSError, ValueError, TypeError)  # TypeError: a socket without a port
 
 
@@ -174,8 +178,15 @@ def _has_file(port: Any) -> bool:
 # ---- what is wrong -----------------------------------------------------------------------------------------------
 
 
+def _errno(error: Exception) -> int | None:
+    number: int | None = getattr(error, "errno", None)
+    if number is not None:
+        return number
+    return next((number for name, number in _OF_COM_PORTS.items() if name in str(error)), None)
+
+
 def _may_pass(error: Exception) -> bool:
-    return getattr(error, "errno", None) in _PASSING or _no_such_hardware(error)
+    return _errno(error) in _PASSING or _no_such_hardware(error)
 
 
 def _no_such_hardware(error: Exception) -> bool:
@@ -183,7 +194,7 @@ def _no_such_hardware(error: Exception) -> bool:
 
 
 def _what_is_wrong(url: str, error: Exception) -> str:
-    match getattr(error, "errno", None):
+    match _errno(error):
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
             return _absent()
         case errno.EACCES | errno.EPERM:

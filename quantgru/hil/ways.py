@@ -58,9 +58,9 @@ Gate = Literal["u", "r", "n", "h", "residual", "output", "check value", "digest"
 
 @dataclass(frozen=True)
 class Difference:
-    """The first number that differs. Without a layer: the board was wrong, and right when the steps were run again; a
-    digest is that of all steps of a request, from `step` on. Gate "run": so was the check value of a run that ends with
-    `step`, and right are the outputs that it was made of."""
+    """The first number that differs. Without a layer it is not known more exactly: the board failed while the steps
+    were run again, which `not_narrowed` tells, or they were right then. A digest is that of n_steps, from `step` on,
+    and so is the check value of a whole run, gate "run"."""
 
     sequence: int
     step: int
@@ -70,24 +70,25 @@ class Difference:
     board: int
     simulator: int
     format: str  # of the values, e.g. "u16f15"
+    n_steps: int = 1
+    not_narrowed: str | None = None
 
     def __str__(self) -> str:
-        where = f"sequence {self.sequence}, step {self.step}"
-        if self.gate == "run":
-            return (
-                f"sequence {self.sequence}: check value of the run {self.board:#010x}, simulator "
-                f"{self.simulator:#010x}; its outputs are right: the board does not compute the same each time"
-            )
-        if not self.layer:
-            what = f"{self.gate} {self.board:#010x}, simulator {self.simulator:#010x}"
-            if self.gate == "output":
-                what = f"output of unit {self.unit}: board {self.board}, simulator {self.simulator}"
-            again = "run again, the step was right: the board does not compute the same each time"
-            return f"{where}: {what}; {again}"
-        return (
-            f"{where}, layer {self.layer}, {self.gate} of unit {self.unit}: "
-            f"board {self.board}, simulator {self.simulator} ({self.format})"
-        )
+        steps = f"step {self.step}" if self.n_steps == 1 else f"steps {self.step} ... {self.step + self.n_steps - 1}"
+        where = f"sequence {self.sequence}, {steps}"
+        values = f"board {self.board}, simulator {self.simulator}"
+        if self.layer:
+            return f"{where}, layer {self.layer}, {self.gate} of unit {self.unit}: {values} ({self.format})"
+        if self.gate == "output":
+            return f"{where}: output of unit {self.unit}: {values}; {self._why_no_more()}"
+        what = "check value of the run" if self.gate == "run" else self.gate
+        return f"{where}: {what} {self.board:#010x}, simulator {self.simulator:#010x}; {self._why_no_more()}"
+
+    def _why_no_more(self) -> str:
+        if self.not_narrowed is not None:
+            return f"not narrowed down: {self.not_narrowed}"
+        right = "its outputs are right" if self.gate == "run" else "run again, all was right"
+        return f"{right}: the board does not compute the same each time"
 
 
 class Way(Protocol):
@@ -121,7 +122,8 @@ class ByOutputs:
         step = int(wrong.argmax())
         at = part.start + step
         if wrong_check[step]:
-            return _of_many("check value", part, at, int(answer.checks[step]), int(checks[step]))
+            values = int(answer.checks[step]), int(checks[step])
+            return Difference(part.sequence, at, "", "check value", 0, *values, "u32")
         unit = int(wrong_outputs[step].argmax())
         values = int(answer.outputs[step, unit]), int(outputs[step, unit])
         return Difference(part.sequence, at, "", "output", unit, *values, "s16")
@@ -156,8 +158,6 @@ class BySeeds:
 def _digest_difference(answer: Steps | Summary, expected: Expected, part: Part) -> Difference | None:
     assert isinstance(answer, Summary)
     digest = zlib.crc32(expected.checks[part.sequence][part.steps].astype("<u4").tobytes())
-    return None if answer.digest == digest else _of_many("digest", part, part.start, answer.digest, digest)
-
-
-def _of_many(gate: Gate, part: Part, step: int, board: int, simulator: int) -> Difference:
-    return Difference(part.sequence, step, "", gate, 0, board, simulator, "u32")
+    if answer.digest == digest:
+        return None
+    return Difference(part.sequence, part.start, "", "digest", 0, answer.digest, digest, "u32", part.n_steps)

@@ -7,7 +7,7 @@ extern "C" {
 
 void port_init(void)
 {
-    Serial.begin(115200);
+    Serial.begin(PORT_BAUD);
 }
 
 uint8_t port_read_byte(void)

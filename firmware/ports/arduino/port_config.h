@@ -5,6 +5,10 @@
 #define PORT_RECEIVE_BYTES 63 /* of Serial, where it is smallest */
 #define PORT_REPLIES 1
 
+#ifndef PORT_BAUD
+#define PORT_BAUD 115200 /* of Serial; another one is told by quantgru hil --baud */
+#endif
+
 #ifdef __AVR__
 #include <avr/io.h>
 #define PORT_STACK_LOWEST (&__brkval != 0 && __brkval != 0 ? __brkval : __heap_start)
