@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from hil_boards import PATIENCE, build_model, running
-from hil_faults import Clock
+from hil_faults import Clock, FaultyLine, flip_bit
 from hil_models import Case, make_case
 
 from quantgru.errors import DeviceError
@@ -55,11 +55,19 @@ def refuse_to_open(case: Case, answer, message: str) -> None:
     with pytest.raises(DeviceError, match=message) as caught:
         Session(ScriptedLine(answer, clock), clock=clock).open(case.model)
     assert "\n" not in str(caught.value)
-    assert clock.now <= 4.1
+    assert clock.now <= 4.7
 
 
 def test_a_silent_port_is_found_within_a_few_seconds(case):
-    refuse_to_open(case, lambda frame: b"", r"the board is silent \(4.0 s\); check port.* --timeout")
+    refuse_to_open(case, lambda frame: b"", r"the board is silent \(4.5 s\); check port.* --timeout")
+
+
+def test_a_line_that_damages_many_replies_opens(case, line):
+    """The first wait may be for a board that starts; from then on, a damaged reply is asked for again at once."""
+    clock = Clock()
+    damages = FaultyLine(line, clock, replies=dict.fromkeys(range(12), flip_bit))
+    Session(damages, clock=clock).open(case.model)
+    assert clock.now < Patience().hello_first_s + 11 * 0.03
 
 
 def test_an_echo_is_no_board(case):

@@ -36,7 +36,7 @@ class Patience:
 
     hello_first_s: float = 2.5
     hello_s: float = 0.5
-    hello_attempts: int = 4
+    hello_attempts: int = 5
     reply_s: float = 1.5
     attempts: int = 5
     total_s: float = 24 * 3600.0
@@ -174,7 +174,8 @@ class Link:
         lost = any(request.reply is not None for request in pending)  # later ones than the oldest
         self._check_deadline()
         while pending[0].reply is None:
-            silent = self._listen(pending, credit, min(sent_at + waits_s[silences] + more_s, self._deadline), lost)
+            until = min(sent_at + waits_s[silences] + more_s, self._deadline)
+            silent = self._listen(pending, credit, until, lost, starting=opening and silences == 0)
             if pending[0].reply is not None:
                 break
             silences += silent
@@ -194,14 +195,13 @@ class Link:
                 self.repeats += 1
                 self._transport.write(request.encoded)
 
-    def _listen(self, pending: deque[_Pending], credit: Credit, until: float, lost: bool) -> bool:
+    def _listen(self, pending: deque[_Pending], credit: Credit, until: float, lost: bool, starting: bool) -> bool:
         """Takes replies until the oldest request has its own. Whether the time was up: False once there is a sign that
         something was lost, and then nothing comes; `lost` says that there was one before.
 
-        While a session opens, damaged frames are no sign: a board that is starting may say a lot that is no frame.
+        Damaged frames are such a sign, but not of a board that may be `starting`: that may say a lot that is no frame.
         What has come in is looked at even if the time was up before: this program may have been stopped meanwhile.
         """
-        opening = pending[0].frame.type == Type.HELLO
         damaged_before = self._reader.damaged
         while True:
             left_s = max(0.0, until - self._clock())
@@ -215,7 +215,7 @@ class Link:
                 return True
             if lost and not data:
                 return False
-            lost |= not opening and self._reader.damaged > damaged_before
+            lost |= not starting and self._reader.damaged > damaged_before
 
     def _place(self, frame: Frame, pending: deque[_Pending], credit: Credit) -> bool:
         """Gives a reply to its request; ignores stale and foreign ones. Whether it shows that another one was lost."""
