@@ -25,8 +25,8 @@ from quantgru.report.gates import Gate
 class Load:
     """What steps at a rate take of a processor.
 
-    step       the recurrent part of a step, measured on the emulated board; a head comes on top for each output
-    share      of the processor, by the longest step, 1 for all of it; None where the board has no clock
+    step       a step, measured on the emulated board
+    share      of the processor, by the longest step with its outputs, 1 for all of it; None for a board without a clock
     at_least   whether `share` takes an instruction for a cycle, and no real chip is as fast as that
     """
 
@@ -160,12 +160,12 @@ def _load(model: IntModel, board: str, rate_hz: float, chip: Chip) -> Load:
     step = result.step_cost
     at_least = step.unit == "instructions"
     if step.unit == "us":
-        return Load(rate_hz, step, step.maximum * 1e-6 * rate_hz, at_least)
-    share = None if chip.clock_hz is None else step.maximum * rate_hz / chip.clock_hz
+        return Load(rate_hz, step, step.most_with_outputs * 1e-6 * rate_hz, at_least)
+    share = None if chip.clock_hz is None else step.most_with_outputs * rate_hz / chip.clock_hz
     return Load(rate_hz, step, share, at_least)
 
 
 def _load_gates(load: Load) -> list[Gate]:
     if load.share is None:
         return []
-    return [Gate("processor, at least" if load.at_least else "processor", "share", "max", load.share, 1.0)]
+    return [Gate("processor", "share", "max", load.share, 1.0)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from quantgru.errors import ConfigError, DataError, DeviceError
 from quantgru.expected_steps import expected_runs, expected_steps
@@ -30,6 +30,7 @@ from quantgru.int_model.cost import cost
 from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_token_axis, without_masked
 
 By = Literal["outputs", "states", "digests"]
+_Answer = TypeVar("_Answer")
 
 _POINTER_BYTES: Final = 8  # the most that a board has: what the model needs there is no more
 _MOST_STEPS: Final = 2**16 - 1  # of a run: the library counts them in 16 bits
@@ -305,21 +306,38 @@ def _result(place: _Place, comparison: Comparison, total_steps: int) -> BoardRes
         comparison.steps,
         total_steps,
         comparison.first_difference,
-        None if place.timer is None else comparison.ticks.cost(place.timer),
+        _step_cost(place, comparison),
         None if place.image is None else place.image.flash_bytes,
         None if place.image is None else place.image.ram_bytes,
         _deepest_stack(place.session, comparison),
     )
 
 
-def _deepest_stack(session: Session, comparison: Comparison) -> int | None:
-    """In bytes; None where the board cannot say, or fails, and is known to be wrong in any case. Raises DeviceError for
-    a stack that was too small."""
+def _ask_after(comparison: Comparison, question: Callable[[], _Answer]) -> _Answer | None:
+    """None where the board fails, and is known to be wrong in any case."""
     try:
-        stack = session.stack()
+        return question()
     except DeviceError:
         if comparison.first_difference is None:
             raise
+        return None
+
+
+def _step_cost(place: _Place, comparison: Comparison) -> StepCost | None:
+    """None where the board has no timer."""
+    if place.timer is None:
+        return None
+    cost = comparison.ticks.cost(place.timer)
+    if cost.of_runs:
+        return cost
+    ticks = _ask_after(comparison, place.session.output_ticks)
+    return replace(cost, outputs=None if ticks is None else ticks / place.timer.ticks_per_unit)
+
+
+def _deepest_stack(session: Session, comparison: Comparison) -> int | None:
+    """In bytes; None where the board cannot say. Raises DeviceError for a stack that was too small."""
+    stack = _ask_after(comparison, session.stack)
+    if stack is None:
         return None
     if stack.overflown:
         raise DeviceError(

@@ -109,7 +109,7 @@ def test_what_the_board_refuses(line, case):
     assert refusal(line, Frame(Type.RESET, SESSION, 2)) == (Refusal.SEQUENCE, Type.RESET, 1)
     assert refusal(line, Frame(Type.RESET, SESSION, 0)) == (Refusal.SEQUENCE, Type.RESET, 1)  # no repeat of HELLO
     for unknown in (0, Type.WRITE, Type.LOAD, Type.INPUTS, Type.RUN, Type.OUTPUTS, 99):
-        assert refusal(line, Frame(unknown, SESSION, 1)) == (Refusal.TYPE, unknown, Type.STACK)
+        assert refusal(line, Frame(unknown, SESSION, 1)) == (Refusal.TYPE, unknown, Type.TIME)
     assert refusal(line, Frame(Type.RESET, SESSION, 1, b"x")) == (Refusal.LENGTH, Type.RESET, 0)
     n_units, n_inputs = case.model.n_units, case.model.n_inputs
     for payload, code, expected in [

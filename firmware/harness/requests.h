@@ -17,6 +17,7 @@ enum {
     TYPE_INPUTS = 10,
     TYPE_RUN = 11,
     TYPE_OUTPUTS = 12,
+    TYPE_TIME = 13,
     TYPE_REPLY = 0x80,
     TYPE_ERROR = 0xff
 };

@@ -5,7 +5,7 @@
 
 enum { ARRAY_U = 0, ARRAY_R = 1, ARRAY_N = 2, ARRAY_H = 3, ARRAY_RESIDUAL = 4, N_ARRAYS = 5 };
 
-enum { SEED_BYTES = 12, DIGEST_BYTES = 24, READ_HEAD_BYTES = 4, MOST_INPUT_SHIFT = 15 };
+enum { SEED_BYTES = 12, DIGEST_BYTES = 24, READ_HEAD_BYTES = 4, TIME_BYTES = 4, MOST_INPUT_SHIFT = 15 };
 
 /* What the steps of one request come to. */
 typedef struct summary {
@@ -242,15 +242,24 @@ static uint16_t read_execute(harness *self, const request *asked, uint8_t *paylo
     return (uint16_t)(READ_HEAD_BYTES + 2 * n);
 }
 
+static uint16_t time_execute(held_model *model, uint8_t *payload)
+{
+    const uint32_t start = port_ticks();
+    (void)held_output(model);
+    put_u32(payload, port_ticks() - start);
+    return TIME_BYTES;
+}
+
 uint8_t work_knows(uint8_t type)
 {
-    return type == TYPE_RESET || type == TYPE_STEP || type == TYPE_READ || type == TYPE_DIGEST || type == TYPE_SEED;
+    return (type >= TYPE_RESET && type <= TYPE_SEED) || type == TYPE_TIME;
 }
 
 verdict work_check(const harness *self, const request *asked)
 {
     switch (asked->type) {
     case TYPE_RESET:
+    case TYPE_TIME:
         return check_length(asked, 0);
     case TYPE_STEP:
         return steps_check(self, asked);
@@ -274,6 +283,8 @@ uint16_t work_execute(harness *self, const request *asked, uint8_t *payload)
         return digest_execute(self, asked, payload);
     case TYPE_SEED:
         return seed_execute(self, asked, payload);
+    case TYPE_TIME:
+        return time_execute(&self->model, payload);
     default:
         held_reset(&self->model);
         return 0;

@@ -22,7 +22,9 @@ def print_outcome(outcome: Outcome) -> None:
     if (cost := result.step_cost) is not None:
         middle = f"mean {_digits(cost, cost.mean)}" if cost.median is None else f"median {_digits(cost, cost.median)}"
         a_step = "a step, of whole sequences" if cost.of_runs else "a step"
-        click.echo(f"{cost.unit} {a_step}: {_digits(cost, cost.minimum)} ... {_digits(cost, cost.maximum)}, {middle}")
+        outputs = "" if cost.outputs is None else f"; its outputs {_digits(cost, cost.outputs)} besides"
+        range_ = f"{_digits(cost, cost.minimum)} ... {_digits(cost, cost.maximum)}"
+        click.echo(f"{cost.unit} {a_step}: {range_}, {middle}{outputs}")
     if result.flash_bytes is not None:
         click.echo(f"test firmware: {result.flash_bytes:,} bytes of flash, {result.ram_bytes:,} of RAM")
     if result.stack_bytes is not None:
@@ -41,7 +43,7 @@ def print_table(model: IntModel, outcomes: Sequence[Outcome]) -> None:
     from quantgru.int_model.cost import cost as cost_of
 
     macs = cost_of(model).step_macs
-    table = Table("board", "steps", "equal", "a step", "a MAC", "flash", "RAM", "stack", "seconds")
+    table = Table("board", "steps", "equal", "a step", "a MAC", "outputs", "flash", "RAM", "stack", "seconds")
     for column in table.columns[1:]:
         column.justify = "right"
     for outcome in outcomes:
@@ -54,7 +56,8 @@ def print_table(model: IntModel, outcomes: Sequence[Outcome]) -> None:
             click.echo(f"{outcome.target.name}: DIFFERENT: {_difference(outcome.result)}")
     equal = sum(outcome.equal for outcome in outcomes)
     click.echo(
-        f"{equal} of {len(outcomes)} boards equal; a step: its median, or mean; a MAC: one multiply-accumulate of it"
+        f"{equal} of {len(outcomes)} boards equal; a step: its median, or mean; a MAC: one multiply-accumulate of it; "
+        "outputs: what those of a step take besides"
     )
 
 
@@ -66,15 +69,16 @@ def _difference(result: BoardResult) -> str:
 def _cells(outcome: Outcome, macs: int) -> list[str]:
     result = outcome.result
     if result is None:
-        return ["", "failed", "", "", "", "", ""]
-    step = per_mac = ""
+        return ["", "failed", "", "", "", "", "", ""]
+    step = per_mac = outputs = ""
     if (cost := result.step_cost) is not None:
         middle = cost.mean if cost.median is None else cost.median
         step = f"{_digits(cost, middle)} {cost.unit}"
         per_mac = f"{middle / macs:.2f}" if cost.unit != "us" else ""
+        outputs = "" if cost.outputs is None else _digits(cost, cost.outputs)
     sizes = (result.flash_bytes, result.ram_bytes, result.stack_bytes)
     numbers = ["" if size is None else f"{size:,}" for size in sizes]
-    return [f"{result.steps:,}", "yes" if result.equal else "NO", step, per_mac, *numbers]
+    return [f"{result.steps:,}", "yes" if result.equal else "NO", step, per_mac, outputs, *numbers]
 
 
 def _digits(cost: StepCost, value: float) -> str:

@@ -98,7 +98,9 @@ def _verdict(fit: BoardFit) -> str:
     lines = []
     if (load := fit.load) is not None:
         digits = ",.2f" if load.step.unit == "us" else ",.0f"
-        lines.append(f"{load.step.maximum:{digits}} {load.step.unit} a step at most, {load.rate_hz:g} steps a second")
+        outputs = "" if load.step.outputs is None else f" and {load.step.outputs:{digits}} for its outputs"
+        step = f"{load.step.maximum:{digits}} {load.step.unit} a step at most{outputs}"
+        lines.append(f"{step}, {load.rate_hz:g} steps a second")
         if load.at_least:
             lines.append(
                 "the emulator counts instructions: at least one cycle each, more with wait states and branches"

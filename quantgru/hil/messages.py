@@ -294,6 +294,13 @@ def unpack_stack(payload: bytes) -> StackUse:
     return StackUse(*_STACK.unpack(payload))
 
 
+def unpack_time(payload: bytes) -> int:
+    """Ticks."""
+    _check_length(payload, _WORD.size)
+    (ticks,) = _WORD.unpack(payload)
+    return int(ticks)
+
+
 def unpack_values(payload: bytes, request: Read, n_units: int) -> npt.NDArray[np.integer]:
     """The values from request.offset on: all that are left, or as many as the board's buffer holds."""
     n = (len(payload) - _READ.size) // 2

@@ -31,6 +31,7 @@ class Type(IntEnum):
     INPUTS = 10
     RUN = 11
     OUTPUTS = 12
+    TIME = 13
 
 
 ArrayName = Literal["u", "r", "n", "h", "residual"]
@@ -93,6 +94,11 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class Time:
+    """Computes the outputs of the last step again, and asks what that took."""
+
+
+@dataclass(frozen=True)
 class Write:
     """Writes a part of a model's blob into the board's RAM. The model that was there is gone."""
 
@@ -131,7 +137,7 @@ class Outputs:
 
 
 Stepping = Step | Digest | Seed
-Request = Hello | Reset | Read | Stack | Write | Load | Inputs | Run | Outputs | Stepping
+Request = Hello | Reset | Read | Stack | Time | Write | Load | Inputs | Run | Outputs | Stepping
 
 
 def pack_request(request: Request) -> tuple[Type, bytes]:
@@ -151,6 +157,8 @@ def pack_request(request: Request) -> tuple[Type, bytes]:
             return Type.SEED, _SEED.pack(n_steps, generator.shift, 0, generator.seed, index)
         case Stack():
             return Type.STACK, b""
+        case Time():
+            return Type.TIME, b""
         case Write(offset, content):
             return Type.WRITE, _WORD.pack(offset) + content
         case Load(n_bytes):

@@ -47,6 +47,7 @@ from quantgru.hil.requests import (
     Stack,
     Step,
     Stepping,
+    Time,
     Type,
     Write,
     pack_request,
@@ -132,6 +133,10 @@ class Session:
     def stack(self) -> StackUse:
         """How deep the board's stack has been."""
         return self._ask(Stack(), messages.unpack_stack)
+
+    def output_ticks(self) -> int:
+        """How long the outputs of the last step take, computed again."""
+        return self._ask(Time(), messages.unpack_time)
 
     # ---- steps --------------------------------------------------------------------------------------------------
 

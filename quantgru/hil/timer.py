@@ -23,8 +23,9 @@ class Timer:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What the recurrent part of a step took on the board; or, of a model that needs whole sequences, its part of a run
-    with all layers. `median` is None where the board sent sums only."""
+    """What the recurrent part of a step took on the board, and besides its `outputs`, which a device may leave out; or,
+    of a model that needs whole sequences, its part of a run with all layers. `median` is None where the board sent sums
+    only, `outputs` where they were not timed alone."""
 
     unit: TimerUnit
     minimum: float
@@ -32,6 +33,12 @@ class StepCost:
     mean: float
     maximum: float
     of_runs: bool = False
+    outputs: float | None = None
+
+    @property
+    def most_with_outputs(self) -> float:
+        """The longest step, and its outputs."""
+        return self.maximum + (self.outputs or 0.0)
 
 
 class Ticks:
