@@ -14,8 +14,8 @@ from strategies import from_oracle
 from quantgru.firmware_files import firmware_directory
 from quantgru.hil.frames import Frame, FrameReader, encode
 from quantgru.hil.generator import Generator
-from quantgru.hil.messages import ERROR_REPLY, Refusal, unpack_error, unpack_steps, unpack_summary
-from quantgru.hil.requests import Digest, Read, Reset, Seed, Step, Type, pack_request
+from quantgru.hil.messages import ERROR_REPLY, Refusal, unpack_error, unpack_steps, unpack_summary, unpack_time
+from quantgru.hil.requests import Digest, Read, Reset, Seed, Step, Time, Type, pack_request
 from quantgru.hil.transport import SerialTransport
 
 SESSION = 0x12345678
@@ -161,6 +161,17 @@ def test_a_digest_is_that_of_the_check_values(line, case):
     summary = unpack_summary(reply.payload, 4)
     assert summary.digest == zlib.crc32(struct.pack("<4I", *case.expected.checks[0]))
     assert 0 < summary.least_ticks <= summary.total_ticks / 4 <= summary.most_ticks
+
+
+def test_the_outputs_are_timed_without_a_change(line, case):
+    hello(line)
+    ask(line, request(1, Step(case.inputs[0][:1])))
+    (reply,) = ask(line, request(2, Time()))
+    assert unpack_time(reply.payload) > 0
+    (reply,) = ask(line, request(3, Step(case.inputs[0][1:2])))
+    steps = unpack_steps(reply.payload, Step(case.inputs[0][1:2]), case.model.n_outputs)
+    assert steps.checks[0] == case.expected.checks[0][1]
+    assert refusal(line, Frame(Type.TIME, SESSION, 4, b"x")) == (Refusal.LENGTH, Type.TIME, 0)
 
 
 @pytest.mark.parametrize(("shift", "index"), [(0, 0), (15, 0), (3, 12), (7, 2**32 - 3)])
