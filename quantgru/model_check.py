@@ -22,6 +22,11 @@ MIN_DB: Final = 30.0
 MIN_AGREEMENT: Final = 0.99
 MAX_ACCURACY_LOSS: Final = 0.005
 
+_NEXT_STEP: Final = (
+    "both must take the same inputs and give the same outputs: as the old one, give the .qgru that the new one is to "
+    "replace"
+)
+
 
 @dataclass(frozen=True)
 class CheckedModel:
@@ -182,10 +187,10 @@ def _check_models(old: IntModel, new: IntModel) -> None:
         if getattr(old, what) != getattr(new, what):
             raise ModelError(
                 f"check: {what} is {getattr(old, what)} of the old model {old.name!r}, {getattr(new, what)} of the new "
-                f"{new.name!r}; both must take the same inputs and give the same outputs"
+                f"{new.name!r}; {_NEXT_STEP}"
             )
     if (old.embedding is None) != (new.embedding is None):
-        raise ModelError("check: one model takes tokens, the other numbers; both must take the same inputs")
+        raise ModelError(f"check: one model takes tokens, the other numbers; {_NEXT_STEP}")
 
 
 def _check_limits(min_db: float, min_agreement: float | None, max_accuracy_loss: float | None, *growths: int) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
-from quantgru.errors import ConfigError, DataError, DeviceError
+from quantgru.array_types import IntArray
+from quantgru.errors import ConfigError, DataError, DeviceError, warn
 from quantgru.expected_steps import expected_runs, expected_steps
 from quantgru.exporter import blob_memory, export, to_blob
 from quantgru.hil.boards import find_board
@@ -28,6 +29,7 @@ from quantgru.int_model import IntModel, require_int_model
 from quantgru.int_model.avr import avr_excess
 from quantgru.int_model.cost import cost
 from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_token_axis, without_masked
+from quantgru.simulator.inputs import to_raw
 
 By = Literal["outputs", "states", "digests"]
 _Answer = TypeVar("_Answer")
@@ -37,6 +39,7 @@ _MOST_STEPS: Final = 2**16 - 1  # of a run: the library counts them in 16 bits
 _SEEDED_STEPS: Final = 1000  # of a sequence
 _MOST_SEEDED_STEPS: Final = 100_000_000  # in memory at once
 _SEEDED_SHIFTS: Final = 8
+_MOST_CLIPPED: Final = 0.1  # of the input values, without a warning
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class BoardResult:
     flash_bytes       of the whole test firmware, code and constants; None for a board that its user flashed
     ram_bytes         static RAM of the whole test firmware; None for a board that its user flashed
     stack_bytes       the deepest that the stack has been; None for a board that cannot say
+    repeats           requests that were sent again
+    damaged_frames    frames from the board that came in damaged
+    clipped_inputs    values of each input feature that were out of range and saturated [inputs], of all steps that were
+                      asked for; None if the board generated them
     """
 
     target: str
@@ -72,15 +79,25 @@ class BoardResult:
     flash_bytes: int | None
     ram_bytes: int | None
     stack_bytes: int | None
+    repeats: int
+    damaged_frames: int
+    clipped_inputs: IntArray | None
 
     @property
     def equal(self) -> bool:
         """Whether all steps that were asked for were compared, at least one, and each was equal."""
         return self.first_difference is None and self.steps == self.total_steps > 0
 
+    @property
+    def clipped_share(self) -> float | None:
+        """Clipped values among all input values."""
+        if self.clipped_inputs is None:
+            return None
+        return float(self.clipped_inputs.sum() / (self.clipped_inputs.size * self.total_steps))
+
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values."""
-        cost, difference = self.step_cost, self.first_difference
+        cost, difference, clipped = self.step_cost, self.first_difference, self.clipped_inputs
         return {
             "target": self.target,
             "equal": self.equal,
@@ -91,6 +108,10 @@ class BoardResult:
             "flash_bytes": self.flash_bytes,
             "ram_bytes": self.ram_bytes,
             "stack_bytes": self.stack_bytes,
+            "repeats": self.repeats,
+            "damaged_frames": self.damaged_frames,
+            "clipped_inputs": None if clipped is None else clipped.tolist(),
+            "clipped_share": self.clipped_share,
         }
 
 
@@ -124,7 +145,7 @@ def run_on_board(
 
     Where a step differs, the sequence is run again up to it, and all its gates are read back. A model that needs whole
     sequences is run with them (NAME_run), and keeps no states: "outputs" compares all outputs and their CRC-32 [R24],
-    "digests" the CRC-32, and "states" is refused.
+    "digests" the CRC-32, and "states" is refused. Warns if more than a tenth of the input values is clipped.
 
     Raises DataError; ModelError for what is not an IntModel; ConfigError for an unknown board or a missing tool;
     DeviceError for a board that is silent, answers garbage, holds another model or shorter sequences, or dies.
@@ -134,11 +155,23 @@ def run_on_board(
     _check_way(model, by)
     given = x if model.embedding is None else with_token_axis(x)
     sequences = without_masked(as_sequences(given, n_features=model.n_inputs), mask_value=model.mask_value)
+    _, clipped_inputs = to_raw(model, sequences)
     longest = None if model.streaming else _longest(sequences)
     patience = _patience(model, timeout_s, deadline_s)
     with _opened(model, target, send, patience, longest) as place:  # what is wrong with it is said before simulating
         comparison = _compare(place.session, model, sequences, by, progress)
-        return _result(place, comparison, sequences.n_steps)
+        result = _result(place, comparison, sequences.n_steps, clipped_inputs)
+    warn_of_clipped(result)
+    return result
+
+
+def warn_of_clipped(result: BoardResult) -> None:
+    """Warns if so many inputs stood at their limits that equal steps say little of others."""
+    if result.clipped_share is not None and result.clipped_share > _MOST_CLIPPED:
+        warn(
+            f"run on a board: {100 * result.clipped_share:.1f} % of the input values are clipped, and what is compared "
+            "is of little use; give inputs as they were in the calibration data"
+        )
 
 
 def _compare(
@@ -211,7 +244,7 @@ def run_seeded_on_board(
     with _opened(model, target, send, _patience(model, timeout_s, deadline_s)) as place:
         inputs, expected = expected_steps(model, as_sequences(raw, n_features=model.n_inputs), raw_input=True)
         comparison = compare(place.session, model, inputs, expected, BySeeds(generators), progress)
-        return _result(place, comparison, n_steps)
+        return _result(place, comparison, n_steps, None)
 
 
 def _target(board: str | None, port: str | os.PathLike[str] | None, baud: int | None) -> Target:
@@ -300,7 +333,7 @@ def _opened(
         yield _Place(session, image, timer or board_timer(session.board))
 
 
-def _result(place: _Place, comparison: Comparison, total_steps: int) -> BoardResult:
+def _result(place: _Place, comparison: Comparison, total_steps: int, clipped_inputs: IntArray | None) -> BoardResult:
     return BoardResult(
         place.session.board.target,
         comparison.steps,
@@ -310,6 +343,9 @@ def _result(place: _Place, comparison: Comparison, total_steps: int) -> BoardRes
         None if place.image is None else place.image.flash_bytes,
         None if place.image is None else place.image.ram_bytes,
         _deepest_stack(place.session, comparison),
+        place.session.repeats,
+        place.session.damaged_frames,
+        clipped_inputs,
     )
 
 

@@ -7,21 +7,24 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
-from quantgru.errors import QuantgruError
+from quantgru.errors import QuantgruError, QuantgruWarning
 from quantgru.int_model import IntModel
-from quantgru.on_board import BoardResult, By, Target, run_on_board, run_seeded_on_board
+from quantgru.int_model.cost import cost
+from quantgru.on_board import BoardResult, By, Target, run_on_board, run_seeded_on_board, warn_of_clipped
 from quantgru.sequences import Sequences
 
 _END_TIMEOUT_S: Final = 2.0  # to end an emulator and remove a folder
+_RESULT_NAMES: Final = (*(field.name for field in fields(BoardResult)), "clipped_share")  # of BoardResult.to_json
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,19 @@ class Work:
     def n_steps(self) -> int:
         return self.n_seeded if self.sequences is None else self.sequences.n_steps
 
+    def to_json(self) -> dict[str, Any]:
+        """What was run, as JSON values; the sequences are not in it."""
+        seeded = self.sequences is None
+        return {
+            "model": self.model.name,
+            "digest": self.model.digest.hex(),
+            "step_macs": cost(self.model).step_macs,
+            "by": "digests" if seeded else self.by,
+            "steps": self.n_seeded if seeded else None,
+            "seed": self.seed if seeded else None,
+            "send": self.send,
+        }
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -56,9 +72,10 @@ class Outcome:
         return self.result is not None and self.result.equal
 
     def to_json(self) -> dict[str, Any]:
-        """The outcome as JSON values."""
-        found = {"equal": False, "error": self.error} if self.result is None else self.result.to_json()
-        return {self.target.kind: self.target.name, **found, "seconds": round(self.seconds, 3)}
+        """The outcome as JSON values, with the same names however the run ended."""
+        where: dict[str, Any] = {"board": None, "port": None, self.target.kind: self.target.name}
+        found = dict.fromkeys(_RESULT_NAMES) if self.result is None else self.result.to_json()
+        return {**where, **found, "equal": self.equal, "error": self.error, "seconds": round(self.seconds, 3)}
 
 
 def run_target(work: Work, target: Target, progress: Callable[[int], None]) -> Outcome:
@@ -118,7 +135,10 @@ def run_on_boards(
             process.stop()
         for process in running.values():
             process.end()
-    return [outcomes[number] for number in range(len(targets))]
+    ordered = [outcomes[number] for number in range(len(targets))]
+    if found := [outcome.result for outcome in ordered if outcome.result is not None]:
+        warn_of_clipped(found[0])  # the inputs are the same for all
+    return ordered
 
 
 def _has_core(target: Target, running: dict[Connection, _Process]) -> bool:
@@ -180,6 +200,7 @@ def _interrupts_blocked() -> Iterator[None]:
 def _run_in_process(work: Work, target: Target, tells: Connection) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the `with` blocks: emulators end, folders vanish
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    warnings.simplefilter("ignore", QuantgruWarning)  # said once, by the first process
     tells.send(run_target(work, target, tells.send))
 
 

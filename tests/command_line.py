@@ -14,6 +14,9 @@ import pytest
 
 from quantgru.cli.main import main
 
+# What `quantgru hil --json` leaves of a run that was ended.
+UNFINISHED = {"format": 1, "equal": False, "error": "the run did not finish", "run": None, "boards": []}
+
 
 class Result(NamedTuple):
     code: int
@@ -76,7 +79,7 @@ def hil(*options: str) -> Result:
         assert verdict["equal"] is False
         assert verdict["error"] == result.err.removeprefix("quantgru: ").rstrip("\n")
     elif "Traceback" in result.err:
-        assert json.loads(left) == {"equal": False, "error": "the run did not finish"}
+        assert json.loads(left) == UNFINISHED
     else:  # nothing was run
         assert "Usage:" in result.err and left == old_verdict
     return result

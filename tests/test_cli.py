@@ -117,7 +117,9 @@ def test_hil_writes_its_result(here: Path) -> None:
     board_or_skip("host")
     out = done(quantgru("hil", "m.qgru", "--input", "x.npz", "--board", "host", "--json", "r.json"))
     assert out.splitlines()[-1] == f"{N_STEPS} of {N_STEPS} steps equal"
-    result = json.loads(Path("r.json").read_text())
+    report = json.loads(Path("r.json").read_text())
+    (result,) = report["boards"]
+    assert (report["format"], report["equal"], report["error"]) == (1, True, None)
     assert (result["target"], result["equal"], result["first_difference"]) == ("host", True, None)
     assert result["steps"] == result["total_steps"] == N_STEPS
     assert result["flash_bytes"] > 5358 and result["ram_bytes"] > 0
@@ -149,7 +151,8 @@ def test_a_difference_ends_with_1(here: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (result.code, result.err) == (1, "")
     assert "DIFFERENT: sequence 2, step 3" in result.out and "steps equal" not in result.out
     found = json.loads(Path("r.json").read_text())
-    assert not found["equal"] and found["first_difference"]["step"] == 3
+    assert (found["equal"], found["error"]) == (False, None)
+    assert found["boards"][0]["first_difference"]["step"] == 3
 
 
 def test_boards() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arduino_builder import CORE, PLATFORM, build_sketch, builder_or_skip
-from command_line import assert_refused, done, quantgru
+from command_line import assert_refused, contents, done, quantgru
 from conftest import tool_path
 from hil_boards import board_or_skip
 from strategies import BidirectionalPlan, GruPlan, Plan, from_oracle, random_model
@@ -140,6 +140,18 @@ def test_the_command_writes_a_library(here: Path) -> None:
 def test_the_command_refuses_what_the_core_has(here: Path) -> None:
     assert_refused(quantgru("export", "m.qgru", "-o", "lib", "--for", "arduino", "--name", "Arduino"), "'Arduino'")
     assert not (here / "lib").exists()
+
+
+def test_the_folder_of_another_library_is_left_alone(here: Path) -> None:
+    """All sources below src/ would be compiled, those of both models."""
+    export = ("export", "m.qgru", "-o", "lib", "--for", "arduino", "--name")
+    done(quantgru(*export, "first"))
+    before = contents(here / "lib")
+    assert_refused(quantgru(*export, "second"), "folder lib: holds the Arduino library 'first', and 'second' is to be")
+    assert contents(here / "lib") == before
+    (here / "lib" / "src" / "first.c").unlink()
+    done(quantgru(*export, "first"))
+    assert contents(here / "lib") == before
 
 
 def test_the_command_knows_two_builds(here: Path) -> None:

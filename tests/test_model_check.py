@@ -127,7 +127,10 @@ def test_labels_that_do_not_fit(labels: list) -> None:
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        (lambda: load("valve"), "n_inputs is 3 of the old model '.*', 2 of the new 'valve'"),
+        (
+            lambda: load("valve"),
+            "n_inputs is 3 of the old model '.*', 2 of the new 'valve'; .*the new one is to replace$",
+        ),
         (lambda: random_model(0, outputs=3), "n_outputs is 2 .* 3"),
         (lambda: random_model(0, last_step=True), "last_step is False .* True"),
         (lambda: 5, "check"),

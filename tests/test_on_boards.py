@@ -17,7 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from command_line import Result, assert_refused, done, finish, quantgru, start
+from command_line import UNFINISHED, Result, assert_refused, done, finish, quantgru, start
 from conftest import N_SEQUENCES
 from hil_boards import board_or_skip, build_edited, build_model, wrong_at_step_6
 from test_cli_processes import processes_with
@@ -266,7 +266,7 @@ def test_ctrl_c_ends_all_boards(interrupt: Callable[[int, int], None], temporary
     assert (result.code, result.out, result.err.split()) == (INTERRUPTED, "", ["quantgru:", "interrupted"])
     assert not processes_with(str(temporary))
     assert not list(temporary.iterdir())
-    assert json.loads(Path("r.json").read_text()) == {"equal": False, "error": "the run did not finish"}
+    assert json.loads(Path("r.json").read_text()) == UNFINISHED
 
 
 def test_ctrl_c_does_not_reach_the_processes_of_the_boards(temporary: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_difference_is_reported_although_the_board_then_dies(
     assert (result.code, result.err) == (1, "")
     says = known + r"\w{8}, simulator 0x\w{8}; not narrowed down: port \S+: connection lost .*; check cable and power"
     assert re.search(f"^DIFFERENT: {says}", result.out, re.MULTILINE)
-    found = json.loads(Path("r.json").read_text())
+    (found,) = json.loads(Path("r.json").read_text())["boards"]
     difference = found["first_difference"]
     assert found["equal"] is False and found["stack_bytes"] is None
     assert difference["step"] <= 6 < difference["step"] + difference["n_steps"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from quantgru.on_board import BoardResult
     from quantgru.on_boards import Outcome
 
+_JSON_FORMAT: Final = 1  # of `quantgru hil --json`; docs/hil.md has its fields
+
 
 def print_outcome(outcome: Outcome) -> None:
     """One board, in words."""
@@ -20,7 +22,7 @@ def print_outcome(outcome: Outcome) -> None:
     assert result is not None
     click.echo(f"{result.target}: {result.steps:,} of {result.total_steps:,} steps compared")
     if (cost := result.step_cost) is not None:
-        middle = f"mean {_digits(cost, cost.mean)}" if cost.median is None else f"median {_digits(cost, cost.median)}"
+        middle = f"{'mean' if cost.median is None else 'median'} {_digits(cost, _middle(cost))}"
         a_step = "a step, of whole sequences" if cost.of_runs else "a step"
         outputs = "" if cost.outputs is None else f"; its outputs {_digits(cost, cost.outputs)} besides"
         range_ = f"{_digits(cost, cost.minimum)} ... {_digits(cost, cost.maximum)}"
@@ -29,6 +31,7 @@ def print_outcome(outcome: Outcome) -> None:
         click.echo(f"test firmware: {result.flash_bytes:,} bytes of flash, {result.ram_bytes:,} of RAM")
     if result.stack_bytes is not None:
         click.echo(f"deepest stack: {result.stack_bytes:,} bytes")
+    _print_clipped(result)
     if result.equal:
         click.echo(f"{result.steps:,} of {result.total_steps:,} steps equal")
     else:
@@ -49,6 +52,8 @@ def print_table(model: IntModel, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         table.add_row(outcome.target.name, *_cells(outcome, macs), f"{outcome.seconds:.1f}")
     console().print(table)
+    if results := [outcome.result for outcome in outcomes if outcome.result is not None]:
+        _print_clipped(results[0])  # the inputs are the same for all
     for outcome in outcomes:
         if outcome.error is not None:
             click.echo(f"{outcome.target.name}: {outcome.error}")
@@ -59,6 +64,13 @@ def print_table(model: IntModel, outcomes: Sequence[Outcome]) -> None:
         f"{equal} of {len(outcomes)} boards equal; a step: its median, or mean; a MAC: one multiply-accumulate of it; "
         "outputs: what those of a step take besides"
     )
+
+
+def _print_clipped(result: BoardResult) -> None:
+    from quantgru.cli.console import print_clipped
+
+    if result.clipped_inputs is not None:
+        print_clipped(result.clipped_inputs, result.total_steps)
 
 
 def _difference(result: BoardResult) -> str:
@@ -72,13 +84,16 @@ def _cells(outcome: Outcome, macs: int) -> list[str]:
         return ["", "failed", "", "", "", "", "", ""]
     step = per_mac = outputs = ""
     if (cost := result.step_cost) is not None:
-        middle = cost.mean if cost.median is None else cost.median
-        step = f"{_digits(cost, middle)} {cost.unit}"
-        per_mac = f"{middle / macs:.2f}" if cost.unit != "us" else ""
+        step = f"{_digits(cost, _middle(cost))} {cost.unit}"
+        per_mac = f"{_middle(cost) / macs:.2f}" if cost.unit != "us" else ""
         outputs = "" if cost.outputs is None else _digits(cost, cost.outputs)
     sizes = (result.flash_bytes, result.ram_bytes, result.stack_bytes)
     numbers = ["" if size is None else f"{size:,}" for size in sizes]
     return [f"{result.steps:,}", "yes" if result.equal else "NO", step, per_mac, outputs, *numbers]
+
+
+def _middle(cost: StepCost) -> float:
+    return cost.mean if cost.median is None else cost.median
 
 
 def _digits(cost: StepCost, value: float) -> str:
@@ -103,23 +118,37 @@ def write_failure(json_path: str | None, junit_path: str | None, error: str) -> 
     from quantgru.cli.console import write_json
 
     if json_path is not None:
-        write_json(json_path, {"equal": False, "error": error})
+        write_json(json_path, {"format": _JSON_FORMAT, "equal": False, "error": error, "run": None, "boards": []})
     if junit_path is not None:
-        _write_junit(junit_path, "quantgru hil", [("hil", error, "error", 0.0)])
+        _write_junit(junit_path, "quantgru hil", {}, [("hil", error, "error", 0.0)])
 
 
-def write_reports(json_path: str | None, junit_path: str | None, model: str, outcomes: Sequence[Outcome]) -> None:
+def write_reports(
+    json_path: str | None, junit_path: str | None, run: dict[str, Any], outcomes: Sequence[Outcome]
+) -> None:
+    """`run` says what was run: all that a run like it takes, but the boards."""
     from quantgru.cli.console import write_json
 
     if json_path is not None:
-        boards = [outcome.to_json() for outcome in outcomes]
-        write_json(json_path, boards[0] if len(boards) == 1 else {"equal": _all_equal(outcomes), "boards": boards})
+        write_json(json_path, _to_json(run, outcomes))
     if junit_path is not None:
-        _write_junit(junit_path, model, [_junit_case(outcome) for outcome in outcomes])
+        _write_junit(junit_path, run["model_file"], run, [_junit_case(outcome) for outcome in outcomes])
 
 
-def _all_equal(outcomes: Sequence[Outcome]) -> bool:
-    return all(outcome.equal for outcome in outcomes)
+def _to_json(run: dict[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {
+        "format": _JSON_FORMAT,
+        "equal": all(outcome.equal for outcome in outcomes),
+        "error": next((outcome.error for outcome in outcomes if outcome.error is not None), None),
+        "run": run,
+        "boards": [outcome.to_json() | {"cost_per_mac": _per_mac(outcome, run["step_macs"])} for outcome in outcomes],
+    }
+
+
+def _per_mac(outcome: Outcome, macs: int) -> float | None:
+    if outcome.result is None or outcome.result.step_cost is None:
+        return None
+    return _middle(outcome.result.step_cost) / macs
 
 
 def _junit_case(outcome: Outcome) -> tuple[str, str, str, float]:
@@ -132,7 +161,9 @@ def _junit_case(outcome: Outcome) -> tuple[str, str, str, float]:
     return name, "", "", seconds
 
 
-def _write_junit(path: str, suite_name: str, cases: Sequence[tuple[str, str, str, float]]) -> None:
+def _write_junit(
+    path: str, suite_name: str, properties: dict[str, Any], cases: Sequence[tuple[str, str, str, float]]
+) -> None:
     from io import BytesIO
 
     from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
@@ -141,6 +172,9 @@ def _write_junit(path: str, suite_name: str, cases: Sequence[tuple[str, str, str
 
     kinds: dict[str, Any] = {"error": Error, "failure": Failure}
     suite = TestSuite(suite_name)
+    for name, value in properties.items():
+        if value is not None:
+            suite.add_property(name, str(value))
     for name, message, kind, seconds in cases:
         case = TestCase(name, classname="quantgru.hil", time=round(seconds, 3))
         case.result = [kinds[kind](message)] if kind else []

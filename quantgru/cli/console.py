@@ -1,4 +1,4 @@
-"""What commands share: a console, a progress bar, and writing results."""
+"""What commands share: a console, a progress bar, a line on clipped inputs, and writing results."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from quantgru.array_types import IntArray
 
 
 def console() -> Console:
@@ -46,6 +50,18 @@ def progress_bars(whats: Sequence[str], total: int, unit: str) -> Iterator[Calla
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         tasks = [bar.add_task(what, total=total) for what in whats]
         yield lambda i, n: bar.advance(tasks[i], n)
+
+
+def print_clipped(clipped: IntArray, n_steps: int) -> None:
+    """How many input values were out of range, and of which inputs, of `clipped` [inputs]."""
+    total, values = int(clipped.sum()), len(clipped) * n_steps
+    if total == 0:
+        click.echo(f"clipped inputs: 0 of {values:,}")
+        return
+    worst = ", ".join(
+        f"input {i} {100 * clipped[i] / n_steps:.1f} %" for i in clipped.argsort()[::-1][:4] if clipped[i]
+    )
+    click.echo(f"clipped inputs: {total:,} of {values:,} ({worst}): calibrate on data that reaches as far")
 
 
 def require_writable(path: str) -> None:

@@ -100,7 +100,8 @@ def hil(
     except QuantgruError as error:
         write_failure(json_path, junit_path, str(error))
         raise
-    write_reports(json_path, junit_path, model, outcomes)
+    files = {"model_file": model, "input_file": input_path}
+    write_reports(json_path, junit_path, files | work.to_json(), outcomes)
     if len(outcomes) == 1:
         if outcomes[0].error is not None:
             raise QuantgruError(outcomes[0].error)

@@ -127,21 +127,12 @@ def _arrays(result: SimulationResult) -> dict[str, Any]:
     return arrays
 
 
-def _share(clipped: Any, n_steps: int) -> str:
-    """How many values were out of range, and of which inputs."""
-    total, values = int(clipped.sum()), len(clipped) * n_steps
-    if total == 0:
-        return f"0 of {values:,}"
-    worst = ", ".join(
-        f"input {i} {100 * clipped[i] / n_steps:.1f} %" for i in clipped.argsort()[::-1][:4] if clipped[i]
-    )
-    return f"{total:,} of {values:,} ({worst}): calibrate on data that reaches as far"
-
-
 def _report(result: SimulationResult, labels: Any) -> None:
+    from quantgru.cli.console import print_clipped
+
     sequences = result.sequences
     click.echo(f"{sequences.n_sequences:,} sequences, {sequences.n_steps:,} steps")
-    click.echo(f"clipped inputs: {_share(result.clipped_inputs, sequences.n_steps)}")
+    print_clipped(result.clipped_inputs, sequences.n_steps)
     click.echo(f"saturated outputs: {sum(result.saturated_outputs):,}")
     if any(result.saturated_states):
         click.echo(f"saturated candidates of GRU layers: {', '.join(map(str, result.saturated_states))}")

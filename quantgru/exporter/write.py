@@ -38,10 +38,28 @@ def export_arduino(
 
     Its examples are a sketch that runs the model on a sensor, and the test firmware that `run_on_board` talks to.
     Arguments, files that exist and errors are as in `export`; also refused are names that the Arduino core or the test
-    firmware has.
+    firmware has, and the folder of another library.
     """
     require_int_model(model, "export")
-    return _write(Path(directory), arduino_files(model, model.name if name is None else name, max_steps=max_steps))
+    name = model.name if name is None else name
+    files = arduino_files(model, name, max_steps=max_steps)
+    _refuse_other_library(Path(directory), name)
+    return _write(Path(directory), files)
+
+
+def _refuse_other_library(directory: Path, name: str) -> None:
+    """Raises ConfigError for a folder that holds an Arduino library of another name: all sources below src/ are built,
+    those of the other one, too."""
+    try:
+        properties = (directory / "library.properties").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # there is none; or it cannot be written either, and that is said then
+        return
+    found = dict(line.partition("=")[::2] for line in properties.splitlines()).get("name", "").strip()
+    if found != name:
+        raise ConfigError(
+            f"folder {directory}: holds the Arduino library {found!r}, and {name!r} is to be written; choose "
+            "another folder, or remove this one"
+        )
 
 
 def _write(directory: Path, files: dict[str, str]) -> list[Path]:

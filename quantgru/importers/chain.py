@@ -5,9 +5,7 @@ Frameworks say the same model in many ways; here is what may follow what, and th
 
 from __future__ import annotations
 
-import inspect
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -18,7 +16,7 @@ import numpy.typing as npt
 from quantgru.activations import DENSE_ACTIVATIONS
 from quantgru.array_types import FloatArray
 from quantgru.c_names import nearest_c_name
-from quantgru.errors import ModelError, QuantgruWarning
+from quantgru.errors import ModelError
 from quantgru.importers.gates import finite
 from quantgru.importers.options import Softmax
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Layer, Reverse
@@ -38,14 +36,6 @@ BY_HAND: Final = (
 def refuse(where: str, found: str, next_step: str = "") -> ModelError:
     """The error for something that the canonical layers cannot say: where, what, what is supported, what would help."""
     return ModelError("; ".join(filter(None, (f"{where}: {found}", SUPPORTED, next_step))))
-
-
-def warn(message: str) -> None:
-    """A QuantgruWarning at the line that called quantgru, however deep in it the reason was found."""
-    level, frame = 1, inspect.currentframe()
-    while frame and str(frame.f_globals.get("__name__")).partition(".")[0] == "quantgru":
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, QuantgruWarning, stacklevel=level)
 
 
 def identifier(name: str) -> str:

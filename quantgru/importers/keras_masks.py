@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from quantgru.importers.chain import Chain, refuse, warn
+from quantgru.errors import warn
+from quantgru.importers.chain import Chain, refuse
 from quantgru.importers.keras_entries import Entry
 from quantgru.importers.keras_recurrent import Recurrent
 from quantgru.model import Bidirectional, Gru

@@ -17,9 +17,9 @@ from typing import Final
 
 import numpy as np
 
-from quantgru.errors import ConfigError, ModelError, QuantgruError
+from quantgru.errors import ConfigError, ModelError, QuantgruError, warn
 from quantgru.importers import onnx_arithmetic, onnx_entries, onnx_gru, onnx_loops, onnx_shapes
-from quantgru.importers.chain import Chain, identifier, refuse, warn
+from quantgru.importers.chain import Chain, identifier, refuse
 from quantgru.importers.onnx_graph import Graph, read_graph
 from quantgru.importers.onnx_layers import add_layers
 from quantgru.importers.onnx_reader import Reader

@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.errors import ModelError
-from quantgru.importers.chain import Chain, identifier, warn
+from quantgru.errors import ModelError, warn
+from quantgru.importers.chain import Chain, identifier
 from quantgru.importers.gates import finite
 from quantgru.importers.options import ImportOptions
 from quantgru.importers.pytorch_file import read_pt, read_safetensors

@@ -34,8 +34,8 @@ import numpy as np
 
 from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES, Merge, Reset
 from quantgru.array_types import FloatArray
-from quantgru.errors import ModelError
-from quantgru.importers.chain import Chain, refuse, warn
+from quantgru.errors import ModelError, warn
+from quantgru.importers.chain import Chain, refuse
 from quantgru.importers.gates import with_hard_sigmoid
 from quantgru.importers.options import ImportOptions
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
