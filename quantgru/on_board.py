@@ -118,8 +118,8 @@ def run_on_board(
     send      builds the test firmware without a model, and sends it the model over the line. A port with such firmware
               is sent the model in any case
     timeout_s how long one answer may take; 4.5 s for the first and 7.5 s for the others if None, more for a slow board
-    deadline_s how long everything may take once the line is open: all requests, and the simulation, which is done then;
-              24 hours if None. Building a board is apart: each tool may take 5 minutes
+    deadline_s how long everything may take once the line is open: all requests, and the simulation between them; 24
+              hours if None. Building a board is apart: each tool may take 5 minutes
     progress  called with the number of steps compared since its last call
 
     Where a step differs, the sequence is run again up to it, and all its gates are read back. A model that needs whole
