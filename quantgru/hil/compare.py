@@ -86,9 +86,8 @@ def compare_batches(
             found = _first_wrong_part(session, inputs, expected, way, ticks, progress)
             if found is not None:
                 part, _ = found
-                difference = find_difference(
-                    session, model, way, inputs[part.sequence - expected.first], expected, found
-                )
+                x = inputs[part.sequence - expected.first]
+                difference = find_difference(session, model, way, x, expected, found)
                 steps = ticks.n_steps - part.n_steps + difference.step - part.start + 1
                 return Comparison(steps, total_steps, difference, ticks)
     return Comparison(ticks.n_steps, total_steps, None, ticks)
@@ -165,26 +164,26 @@ def compare_states(
     _require_steps(total_steps)
     ticks = Ticks()
     with telling_how_far(ticks, total_steps):
-        for inputs, expected in batches:
-            _check_shapes(model, inputs, expected)
-            for part, x in _single_steps(inputs, expected.first):
-                if part.start == 0:
-                    session.reset()
-                answer = session.step(x)
-                difference = _difference_of_step(session, model, answer, expected, part)
-                ticks.add(answer)
-                progress(1)
-                if difference is not None:
-                    return Comparison(ticks.n_steps, total_steps, difference, ticks)
+        for part, x, expected in _single_steps(model, batches):
+            if part.start == 0:
+                session.reset()
+            answer = session.step(x)
+            difference = _difference_of_step(session, model, answer, expected, part)
+            ticks.add(answer)
+            progress(1)
+            if difference is not None:
+                return Comparison(ticks.n_steps, total_steps, difference, ticks)
     return Comparison(ticks.n_steps, total_steps, None, ticks)
 
 
-def _single_steps(inputs: Sequence[Int16Array], first: int) -> Iterator[tuple[Part, Int16Array]]:
-    """Each step of all sequences, which are numbered from `first` on, with its inputs [1, inputs]."""
-    for sequence, x in enumerate(inputs, first):
-        for step in range(x.shape[0]):
-            part = Part(sequence, step, 1)
-            yield part, x[part.steps]
+def _single_steps(model: IntModel, batches: Iterable[Batch]) -> Iterator[tuple[Part, Int16Array, Expected]]:
+    """Each step of all sequences, its inputs [1, inputs], and what is expected of its batch."""
+    for inputs, expected in batches:
+        _check_shapes(model, inputs, expected)
+        for sequence, x in enumerate(inputs, expected.first):
+            for step in range(x.shape[0]):
+                part = Part(sequence, step, 1)
+                yield part, x[part.steps], expected
 
 
 def _difference_of_step(
