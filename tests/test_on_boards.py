@@ -29,7 +29,7 @@ from quantgru.errors import DeviceError
 from quantgru.expected_steps import expected_steps
 from quantgru.hil.boards import find_boards
 from quantgru.hil.images import Image, launch
-from quantgru.on_board import Target
+from quantgru.on_board import By, Target
 from quantgru.on_boards import Work, run_on_boards
 from quantgru.simulator import run
 
@@ -163,6 +163,19 @@ def test_each_way_finds_the_difference(options: list[str], ports: dict[str, str]
     assert (result.code, result.err) == (1, "")
     assert "DIFFERENT: sequence 0, step 6, layer gru, h of unit 4" in result.out
     assert f"; 6 of {N_STEPS} steps had been equal" in result.out
+
+
+@pytest.mark.parametrize("by", ["states", "digests", "outputs"])
+def test_a_difference_that_is_not_in_the_first_sequences_that_are_simulated(
+    by: By, ports: dict[str, str], model: qg.IntModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 6 is wrong, and before the third sequence there is none."""
+    monkeypatch.setattr("quantgru.expected_steps._STEPS", 4)
+    x = [np.zeros((n, model.n_inputs)) for n in (5, 2, 9)]
+    found = qg.run_on_board(model, x, port=ports["wrong"], by=by)
+    difference = found.first_difference
+    assert difference is not None and found.steps == 5 + 2 + 7
+    assert (difference.sequence, difference.step, difference.gate, difference.unit) == (2, 6, "h", 4)
 
 
 def test_steps_on_inputs_of_the_board(ports: dict[str, str]) -> None:
