@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from quantgru.errors import ConfigError, DataError, DeviceError, warn
 from quantgru.expected_steps import expected_runs, expected_steps
 from quantgru.exporter import blob_memory, export, to_blob
 from quantgru.hil.boards import find_board
-from quantgru.hil.compare import Comparison, compare, compare_states
+from quantgru.hil.compare import Batch, Comparison, compare_batches, compare_states
 from quantgru.hil.generator import Generator
 from quantgru.hil.images import Image, build, build_for_models, launch
 from quantgru.hil.link import Patience
@@ -37,7 +37,8 @@ _Answer = TypeVar("_Answer")
 _POINTER_BYTES: Final = 8  # the most that a board has: what the model needs there is no more
 _MOST_STEPS: Final = 2**16 - 1  # of a run: the library counts them in 16 bits
 _SEEDED_STEPS: Final = 1000  # of a sequence
-_MOST_SEEDED_STEPS: Final = 100_000_000  # in memory at once
+_SEEDED_SEQUENCES: Final = 16  # whose inputs are made at a time
+_MOST_SEEDED_STEPS: Final = 100_000_000
 _SEEDED_SHIFTS: Final = 8
 _MOST_CLIPPED: Final = 0.1  # of the input values, without a warning
 
@@ -139,8 +140,8 @@ def run_on_board(
     send      builds the test firmware without a model, and sends it the model over the line. A port with such firmware
               is sent the model in any case
     timeout_s how long one answer may take; 4.5 s for the first and 7.5 s for the others if None, more for a slow board
-    deadline_s how long everything may take once the line is open: all requests, and the simulation, which is done then;
-              24 hours if None. Building a board is apart: each tool may take 5 minutes
+    deadline_s how long everything may take once the line is open: all requests, and the simulation between them; 24
+              hours if None. Building a board is apart: each tool may take 5 minutes
     progress  called with the number of steps compared since its last call
 
     Where a step differs, the sequence is run again up to it, and all its gates are read back. A model that needs whole
@@ -178,13 +179,14 @@ def _compare(
     session: Session, model: IntModel, sequences: Sequences, by: By, progress: Callable[[int], None]
 ) -> Comparison:
     if not model.streaming:
-        raw, runs = expected_runs(model, sequences)
-        return compare_runs(session, model, raw, runs, run_outputs if by == "outputs" else run_checks, progress)
-    inputs, expected = expected_steps(model, sequences)
+        runs = expected_runs(model, sequences, session.check_deadline)
+        run_way = run_outputs if by == "outputs" else run_checks
+        return compare_runs(session, model, sequences.lengths.tolist(), runs, run_way, progress)
+    batches = expected_steps(model, sequences, session.check_deadline)
     if by == "states":
-        return compare_states(session, model, inputs, expected, progress)
+        return compare_states(session, model, batches, sequences.n_steps, progress)
     way = ByOutputs() if by == "outputs" else ByDigests()
-    return compare(session, model, inputs, expected, way, progress)
+    return compare_batches(session, model, batches, sequences.n_steps, way, progress)
 
 
 def _check_way(model: IntModel, by: str) -> None:
@@ -240,11 +242,24 @@ def run_seeded_on_board(
         raise ConfigError(f"run on a board: seed {seed}, expected 0 ... 4294967295")
     lengths = [min(_SEEDED_STEPS, n_steps - start) for start in range(0, n_steps, _SEEDED_STEPS)]
     generators = [Generator((seed + i) % 2**32, i % _SEEDED_SHIFTS) for i in range(len(lengths))]
-    raw = [generator.inputs(length, model.n_inputs) for generator, length in zip(generators, lengths, strict=True)]
     with _opened(model, target, send, _patience(model, timeout_s, deadline_s)) as place:
-        inputs, expected = expected_steps(model, as_sequences(raw, n_features=model.n_inputs), raw_input=True)
-        comparison = compare(place.session, model, inputs, expected, BySeeds(generators), progress)
+        batches = _seeded_batches(place.session, model, generators, lengths)
+        comparison = compare_batches(place.session, model, batches, n_steps, BySeeds(generators), progress)
         return _result(place, comparison, n_steps, None)
+
+
+def _seeded_batches(
+    session: Session, model: IntModel, generators: Sequence[Generator], lengths: Sequence[int]
+) -> Iterator[Batch]:
+    """What is expected of as many steps of each generator."""
+    for first in range(0, len(lengths), _SEEDED_SEQUENCES):
+        some = slice(first, first + _SEEDED_SEQUENCES)
+        raw = [
+            generator.inputs(length, model.n_inputs)
+            for generator, length in zip(generators[some], lengths[some], strict=True)
+        ]
+        sequences = as_sequences(raw, n_features=model.n_inputs)
+        yield from expected_steps(model, sequences, session.check_deadline, raw_input=True, first=first)
 
 
 def _target(board: str | None, port: str | os.PathLike[str] | None, baud: int | None) -> Target:

@@ -1,7 +1,7 @@
 """Models that need whole sequences, on boards: every output is the oracle's, and what is not is found."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,6 +82,13 @@ class Case:
         """The inputs as real numbers: exact, and exact again when they are quantized."""
         return [raw * 2.0**-self.model.input_fraction_bits for raw in self.inputs]
 
+    @property
+    def lengths(self) -> list[int]:
+        return [len(raw) for raw in self.inputs]
+
+    def runs(self) -> Iterable[tuple[np.ndarray, ExpectedRun]]:
+        return zip(self.inputs, self.expected, strict=True)
+
 
 def make_case(name: str = "concat", lengths: Sequence[int] = LENGTHS, seed: int = 1) -> Case:
     plan = PLANS[name]
@@ -118,7 +125,7 @@ WAYS = {"outputs": run_outputs, "digests": run_checks}
 def compared(case: Case, line: object, way: str = "outputs", clock: Clock | None = None) -> tuple[Session, Comparison]:
     session = Session(line, PATIENCE, clock) if clock else Session(line, PATIENCE)
     session.open(case.model)
-    return session, compare_runs(session, case.model, case.inputs, case.expected, WAYS[way])
+    return session, compare_runs(session, case.model, case.lengths, case.runs(), WAYS[way])
 
 
 # ---- what goes well ------------------------------------------------------------------------------------------------
@@ -177,7 +184,7 @@ def test_a_slow_board_is_waited_for(case: Case) -> None:
         board = SlowBoard(line, Clock(), step_s=0.4)
         session = Session(board, clock=board.clock)
         session.open(case.model)
-        assert compare_runs(session, case.model, case.inputs, case.expected).equal
+        assert compare_runs(session, case.model, case.lengths, case.runs()).equal
 
 
 # ---- wrong boards --------------------------------------------------------------------------------------------------
@@ -224,7 +231,7 @@ def test_a_wrong_output_of_the_last_step() -> None:
     with running(build_model(case.model, "host", LONGEST)) as line:
         session = Session(line, PATIENCE)
         session.open(case.model)
-        found = compare_runs(session, case.model, case.inputs, wrong)
+        found = compare_runs(session, case.model, case.lengths, zip(case.inputs, wrong, strict=True))
     difference = found.first_difference
     assert (difference.sequence, difference.step, difference.unit, found.steps) == (2, LENGTHS[2] - 1, 1, sum(LENGTHS))
 

@@ -33,7 +33,7 @@ WAYS: dict[str, Callable[[Session, Case], Comparison]] = {
     "outputs": lambda session, case: compare(session, case.model, case.inputs, case.expected, ByOutputs()),
     "digests": lambda session, case: compare(session, case.model, case.inputs, case.expected, ByDigests()),
     "seeds": lambda session, case: compare(session, case.model, case.inputs, case.expected, BySeeds(GENERATORS)),
-    "states": lambda session, case: compare_states(session, case.model, case.inputs, case.expected),
+    "states": lambda session, case: compare_states(session, case.model, [(case.inputs, case.expected)], sum(LENGTHS)),
 }
 each_way = pytest.mark.parametrize("way", WAYS)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from command_line import UNFINISHED, Result, assert_refused, done, finish, quantgru, start
 from conftest import N_SEQUENCES
@@ -28,8 +29,9 @@ from quantgru.errors import DeviceError
 from quantgru.expected_steps import expected_steps
 from quantgru.hil.boards import find_boards
 from quantgru.hil.images import Image, launch
-from quantgru.on_board import Target
+from quantgru.on_board import By, Target
 from quantgru.on_boards import Work, run_on_boards
+from quantgru.simulator import run
 
 N_STEPS = 8 * N_SEQUENCES
 
@@ -140,12 +142,18 @@ def test_a_table_and_reports_of_several(ports: dict[str, str]) -> None:
     assert message.endswith(f"; 6 of {N_STEPS} steps had been equal")
 
 
-def test_one_that_fails_counts_more_than_one_that_differs(ports: dict[str, str]) -> None:
+def test_one_that_differs_counts_more_than_one_that_fails(ports: dict[str, str]) -> None:
     result = hil("--port", ports["wrong"], "--board", "esp99", "--junit", "r.xml")
-    assert result.code == 2 and result.err == ""
+    assert result.code == 1 and result.err == ""
     assert "esp99: board 'esp99': unknown" in result.out and "0 of 2 boards equal" in result.out
     kinds = {name: kind for name, (kind, _) in junit("r.xml").items()}
     assert kinds == {"esp99": "error", ports["wrong"]: "failure"}
+
+
+def test_one_that_fails_counts_more_than_one_that_is_equal(ports: dict[str, str]) -> None:
+    result = hil("--port", ports["right"], "--board", "esp99")
+    assert result.code == 2 and result.err == ""
+    assert "1 of 2 boards equal" in result.out
 
 
 @pytest.mark.parametrize("options", [["--by", "states"], ["--by", "digests"], ["--by", "outputs"]])
@@ -155,6 +163,19 @@ def test_each_way_finds_the_difference(options: list[str], ports: dict[str, str]
     assert (result.code, result.err) == (1, "")
     assert "DIFFERENT: sequence 0, step 6, layer gru, h of unit 4" in result.out
     assert f"; 6 of {N_STEPS} steps had been equal" in result.out
+
+
+@pytest.mark.parametrize("by", ["states", "digests", "outputs"])
+def test_a_difference_that_is_not_in_the_first_sequences_that_are_simulated(
+    by: By, ports: dict[str, str], model: qg.IntModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 6 is wrong, and before the third sequence there is none."""
+    monkeypatch.setattr("quantgru.expected_steps._STEPS", 4)
+    x = [np.zeros((n, model.n_inputs)) for n in (5, 2, 9)]
+    found = qg.run_on_board(model, x, port=ports["wrong"], by=by)
+    difference = found.first_difference
+    assert difference is not None and found.steps == 5 + 2 + 7
+    assert (difference.sequence, difference.step, difference.gate, difference.unit) == (2, 6, "h", 4)
 
 
 def test_steps_on_inputs_of_the_board(ports: dict[str, str]) -> None:
@@ -179,6 +200,29 @@ def test_a_deadline_ends_a_run(ports: dict[str, str]) -> None:
     assert time.monotonic() - begin < 30
     assert result.code == 2 and "not done within 0.05 s, the limit for everything together; " in result.err
     assert "--deadline" in result.err
+
+
+def test_a_deadline_ends_the_simulation(
+    ports: dict[str, str], model: qg.IntModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is done for as many steps as the board is asked, then for the next ones."""
+    simulated = 0
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        nonlocal simulated
+        result = run(*arguments, **options)
+        simulated += result.sequences.n_steps
+        time.sleep(0.1)  # so that it takes seconds on any machine
+        return result
+
+    monkeypatch.setattr("quantgru.expected_steps.run", counting)
+    with pytest.raises(DeviceError, match=r"not done within 1 s.*; [\d,]+ of 1,000,000 steps had been equal"):
+        qg.run_seeded_on_board(model, 1_000_000, port=ports["right"], deadline_s=1)
+    assert 0 < simulated < 500_000
+    simulated = 0
+    with pytest.raises(DeviceError, match=r"not done within 1 s.*; 0 of 1,000,000 steps had been equal"):
+        qg.run_on_board(model, np.zeros((1, 1_000_000, model.n_inputs)), port=ports["right"], deadline_s=1)
+    assert 0 < simulated < 500_000
 
 
 def test_a_deadline_covers_the_simulation_and_not_the_building(

@@ -65,7 +65,7 @@ def hil(
     """Run sequences on boards (hardware in the loop) and compare every step with the simulator.
 
     --board and --port may be repeated: several run at once. Exit code 0 if every step was equal on every board, 1 if
-    one differed, 2 if a comparison could not be made.
+    any board differed, else 2 if any comparison could not be made.
     """
     from quantgru.cli.board_reports import print_outcome, print_table, require_reports, write_failure, write_reports
     from quantgru.int_model import IntModel
@@ -147,6 +147,6 @@ def _run(work: Work, targets: list[Target]) -> list[Outcome]:
 
 
 def _exit_code(outcomes: list[Outcome]) -> int:
-    if any(outcome.error is not None for outcome in outcomes):
-        return FAILED
-    return 0 if all(outcome.equal for outcome in outcomes) else DIFFERENT
+    if any(outcome.result is not None and not outcome.equal for outcome in outcomes):
+        return DIFFERENT
+    return 0 if all(outcome.equal for outcome in outcomes) else FAILED

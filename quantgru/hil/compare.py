@@ -1,11 +1,11 @@
 """Sequences through a session, held against the simulator's numbers. What is equal, and where the first difference is.
 
-The simulator itself is not known here: expected values are handed in.
+The simulator itself is not known here: expected values are handed in, batch by batch, as each is wanted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -22,6 +22,9 @@ from quantgru.hil.ways import ByOutputs, Difference, Expected, Part, Way
 from quantgru.int_model import IntModel
 
 BY_OUTPUTS: Final = ByOutputs()
+
+# Some of the sequences: raw inputs, int16 [steps, inputs] each, and what is expected of them.
+Batch = tuple[Sequence[Int16Array], Expected]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +60,37 @@ def compare(
     way: Way = BY_OUTPUTS,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Comparison:
-    """Runs all sequences of raw inputs, int16 [steps, inputs] each, up to the first difference.
+    """All sequences of raw inputs, int16 [steps, inputs] each, as one batch."""
+    total_steps = sum(x.shape[0] for x in inputs)
+    return compare_batches(session, model, [(inputs, expected)], total_steps, way, progress)
+
+
+def compare_batches(
+    session: Session,
+    model: IntModel,
+    batches: Iterable[Batch],
+    total_steps: int,
+    way: Way = BY_OUTPUTS,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Comparison:
+    """Runs all sequences, one batch after the other, up to the first difference.
 
     The session is open. `progress` is called with the number of steps compared since its last call. Raises DataError if
     there is nothing to compare, DeviceError if the board fails.
     """
-    total_steps, ticks = _count_steps(model, inputs, expected), Ticks()
+    _require_steps(total_steps)
+    ticks = Ticks()
     with telling_how_far(ticks, total_steps):
-        found = _first_wrong_part(session, inputs, expected, way, ticks, progress)
-    if found is None:
-        return Comparison(ticks.n_steps, total_steps, None, ticks)
-    part, _ = found
-    difference = find_difference(session, model, way, inputs[part.sequence], expected, found)
-    steps = ticks.n_steps - part.n_steps + difference.step - part.start + 1
-    return Comparison(steps, total_steps, difference, ticks)
+        for inputs, expected in batches:
+            _check_shapes(model, inputs, expected)
+            found = _first_wrong_part(session, inputs, expected, way, ticks, progress)
+            if found is not None:
+                part, _ = found
+                x = inputs[part.sequence - expected.first]
+                difference = find_difference(session, model, way, x, expected, found)
+                steps = ticks.n_steps - part.n_steps + difference.step - part.start + 1
+                return Comparison(steps, total_steps, difference, ticks)
+    return Comparison(ticks.n_steps, total_steps, None, ticks)
 
 
 def _first_wrong_part(
@@ -85,7 +105,7 @@ def _first_wrong_part(
     sent: list[Part] = []
     found: tuple[Part, Difference] | None = None
     try:
-        with closing(session.run(way.kind, _requests(session, inputs, way, sent))) as answers:
+        with closing(session.run(way.kind, _requests(session, inputs, expected.first, way, sent))) as answers:
             for number, (_, answer) in enumerate(answers):
                 ticks.add(answer)
                 progress(answer.n_steps)
@@ -99,9 +119,11 @@ def _first_wrong_part(
     return found
 
 
-def _requests(session: Session, inputs: Sequence[Int16Array], way: Way, sent: list[Part]) -> Iterator[Stepping | Reset]:
-    """All sequences, each from reset; notes which part each request runs."""
-    for sequence, x in enumerate(inputs):
+def _requests(
+    session: Session, inputs: Sequence[Int16Array], first: int, way: Way, sent: list[Part]
+) -> Iterator[Stepping | Reset]:
+    """All sequences, numbered from `first` on, each from reset; notes which part each request runs."""
+    for sequence, x in enumerate(inputs, first):
         if x.shape[0] == 0:
             continue
         yield Reset()
@@ -110,13 +132,15 @@ def _requests(session: Session, inputs: Sequence[Int16Array], way: Way, sent: li
             yield way.request(x, part)
 
 
-def _count_steps(model: IntModel, inputs: Sequence[Int16Array], expected: Expected) -> int:
-    """How many there are to compare. Raises DataError for none, and for shapes that do not fit."""
-    if not len(inputs) == len(expected.outputs) == len(expected.checks):
-        raise DataError(f"{len(inputs)} sequences, {len(expected.outputs)} of them with expected outputs")
-    total_steps = sum(len(x) for x in inputs)
+def _require_steps(total_steps: int) -> None:
     if total_steps == 0:
         raise DataError("no steps to compare: give at least one sequence of one step")
+
+
+def _check_shapes(model: IntModel, inputs: Sequence[Int16Array], expected: Expected) -> None:
+    """Raises DataError for shapes that do not fit."""
+    if not len(inputs) == len(expected.outputs) == len(expected.checks):
+        raise DataError(f"{len(inputs)} sequences, {len(expected.outputs)} of them with expected outputs")
     for i, (x, outputs, checks) in enumerate(zip(inputs, expected.outputs, expected.checks, strict=True)):
         n_steps = x.shape[0]
         allowed = ((n_steps, model.n_inputs), (n_steps, model.n_outputs), (n_steps,))
@@ -126,29 +150,40 @@ def _count_steps(model: IntModel, inputs: Sequence[Int16Array], expected: Expect
                 f"sequence {i}: {x.dtype} inputs, outputs and check values of shapes {shapes}, expected int16 "
                 f"(steps, {model.n_inputs}), (steps, {model.n_outputs}) and (steps,)"
             )
-    return total_steps
 
 
 def compare_states(
     session: Session,
     model: IntModel,
-    inputs: Sequence[Int16Array],
-    expected: Expected,
+    batches: Iterable[Batch],
+    total_steps: int,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Comparison:
-    """As `compare`, step by step, with every number of every state and gate read back: slow, and nothing is hashed."""
-    total_steps, ticks = _count_steps(model, inputs, expected), Ticks()
+    """As `compare_batches`, step by step, with every number of every state and gate read back: slow, and nothing is
+    hashed."""
+    _require_steps(total_steps)
+    ticks = Ticks()
     with telling_how_far(ticks, total_steps):
-        for part in (Part(sequence, step, 1) for sequence, x in enumerate(inputs) for step in range(x.shape[0])):
+        for part, x, expected in _single_steps(model, batches):
             if part.start == 0:
                 session.reset()
-            answer = session.step(inputs[part.sequence][part.steps])
+            answer = session.step(x)
             difference = _difference_of_step(session, model, answer, expected, part)
             ticks.add(answer)
             progress(1)
             if difference is not None:
                 return Comparison(ticks.n_steps, total_steps, difference, ticks)
     return Comparison(ticks.n_steps, total_steps, None, ticks)
+
+
+def _single_steps(model: IntModel, batches: Iterable[Batch]) -> Iterator[tuple[Part, Int16Array, Expected]]:
+    """Each step of all sequences, its inputs [1, inputs], and what is expected of its batch."""
+    for inputs, expected in batches:
+        _check_shapes(model, inputs, expected)
+        for sequence, x in enumerate(inputs, expected.first):
+            for step in range(x.shape[0]):
+                part = Part(sequence, step, 1)
+                yield part, x[part.steps], expected
 
 
 def _difference_of_step(

@@ -172,14 +172,14 @@ class Link:
         damaged_before = self._reader.damaged
         silences = 0
         lost = any(request.reply is not None for request in pending)  # later ones than the oldest
-        self._check_deadline()
+        self.check_deadline()
         while pending[0].reply is None:
             until = min(sent_at + waits_s[silences] + more_s, self._deadline)
             silent = self._listen(pending, credit, until, lost, starting=opening and silences == 0)
             if pending[0].reply is not None:
                 break
             silences += silent
-            self._check_deadline()
+            self.check_deadline()
             if silences == len(waits_s) or self._clock() - start >= total_s:
                 damaged = self._reader.damaged > damaged_before
                 raise self._unanswered(pending[0].frame, self._clock() - start, damaged)
@@ -229,7 +229,8 @@ class Link:
 
     # ---- what can be wrong --------------------------------------------------------------------------------------
 
-    def _check_deadline(self) -> None:
+    def check_deadline(self) -> None:
+        """Raises DeviceError once the time for everything together is up."""
         if self._clock() >= self._deadline:
             raise self.fail(
                 f"not done within {self._patience.total_s:g} s, the limit for everything together",

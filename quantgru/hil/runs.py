@@ -5,7 +5,7 @@ A run keeps no state and no gate: what differs is known down to the output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from quantgru.array_types import Int16Array
@@ -56,27 +56,28 @@ def run_checks(session: Session, model: IntModel, run: RunReply, expected: Expec
 def compare_runs(
     session: Session,
     model: IntModel,
-    inputs: Sequence[Int16Array],
-    expected: Sequence[ExpectedRun],
+    lengths: Sequence[int],
+    runs: Iterable[tuple[Int16Array, ExpectedRun]],
     way: RunWay = run_outputs,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Comparison:
-    """Runs all sequences of raw inputs, int16 [steps, inputs] each, up to the first difference.
+    """Runs all sequences of raw inputs, int16 [steps, inputs] each, up to the first difference. Their lengths are known
+    beforehand; each is taken when it is wanted.
 
     The session is open. `progress` is called with the number of steps compared since its last call. Raises DataError if
     there is nothing to compare, DeviceError if the board fails, or holds no sequence as long as one of these.
     """
-    total = sum(x.shape[0] for x in inputs)
+    total = sum(lengths)
     if total == 0:
         raise DataError("no steps to compare: give at least one sequence of one step")
-    session.require_steps(max(x.shape[0] for x in inputs))
+    session.require_steps(max(lengths))
     ticks = Ticks()
     with telling_how_far(ticks, total):
-        for sequence, (x, of_sequence) in enumerate(zip(inputs, expected, strict=True)):
+        for sequence, (x, expected) in enumerate(runs):
             if x.shape[0] == 0:
                 continue
             run = session.run_sequence(x)
-            difference = _difference_of_run(session, model, run, of_sequence, way)
+            difference = _difference_of_run(session, model, run, expected, way)
             if difference is not None:
                 steps = ticks.n_steps + difference.step + 1
                 ticks.add(run)

@@ -126,6 +126,10 @@ class Session:
             raise self._link.fail(f"the board refuses the model that was sent (cause {refused} of PROTOCOL.md)", _FLASH)
         return description
 
+    def check_deadline(self) -> None:
+        """For what is done between two requests. Raises DeviceError once the time for everything together is up."""
+        self._link.check_deadline()
+
     def reset(self) -> None:
         """Resets the model's state."""
         self._ask(Reset(), messages.unpack_nothing)

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import serial
 from serial.tools import list_ports
@@ -35,7 +36,11 @@ _PASSING: Final = {
 }
 # Of a COM port, pyserial gives no errno, but the repr of what Windows said. It denies access to whoever comes second.
 _OF_COM_PORTS: Final = {"FileNotFoundError(": errno.ENOENT, "PermissionError(": errno.EBUSY}
-_FAILURES: Final = (serial.SerialException, OSError, ValueError, TypeError)  # TypeError: a socket without a port
+# What pyserial says of a port that reads as a file at its end, or that the system has given up.
+_VANISHED: Final = ("returned no data", f"[Errno {errno.EIO}]")
+_FAILURES: Final = (serial.SerialException, OSError, ValueError)
+_SERVERS: Final = ("socket", "rfc2217")  # schemes of ports behind a network
+_FORMS: Final = "a name such as /dev/ttyACM0 or COM5, hwgrep://VID:PID, socket://HOST:PORT or rfc2217://HOST:PORT"
 
 
 class Transport(Protocol):
@@ -106,8 +111,16 @@ class SerialTransport:
         self.close()
 
     def _lost(self, error: Exception) -> DeviceError:
-        kind = PortVanishedError if _is_local(self.name) else DeviceError
-        return kind(f"port {self.name}: connection lost ({_reason(error)}); check cable and power, then run again")
+        if not _is_local(self.name):
+            return DeviceError(_connection_lost(self.name, _reason(error)))
+        why = _reason(error)
+        if any(said in why for said in _VANISHED):
+            why = "the port was closed by the other end, or unplugged; or another program has it open, too"
+        return PortVanishedError(_connection_lost(self.name, why))
+
+
+def _connection_lost(name: str, why: str) -> str:
+    return f"port {name}: connection lost ({why}); check cable and power, then run again"
 
 
 # ---- opening -----------------------------------------------------------------------------------------------------
@@ -132,9 +145,14 @@ def _open_when_there(url: str, baud_rate: int) -> Any:
 
 
 def _open_remote(url: str, baud_rate: int) -> Any:
+    scheme = url.partition("://")[0].lower()
+    if scheme in _SERVERS and not _names_host_and_port(url):
+        raise DeviceError(f"port {url}: cannot be opened, it names no host and port; give {scheme}://HOST:PORT")
     try:
         port = _open(url, baud_rate)
     except (*_FAILURES, AttributeError) as error:  # AttributeError: an RFC 2217 server that hangs up while it opens
+        if _unknown_scheme(error):
+            raise DeviceError(f"port {url}: cannot be opened, {scheme}:// is unknown; give {_FORMS}") from None
         raise DeviceError(
             f"port {url}: cannot be opened ({_reason(error)}); check host and port, that the server runs, and that no "
             "other program is connected to it"
@@ -146,6 +164,14 @@ def _open_remote(url: str, baud_rate: int) -> Any:
         # Its DTR has reset the board some 0.3 s ago: what is sent now, a bootloader takes for itself, and stays.
         time.sleep(_QUIET_S)
     return port
+
+
+def _names_host_and_port(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname and parts.port)
+    except ValueError:  # a port that is no number, or too large
+        return False
 
 
 def _open(url: str, baud_rate: int) -> Any:
@@ -191,6 +217,10 @@ def _may_pass(error: Exception) -> bool:
 
 def _no_such_hardware(error: Exception) -> bool:
     return "no ports found matching" in str(error)  # as pyserial says it for hwgrep://
+
+
+def _unknown_scheme(error: Exception) -> bool:
+    return str(error).startswith("invalid URL, protocol")  # as pyserial says it
 
 
 def _what_is_wrong(url: str, error: Exception) -> str:

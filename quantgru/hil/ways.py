@@ -33,11 +33,21 @@ class StepTrace:
 @dataclass(frozen=True, eq=False)
 class Expected:
     """What the simulator computes: of each sequence outputs int16 [steps, outputs] and check values uint32 [steps], not
-    running on but each of its step alone [R16]; and all of one step, on request."""
+    running on but each of its step alone [R16]; and all of one step, on request. `first` is the number of the first of
+    these sequences among all that are compared."""
 
     outputs: Sequence[Int16Array]
     checks: Sequence[Uint32Array]
     trace: Callable[[int, int], StepTrace]  # (sequence, step)
+    first: int = 0
+
+    def outputs_of(self, part: Part) -> Int16Array:
+        """int16 [steps, outputs]"""
+        return self.outputs[part.sequence - self.first][part.steps]
+
+    def checks_of(self, part: Part) -> Uint32Array:
+        """uint32 [steps]"""
+        return self.checks[part.sequence - self.first][part.steps]
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ class ByOutputs:
 
     def difference(self, answer: Steps | Summary, expected: Expected, part: Part) -> Difference | None:
         assert isinstance(answer, Steps)
-        checks, outputs = expected.checks[part.sequence][part.steps], expected.outputs[part.sequence][part.steps]
+        checks, outputs = expected.checks_of(part), expected.outputs_of(part)
         wrong_check, wrong_outputs = answer.checks != checks, answer.outputs != outputs
         wrong = wrong_check | wrong_outputs.any(axis=1)
         if not wrong.any():
@@ -157,7 +167,7 @@ class BySeeds:
 
 def _digest_difference(answer: Steps | Summary, expected: Expected, part: Part) -> Difference | None:
     assert isinstance(answer, Summary)
-    digest = zlib.crc32(expected.checks[part.sequence][part.steps].astype("<u4").tobytes())
+    digest = zlib.crc32(expected.checks_of(part).astype("<u4").tobytes())
     if answer.digest == digest:
         return None
     return Difference(part.sequence, part.start, "", "digest", 0, answer.digest, digest, "u32", part.n_steps)
