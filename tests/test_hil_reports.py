@@ -62,7 +62,7 @@ def test_the_json_has_the_same_names_however_a_run_ends(port: str, wrong_port: s
         report("--input", "x.npz", *right, code=0),
         report("--input", "x.npz", *wrong, code=1),
         report("--input", "x.npz", *unknown, code=2),
-        report("--input", "x.npz", *unknown, *wrong, *right, code=2),
+        report("--input", "x.npz", *unknown, *wrong, *right, code=1),
         report("--input", "none.npz", *right, code=2),
     ]
     assert {tuple(found) for found in reports} == {("format", "equal", "error", "run", "boards")}
