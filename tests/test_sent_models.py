@@ -129,9 +129,9 @@ def test_what_write_and_load_refuse(line: SerialTransport) -> None:
         assert requests.refusal(Type.WRITE, payload) == (code, expected)
     assert requests.refusal(Type.LOAD, b"\0\0\0") == (Refusal.LENGTH, 4)
     assert requests.refusal(Type.LOAD, (room + 1).to_bytes(4, "little")) == (Refusal.ARGUMENT, room)
-    for type_ in (Type.STEP, Type.RESET, Type.READ, Type.DIGEST, Type.SEED):
+    for type_ in (Type.STEP, Type.RESET, Type.READ, Type.DIGEST, Type.SEED, Type.TIME):
         assert requests.refusal(type_, b"") == (Refusal.NO_MODEL, 0)
-    assert requests.refusal(10, b"") == (Refusal.TYPE, Type.LOAD)
+    assert requests.refusal(10, b"") == (Refusal.TYPE, Type.TIME)
     assert requests.ask(Type.STACK, b"").type == 0x87
 
 
