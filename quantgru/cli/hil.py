@@ -71,16 +71,7 @@ def hil(
     from quantgru.int_model import IntModel
     from quantgru.on_boards import Work
 
-    if not boards and not ports:
-        raise click.UsageError("give --board NAME or --port URL")
-    if (input_path is None) == (steps is None):
-        raise click.UsageError("give either --input X.npz or --steps N")
-    if steps is not None and by is not None:
-        raise click.UsageError("--by goes with --input; --steps compares digests")
-    if baud is not None and not ports:
-        raise click.UsageError("--baud goes with --port")
-    if steps is None and seed is not None:
-        raise click.UsageError("--seed goes with --steps")
+    _check_together(boards, ports, baud, input_path, steps, seed, by)
     require_reports(json_path, junit_path)
     try:
         targets = _targets(boards, ports, baud)
@@ -109,6 +100,28 @@ def hil(
     else:
         print_table(int_model, outcomes)
     sys.exit(_exit_code(outcomes))
+
+
+def _check_together(
+    boards: tuple[str, ...],
+    ports: tuple[str, ...],
+    baud: int | None,
+    input_path: str | None,
+    steps: int | None,
+    seed: int | None,
+    by: str | None,
+) -> None:
+    """Raises UsageError for options that do not go with each other."""
+    if not boards and not ports:
+        raise click.UsageError("give --board NAME or --port URL")
+    if (input_path is None) == (steps is None):
+        raise click.UsageError("give either --input X.npz or --steps N")
+    if steps is not None and by is not None:
+        raise click.UsageError("--by goes with --input; --steps compares digests")
+    if baud is not None and not ports:
+        raise click.UsageError("--baud goes with --port")
+    if steps is None and seed is not None:
+        raise click.UsageError("--seed goes with --steps")
 
 
 def _targets(boards: tuple[str, ...], ports: tuple[str, ...], baud: int | None) -> list[Target]:
