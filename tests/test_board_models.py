@@ -72,13 +72,17 @@ def test_every_step_is_equal(name: str, board: str) -> None:
     assert (result.stack_bytes or 0) <= find_boards()[board].stack_bytes
 
 
-def test_a_model_too_large_for_the_memory_of_a_board() -> None:
+@pytest.mark.parametrize(
+    ("plan", "region"),
+    [(Plan(1100, (3,), (AFTER,)), "data"), (Plan(150, (60,), (AFTER,)), "text by [0-9]{2},[0-9]{3} bytes and data")],
+    ids=["RAM", "flash"],
+)
+def test_a_model_too_large_for_the_memory_of_a_board(plan: Plan, region: str) -> None:
     board_or_skip("atmega328p")
-    model = from_oracle(random_model(Plan(1100, (3,), (AFTER,)), seed=1))
-    with pytest.raises(
-        ConfigError, match=r"^board atmega328p: avr-gcc failed: .*section `\.bss' is not within region `data'"
-    ):
-        qg.run_on_board(model, np.zeros((1, 1, 1100)), board="atmega328p")
+    model = from_oracle(random_model(plan, seed=1))
+    too_large = f"^board atmega328p: the program does not fit into memory region {region} of the linker script; see `q"
+    with pytest.raises(ConfigError, match=too_large):
+        qg.run_on_board(model, np.zeros((1, 1, plan.n_inputs)), board="atmega328p")
 
 
 def test_a_model_that_leaves_too_little_for_the_stack() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,10 @@ from quantgru.hil.boards import Board, Program
 BUILD_TIMEOUT_S: Final = 300.0
 _END_TIMEOUT_S: Final = 0.2  # a process whose line broke is about to end
 WARNINGS: Final = ("-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
+
+# What GNU ld says of a program that is too large for a memory region of the linker script.
+_TOO_LARGE: Final = re.compile(r"(?:will not fit in|is not within) region `(\w+)'")
+_OVERFLOW: Final = re.compile(r"region `(\w+)' overflowed by (\d+) bytes")
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,18 @@ def run_tool(board: Board, command: Sequence[str]) -> str:
             raise ConfigError(f"board {board.name}: {command[0]} took longer than {BUILD_TIMEOUT_S:g} s") from None
     if result.returncode:
         said = [text for text in result.stderr.splitlines() if not text.startswith("collect2")]  # which repeats others
+        regions = _too_small_regions(result.stderr)
+        if regions:
+            raise ConfigError(
+                f"board {board.name}: the program does not fit into memory region {' and '.join(regions)} of the "
+                f"linker script; see `quantgru inspect MODEL --board {board.name}`, then use fewer units"
+            )
         lines = [text for text in said if "error" in text] or said or ["?"]
         raise ConfigError(f"board {board.name}: {command[0]} failed: {lines[0].strip()}")
     return result.stdout
+
+
+def _too_small_regions(said: str) -> list[str]:
+    """Memory regions that a program overflows, and by how much where the linker said it."""
+    excess = {name: f"{name} by {int(n_bytes):,} bytes" for name, n_bytes in _OVERFLOW.findall(said)}
+    return list(dict.fromkeys(excess.get(name, name) for name in [*_TOO_LARGE.findall(said), *excess]))
