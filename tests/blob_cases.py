@@ -15,7 +15,7 @@ from c_library import COMPILER, FIRMWARE, ROOT, SOURCES
 from hil_boards import work_directory
 from strategies import REVERSE, DensePlan, EmbeddingPlan, GruPlan, Plan
 
-from quantgru.hil.images import WARNINGS
+from quantgru.hil.compiler import WARNINGS
 
 PROGRAM = [ROOT / "tests" / "firmware" / "load_cases.c", FIRMWARE / "harness" / "frames.c"]
 LIBRARY = [source for source in SOURCES if source.name != "shim.c"]

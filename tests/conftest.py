@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's: models this small take longer in several
+# Where Debian has ccache under the names of all compilers: hundreds of firmware images differ in their model alone.
+os.environ["PATH"] = os.pathsep.join(["/usr/lib/ccache", os.environ["PATH"]])
 
 import hypothesis
 import numpy as np

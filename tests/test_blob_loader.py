@@ -26,7 +26,8 @@ from support_export import FindTool, run_command, try_command
 from test_board_models import PLANS
 
 from quantgru.exporter import blob_memory, to_blob
-from quantgru.hil.images import WARNINGS, Image, launch, port_sources
+from quantgru.hil.compiler import WARNINGS, port_sources
+from quantgru.hil.images import Image, launch
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
 

@@ -26,7 +26,8 @@ from support_export import (
 import quantgru as qg
 from quantgru.exporter import export
 from quantgru.hil.boards import find_board
-from quantgru.hil.images import Image, launch, port_sources
+from quantgru.hil.compiler import port_sources
+from quantgru.hil.images import Image, launch
 from quantgru.hil.transport import SerialTransport
 from quantgru.simulator import run
 

@@ -22,7 +22,8 @@ from support_export import WARNINGS, FindTool, includes, library_sources, load, 
 
 import quantgru as qg
 from quantgru.exporter import export
-from quantgru.hil.images import Image, launch, port_sources
+from quantgru.hil.compiler import port_sources
+from quantgru.hil.images import Image, launch
 from quantgru.hil.transport import SerialTransport
 
 HALF = 3  # steps

@@ -14,7 +14,8 @@ from support_export import WARNINGS, run_command
 
 import quantgru as qg
 from quantgru.exporter import export
-from quantgru.hil.images import Image, launch, port_sources
+from quantgru.hil.compiler import port_sources
+from quantgru.hil.images import Image, launch
 from quantgru.hil.link import Patience
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model.cost import cost

@@ -10,7 +10,8 @@ import oracle
 import pytest
 from hil_boards import board_or_skip
 
-from quantgru.hil.images import WARNINGS, Image, launch, port_sources
+from quantgru.hil.compiler import WARNINGS, port_sources
+from quantgru.hil.images import Image, launch
 from quantgru.hil.transport import SerialTransport
 
 PROBE = Path(__file__).parent / "firmware" / "kernel_probe.c"

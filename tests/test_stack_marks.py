@@ -13,7 +13,8 @@ from hil_boards import board_or_skip
 from support_export import ROOT, WARNINGS, run_command
 
 from quantgru.hil.boards import Board
-from quantgru.hil.images import Image, launch, port_sources, program_size
+from quantgru.hil.compiler import port_sources, program_size
+from quantgru.hil.images import Image, launch
 from quantgru.hil.transport import SerialTransport
 
 FIRMWARE = ROOT / "firmware"

@@ -22,7 +22,8 @@ from rich.table import Table
 import quantgru as qg
 from quantgru.exporter import export
 from quantgru.hil.boards import Board, find_board
-from quantgru.hil.images import Image, launch, port_sources
+from quantgru.hil.compiler import port_sources
+from quantgru.hil.images import Image, launch
 from quantgru.hil.timer import StepCost
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel

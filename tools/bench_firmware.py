@@ -27,7 +27,8 @@ import quantgru as qg
 from quantgru.exporter import export
 from quantgru.firmware_files import firmware_directory
 from quantgru.hil.boards import Board, find_board, find_boards
-from quantgru.hil.images import Image, launch, port_sources
+from quantgru.hil.compiler import port_sources
+from quantgru.hil.images import Image, launch
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model import IntModel
 from quantgru.int_model.cost import cost

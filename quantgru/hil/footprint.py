@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from quantgru.hil.boards import Board
-from quantgru.hil.images import WARNINGS, port_sources, program_size, run_tool
+from quantgru.hil.compiler import compile_sources, link, port_sources, program_size, run_tool
 from quantgru.hil.stack import deepest_stack, read_functions
 
 _ENTRIES: Final = {"step": ("model_reset", "model_step", "model_output"), "sequence": ("main",)}  # the last is inline
@@ -48,35 +47,26 @@ def footprint(board: Board, export_directory: Path, build_directory: Path, *, st
     kind = "step" if streaming else "sequence"
     least = board.firmware / "least"
     library = export_directory / "quantgru"
-    includes = [f"-I{export_directory}", f"-I{library / 'include'}", *_port_includes(board)]
+    of_board = port_sources(board)
+    port = [board.firmware / "harness", board.folder, *(source.parent for source in of_board)]
     sources = [export_directory / "model.c", *sorted((library / "src").glob("*.c")), least / f"{kind}.c"]
-    with ThreadPoolExecutor() as pool:
-        *objects, nothing = pool.map(
-            lambda source: _compile(board, source, includes, build_directory), [*sources, least / "empty.c"]
-        )
-    flash, ram = _linked_size(board, objects, includes, build_directory / "model.elf")
-    empty_flash, empty_ram = _linked_size(board, [nothing], includes, build_directory / "empty.elf")
+    compiled = compile_sources(
+        board,
+        board.program,
+        [*sources, least / "empty.c", *of_board],
+        [export_directory, library / "include", *port],
+        build_directory,
+        "-fstack-usage",
+    )
+    objects, nothing, start_up = compiled[: len(sources)], compiled[len(sources)], compiled[len(sources) + 1 :]
+    flash, ram = _linked_size(board, [*objects, *start_up], build_directory / "model.elf")
+    empty_flash, empty_ram = _linked_size(board, [nothing, *start_up], build_directory / "empty.elf")
     stack = _stack(board, objects, _ENTRIES[kind])
     return Footprint(flash, ram, flash - empty_flash, ram - empty_ram, stack)
 
 
-def _port_includes(board: Board) -> list[str]:
-    folders = [board.firmware / "harness", board.folder, *(source.parent for source in port_sources(board))]
-    return [f"-I{folder}" for folder in dict.fromkeys(folders)]
-
-
-def _compile(board: Board, source: Path, includes: Sequence[str], folder: Path) -> Path:
-    target = folder / f"{source.stem}.o"
-    flags = ["-std=c99", *WARNINGS, *board.program.flags, "-fstack-usage", *includes]
-    run_tool(board, [board.program.compiler, *flags, "-c", str(source), "-o", str(target)])
-    return target
-
-
-def _linked_size(board: Board, objects: Sequence[Path], includes: Sequence[str], target: Path) -> tuple[int, int]:
-    link_flags = [flag.format(port=board.folder) for flag in board.program.link_flags]
-    sources = [*map(str, objects), *map(str, port_sources(board))]
-    command = [board.program.compiler, "-std=c99", *board.program.flags, *includes, *sources, *link_flags]
-    run_tool(board, [*command, "-Wl,--noinhibit-exec", "-o", str(target)])  # also where the memory is too small
+def _linked_size(board: Board, objects: Sequence[Path], target: Path) -> tuple[int, int]:
+    link(board, board.program, objects, target, "-Wl,--noinhibit-exec")  # also where the memory is too small
     return program_size(board, target)
 
 

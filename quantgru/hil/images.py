@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,15 +14,10 @@ from typing import IO, Final
 
 from quantgru.errors import ConfigError, DeviceError
 from quantgru.hil import line
-from quantgru.hil.boards import Board, Program
+from quantgru.hil.boards import Board
+from quantgru.hil.compiler import compile_sources, link, port_sources, program_size
 
-BUILD_TIMEOUT_S: Final = 300.0
 _END_TIMEOUT_S: Final = 0.2  # a process whose line broke is about to end
-WARNINGS: Final = ("-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
-
-# What GNU ld says of a program that is too large for a memory region of the linker script.
-_TOO_LARGE: Final = re.compile(r"(?:will not fit in|is not within) region `(\w+)'")
-_OVERFLOW: Final = re.compile(r"region `(\w+)' overflowed by (\d+) bytes")
 
 
 @dataclass(frozen=True)
@@ -67,8 +60,8 @@ def _build(
     parts = [library / "src", harness, harness / held]
     all_sources = [*sources, *(source for part in parts for source in sorted(part.glob("*.c"))), *of_board]
     all_folders = [*folders, library / "include", *parts, board.folder, *(source.parent for source in of_board)]
-    includes = [f"-I{path}" for path in dict.fromkeys(all_folders)]
-    _compile(board, board.program, ["-std=c99", *WARNINGS, *includes], all_sources, image)
+    objects = compile_sources(board, board.program, all_sources, all_folders, build_directory)
+    link(board, board.program, objects, image)
     flash_bytes, ram_bytes = program_size(board, image)
     if board.chip.ram_bytes is not None and ram_bytes + board.stack_bytes > board.chip.ram_bytes:
         raise ConfigError(
@@ -77,22 +70,6 @@ def _build(
             "or shorter sequences where it needs whole ones"
         )
     return Image(image, flash_bytes, ram_bytes)
-
-
-def program_size(board: Board, program: Path) -> tuple[int, int]:
-    """Bytes of flash (code and constants) and of static RAM."""
-    text, data, bss = map(int, run_tool(board, [board.size_tool, str(program)]).splitlines()[1].split()[:3])
-    return text + data, data + bss
-
-
-def port_sources(board: Board) -> list[Path]:
-    """What the board adds to the test firmware: its own files, and those that it shares. Their folders have headers."""
-    return [board.folder / source for source in board.program.sources]
-
-
-def _compile(board: Board, program: Program, flags: Sequence[str], sources: Sequence[Path], target: Path) -> None:
-    link_flags = [flag.format(port=board.folder) for flag in program.link_flags]
-    run_tool(board, [program.compiler, *flags, *program.flags, *map(str, sources), *link_flags, "-o", str(target)])
 
 
 @contextmanager
@@ -112,7 +89,7 @@ def launch(board: Board, image: Image) -> Iterator[str]:
         names = dict(board.names, image=image.path, emulator=emulator, port=board.folder, fd=made.fd)
         if board.emulator is not None:
             sources = [board.folder / source for source in board.emulator.sources]
-            _compile(board, board.emulator, ["-std=c99", *WARNINGS], sources, emulator)
+            link(board, board.emulator, compile_sources(board, board.emulator, sources, [], Path(folder)), emulator)
         process = _start(board, [part.format(**names) for part in board.command], made.inherited, log)
         try:
             yield made.url(process, board.name)
@@ -146,32 +123,3 @@ def _last_words(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines()
     return f"; its process ended with status {status}" + (f"; it said: {lines[-1]}" if lines else "")
-
-
-def run_tool(board: Board, command: Sequence[str]) -> str:
-    """What a tool prints. Raises ConfigError, with its first line of error, where it fails or takes too long."""
-    with tempfile.TemporaryDirectory(prefix="quantgru-") as folder:  # a compiler that is killed leaves its files
-        variables = os.environ | {"TMPDIR": folder}
-        try:
-            result = subprocess.run(
-                command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False, env=variables
-            )
-        except subprocess.TimeoutExpired:
-            raise ConfigError(f"board {board.name}: {command[0]} took longer than {BUILD_TIMEOUT_S:g} s") from None
-    if result.returncode:
-        said = [text for text in result.stderr.splitlines() if not text.startswith("collect2")]  # which repeats others
-        regions = _too_small_regions(result.stderr)
-        if regions:
-            raise ConfigError(
-                f"board {board.name}: the program does not fit into memory region {' and '.join(regions)} of the "
-                f"linker script; see `quantgru inspect MODEL --board {board.name}`, then use fewer units"
-            )
-        lines = [text for text in said if "error" in text] or said or ["?"]
-        raise ConfigError(f"board {board.name}: {command[0]} failed: {lines[0].strip()}")
-    return result.stdout
-
-
-def _too_small_regions(said: str) -> list[str]:
-    """Memory regions that a program overflows, and by how much where the linker said it."""
-    excess = {name: f"{name} by {int(n_bytes):,} bytes" for name, n_bytes in _OVERFLOW.findall(said)}
-    return list(dict.fromkeys(excess.get(name, name) for name in [*_TOO_LARGE.findall(said), *excess]))
