@@ -34,6 +34,7 @@ from quantgru.simulator.inputs import to_raw
 By = Literal["outputs", "states", "digests"]
 _Answer = TypeVar("_Answer")
 
+_LONGEST_WAIT_S: Final = 24 * 3600.0
 _POINTER_BYTES: Final = 8  # the most that a board has: what the model needs there is no more
 _MOST_STEPS: Final = 2**16 - 1  # of a run: the library counts them in 16 bits
 _SEEDED_STEPS: Final = 1000  # of a sequence
@@ -279,8 +280,10 @@ def _target(board: str | None, port: str | os.PathLike[str] | None, baud: int | 
 
 def _patience(model: IntModel, timeout_s: float | None, deadline_s: float | None) -> Patience:
     for what, seconds in (("timeout", timeout_s), ("deadline", deadline_s)):
-        if seconds is not None and not 0 < seconds < float("inf"):
-            raise ConfigError(f"run on a board: {what} of {seconds} s, expected a positive number of seconds")
+        if seconds is not None and not 0 < seconds <= _LONGEST_WAIT_S:
+            raise ConfigError(
+                f"run on a board: {what} of {seconds:g} s, expected more than 0 and at most {_LONGEST_WAIT_S:,.0f} s"
+            )
     constants = cost(model).constant_bytes
     patience = Patience().for_constants(constants) if timeout_s is None else Patience.of(timeout_s)
     return patience if deadline_s is None else replace(patience, total_s=deadline_s)

@@ -7,7 +7,8 @@
     pytest --quantgru-board mps2-an386 --quantgru-port=/dev/ttyACM0
 
 Each test that uses the fixture runs once for every board and port; without any, it is skipped. A path needs the "=":
-behind a space, pytest takes it for that of tests, too, and looks for its settings there.
+behind a space, pytest takes it for that of tests, too, and looks for its settings there. With several workers of
+pytest-xdist, --dist loadgroup has all tests of one port go to one worker.
 """
 
 from __future__ import annotations
@@ -103,7 +104,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     baud = metafunc.config.getoption("--quantgru-baud")
     boards += [QuantgruBoard("port", name, baud) for name in metafunc.config.getoption("--quantgru-port")]
     if boards:
-        metafunc.parametrize("quantgru_board", boards, ids=[board.name for board in boards], indirect=True)
+        parameters = [pytest.param(board, id=board.name, marks=_group(metafunc.config, board)) for board in boards]
+        metafunc.parametrize("quantgru_board", parameters, indirect=True)
+
+
+def _group(config: pytest.Config, board: QuantgruBoard) -> list[pytest.MarkDecorator]:
+    """A port is for one worker of pytest-xdist; an emulated board, each worker starts for itself."""
+    shared = board.kind == "port" and hasattr(config, "workerinput")
+    return [pytest.mark.xdist_group(f"quantgru {board.name}")] if shared else []
 
 
 @pytest.fixture
@@ -114,7 +122,17 @@ def quantgru_board(request: pytest.FixtureRequest) -> QuantgruBoard:
     board: QuantgruBoard = request.param
     if board.kind == "board":
         _require_tools(board.name)
+    else:
+        _require_a_worker_of_its_own(request.config, board.name)
     return board
+
+
+def _require_a_worker_of_its_own(config: pytest.Config, port: str) -> None:
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)  # of pytest-xdist
+    if workers > 1 and not getattr(config.option, "loadgroup", False):
+        raise pytest.fail.Exception(
+            f"not compared: {workers} workers would share port {port}; add --dist loadgroup", pytrace=False
+        )
 
 
 def _require_tools(name: str) -> None:

@@ -44,7 +44,7 @@ def build_model(model: IntModel, board: str = "host", max_steps: int | None = No
     """The test firmware of a board with `model`, of sequences of max_steps where it needs whole ones."""
     directory = Path(tempfile.mkdtemp(dir=work_directory()))
     export(model, directory / "export", name="model", max_steps=max_steps)
-    return build(board_or_skip(board), directory / "export", directory)
+    return build(board_or_skip(board), directory / "export", directory / "build")
 
 
 def build_edited(
@@ -56,7 +56,7 @@ def build_edited(
     shutil.copytree(firmware_directory(), directory / "firmware")
     export(model, directory / "export", name="model", max_steps=max_steps)
     edit(directory / "firmware", directory / "export")
-    return build(find_boards(directory / "firmware")[board], directory / "export", directory)
+    return build(find_boards(directory / "firmware")[board], directory / "export", directory / "build")
 
 
 def build_sanitized(model: IntModel, max_steps: int | None = None) -> Image:
@@ -66,7 +66,7 @@ def build_sanitized(model: IntModel, max_steps: int | None = None) -> Image:
     export(model, directory / "export", name="model", max_steps=max_steps)
     sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     program = replace(board.program, flags=(*board.program.flags, *sanitize))
-    return build(replace(board, program=program), directory / "export", directory)
+    return build(replace(board, program=program), directory / "export", directory / "build")
 
 
 def replace_in(path: Path, old: str, new: str) -> None:

@@ -8,7 +8,7 @@ import oracle
 import pytest
 from hil_boards import PATIENCE, build_edited, build_model, replace_in, running
 from hil_models import Case, make_case
-from strategies import Plan, from_oracle, random_model
+from strategies import DensePlan, GruPlan, Plan, from_oracle, random_model
 
 import quantgru as qg
 from quantgru.errors import ConfigError, DeviceError
@@ -78,6 +78,33 @@ def test_a_wrong_step_is_found_where_it_arose(case: Case, way: str, step: int) -
     assert difference.board == difference.simulator ^ 1
     assert found.steps == step + 1
     assert not found.equal
+
+
+@pytest.mark.parametrize(
+    ("wrong", "layer", "gate", "or_layers"),
+    [("before", "gru_0", "u", ("dense_0",)), ("first of the head", "dense_2", "output", ("dense_1",))],
+)
+def test_a_wrong_dense_layer_is_among_those_that_are_named(
+    wrong: str, layer: str, gate: str, or_layers: tuple[str, ...]
+) -> None:
+    """A board tells the numbers of GRU layers and the outputs: not those of a dense layer in front."""
+    rows = {"before": 6, "first of the head": 5}[wrong]
+    plan = Plan(
+        3, layers=(DensePlan(6, oracle.TANH), GruPlan(4, oracle.RESET_AFTER), DensePlan(5, oracle.TANH), DensePlan(2))
+    )
+    case = make_case(plan, lengths=(40,))
+
+    def edit(firmware: Path, exported: Path) -> None:
+        code = exported / "quantgru" / "src" / "qg_dense_layer.c"
+        right = "out[row + i] = dense->activation(sums[i]);"
+        replace_in(
+            code, right, f"out[row + i] = (int16_t)(dense->activation(sums[i]) ^ (n_rows == {rows} ? 1024 : 0));"
+        )
+
+    difference = run(case, build_edited(case.model, edit), "outputs").first_difference
+    assert difference is not None
+    assert (difference.layer, difference.gate, difference.or_layers) == (layer, gate, or_layers)
+    assert f"layer {layer} (wrong itself, or reads what is: {or_layers[0]})" in str(difference)
 
 
 @pytest.mark.parametrize(("way", "gate"), [("outputs", "check value"), ("digests", "digest"), ("seeds", "digest")])

@@ -242,9 +242,30 @@ def test_an_unknown_board():
 def test_missing_tools_are_named_with_their_packages(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     board = find_board("mps2-an386")
-    assert board.missing() == ["arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"]
+    assert board.missing() == ["arm-none-eabi-gcc", "nano.specs", "arm-none-eabi-size", "qemu-system-arm"]
     with pytest.raises(ConfigError, match=r"install it: apt-get .* gcc-arm-none-eabi .* qemu-system-arm$"):
         build(board, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [
+        ("mps2-an386", "gcc-arm-none-eabi libnewlib-arm-none-eabi binutils-arm-none-eabi qemu-system-arm"),
+        (
+            "atmega328p",
+            "gcc-avr avr-libc gcc libc6-dev libsimavr-dev libelf-dev binutils-avr",
+        ),
+        (
+            "rp2040",
+            "gcc-arm-none-eabi libnewlib-arm-none-eabi binutils-arm-none-eabi nodejs npm && "
+            "npm install --global rp2040js@1.4.1",
+        ),
+    ],
+)
+def test_one_line_installs_all_that_a_board_needs(name, packages, tmp_path, monkeypatch):
+    """From nothing: what a package only recommends, or what only another tool could have looked for, is named, too."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_board(name).install_line() == f"apt-get install --no-install-recommends {packages}"
 
 
 def test_a_compiler_error_is_one_line(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -25,6 +26,12 @@ from quantgru.hil.images import Image, launch
 def test_neither_board_nor_port(here: Path) -> None:
     result = hil()
     assert result.code == 2 and "give --board NAME or --port URL" in result.err
+    assert json.loads((here / "r.json").read_text())["equal"] is False
+
+
+def test_two_reports_in_one_file(here: Path) -> None:
+    result = hil("--board", "host", "--junit", "./r.json")
+    assert_refused(result, "--json and --junit: both write r.json; give each a file of its own")
 
 
 def test_a_board_that_is_not_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,20 @@ def test_all_is_every_board_that_can_run_here(here: Path, monkeypatch: pytest.Mo
     assert out.startswith(f"host: {N_STEPS} of {N_STEPS} steps compared")
 
 
+def test_all_of_no_board_is_no_pass(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(here))
+    result = hil("--board", "all", "--json", "r.json")
+    assert_refused(result, "--board all: no board can be built and run here; `quantgru boards` says what is missing")
+    report = json.loads((here / "r.json").read_text())
+    assert (report["equal"], report["boards"]) == (False, [])
+
+
+def test_a_port_with_two_names_is_one_board(ports: dict[str, str], here: Path) -> None:
+    (here / "tty").symlink_to(ports["right"])
+    out = done(hil("--port", ports["right"], "--port", str(here / "tty")))
+    assert "boards equal" not in out and f"{N_STEPS} of {N_STEPS} steps equal" in out
+
+
 def test_a_deadline_ends_a_run(ports: dict[str, str]) -> None:
     begin = time.monotonic()
     result = quantgru("hil", "m.qgru", "--steps", "200000", "--deadline", "0.05", "--port", ports["right"])
@@ -250,10 +264,10 @@ def test_a_deadline_covers_the_simulation_and_not_the_building(
     [
         (["--steps", "5"], "give either --input X.npz or --steps N"),
         (["--by", "luck"], "'luck' is not one of"),
-        (["--board", "host", "--deadline", "0"], "deadline of 0.0 s, expected a positive number"),
+        (["--board", "host", "--deadline", "0"], "deadline of 0 s, expected more than 0 and at most 86,400 s"),
         (["--baud", "9600"], "--baud goes with --port"),
         (["--port", "COM5", "--baud", "many"], "Invalid value for '--baud': 'many' is not a valid integer"),
-        (["--board", "host", "--timeout", "-1"], "timeout of -1.0 s, expected a positive number"),
+        (["--board", "host", "--timeout", "-1"], "timeout of -1 s, expected more than 0 and at most 86,400 s"),
         (["--board", "host", "--junit", "nowhere/r.xml"], "there is no folder nowhere"),
     ],
 )

@@ -62,6 +62,13 @@ def test_a_port_that_is_not_there(port: str, here: Path, monkeypatch: pytest.Mon
     assert_refused(hil("--port", port), says + "there are /dev/ttyACM7 (Uno R3)", "check that the board is connected")
 
 
+def test_a_pattern_that_is_none(here: Path) -> None:
+    says = (
+        "port hwgrep://(: is no regular expression (missing ), unterminated subpattern at position 0); give hwgrep://"
+    )
+    assert_refused(hil("--port", "hwgrep://("), says)
+
+
 # As serialwin32.py of pyserial 3.5 makes them: "could not open port {!r}: {!r}", with the error that Windows gave.
 COM_PORT = "could not open port 'COM5': "
 

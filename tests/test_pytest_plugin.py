@@ -74,6 +74,17 @@ def test_a_missing_tool_is_an_error_with_what_installs_it(
     result.stdout.no_fnmatch_line("*During handling*")
 
 
+def test_workers_that_share_a_port_take_turns_by_groups(project: pytest.Pytester) -> None:
+    board_or_skip("host")
+    model = qg.IntModel.load("m.qgru")
+    with launch(board_or_skip("host"), build_model(model)) as port:
+        result = run(project, "-n", "2", "--quantgru-port", port)
+        result.assert_outcomes(errors=2)
+        result.stdout.fnmatch_lines([f"not compared: 2 workers would share port {port}; add --dist loadgroup"])
+        options = ("-n", "2", "--dist", "loadgroup", "--strict-markers")
+        run(project, *options, "--quantgru-port", port).assert_outcomes(passed=2)
+
+
 def test_a_wrong_board_fails_with_the_difference(project: pytest.Pytester) -> None:
     model = qg.IntModel.load("m.qgru")
     with launch(board_or_skip("host"), build_edited(model, wrong_at_step_6)) as port:

@@ -97,6 +97,23 @@ def test_a_server_that_is_no_rfc_2217_server(here: Path) -> None:
         assert_refused(hil("--port", url), f"port {url}: cannot be opened (Remote does not seem to support RFC2217")
 
 
+@pytest.mark.parametrize(
+    "flood", [bytes(range(256)) * 16, bytes.fromhex("fffd2cfffb2cfffa2c6500fff0") * 300], ids=["bytes", "telnet"]
+)
+def test_a_server_that_says_anything(flood: bytes, here: Path) -> None:
+    """In a process of its own: what pyserial's thread would say goes to standard error."""
+
+    def hostile(connection: socket.socket) -> None:
+        for _ in range(100):
+            connection.sendall(flood)
+        while connection.recv(4096):
+            pass
+
+    with served(hostile, "rfc2217") as url:
+        result = finish(start("hil", "m.qgru", "--input", "x.npz", "--timeout", "2", "--port", url))
+    assert_refused(result, f"port {url}: ")
+
+
 def test_a_server_that_hangs_up_at_once(here: Path) -> None:
     with served(socket.socket.close, "rfc2217") as url:
         result = finish(start("hil", "m.qgru", "--input", "x.npz", "--port", url))

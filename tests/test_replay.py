@@ -50,10 +50,11 @@ def read(path: Path, content: bytes | str) -> list[qg.InputLog]:
     [
         "1,-2,3\n32767,-32768,0\n40,5,-600\n",
         "1 -2 +3\r\n\r\n32767\t-32768 0\r\n 40 5 -600",
+        "\ufeff1,-2,3\n32767,-32768,0\n40,5,-600\n",
         "# x, y, z\n1; -2; 3;\n32767; -32768; 0;  # a knock\n40; 5; -600;",
         "10:12:01.003 -> 1, -2, 3\n10:12:01.013 -> 32767, -32768, 0\n10:12:01.023 -> 40, 5, -600\n",
     ],
-    ids=["comma", "space", "comments", "times"],
+    ids=["comma", "space", "byte-order mark", "comments", "times"],
 )
 def test_text_of_a_serial_monitor(text: str, tmp_path: Path) -> None:
     (log,) = read(tmp_path / "log.txt", text)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -88,6 +89,17 @@ def test_answers_to_others_are_no_answer(case):
 def test_a_description_that_makes_no_sense(case, payload):
     answer = lambda frame: encode(Frame(0x81, frame.session, frame.sequence, payload))  # noqa: E731
     refuse_to_open(case, answer, "the reply to HELLO is not what PROTOCOL.md says")
+
+
+@pytest.mark.parametrize("n_bytes", [0, 20, 27])
+def test_buffers_that_hold_no_step_of_any_model(case, n_bytes):
+    """Of a board without a model, which has room for one."""
+    sizes = struct.pack("<BBBBI6H", 1, 1, 1, 0, 0, n_bytes, n_bytes, 0, 0, 0, 0)
+    payload = sizes + bytes(32) + b"board".ljust(24, b"\0") + struct.pack("<IIIH", 4096, 0, 0, 0)
+    answer = lambda frame: encode(Frame(0x81, frame.session, frame.sequence, payload))  # noqa: E731
+    refuse_to_open(
+        case, answer, f"HELLO is not what PROTOCOL.md says.* buffers of {n_bytes} and {n_bytes}"
+    )
 
 
 def test_another_protocol_version(case):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from quantgru.errors import ConfigError
 
 if TYPE_CHECKING:
     from quantgru.hil.timer import StepCost
@@ -110,6 +113,10 @@ def require_reports(json_path: str | None, junit_path: str | None) -> None:
     for path in (json_path, junit_path):
         if path is not None:
             require_writable(path)
+    if json_path is not None and junit_path is not None and os.path.realpath(json_path) == os.path.realpath(junit_path):
+        error = f"--json and --junit: both write {json_path}; give each a file of its own"
+        write_failure(json_path, None, error)
+        raise ConfigError(error)
     write_failure(json_path, junit_path, "the run did not finish")
 
 
@@ -138,7 +145,7 @@ def write_reports(
 def _to_json(run: dict[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {
         "format": _JSON_FORMAT,
-        "equal": all(outcome.equal for outcome in outcomes),
+        "equal": bool(outcomes) and all(outcome.equal for outcome in outcomes),
         "error": next((outcome.error for outcome in outcomes if outcome.error is not None), None),
         "run": run,
         "boards": [outcome.to_json() | {"cost_per_mac": _per_mac(outcome, run["step_macs"])} for outcome in outcomes],

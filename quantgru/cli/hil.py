@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from quantgru.errors import DataError, QuantgruError
+from quantgru.errors import ConfigError, DataError, QuantgruError
 
 if TYPE_CHECKING:
     from quantgru.on_board import Target
@@ -71,9 +72,9 @@ def hil(
     from quantgru.int_model import IntModel
     from quantgru.on_boards import Work
 
-    _check_together(boards, ports, baud, input_path, steps, seed, by)
     require_reports(json_path, junit_path)
     try:
+        _check_together(boards, ports, baud, input_path, steps, seed, by)
         targets = _targets(boards, ports, baud)
         int_model = IntModel.load(model)
         sequences = None if input_path is None else _load(input_path)
@@ -88,7 +89,7 @@ def hil(
             deadline,
         )
         outcomes = _run(work, targets)
-    except QuantgruError as error:
+    except (QuantgruError, click.UsageError) as error:
         write_failure(json_path, junit_path, str(error))
         raise
     files = {"model_file": model, "input_file": input_path}
@@ -131,9 +132,13 @@ def _targets(boards: tuple[str, ...], ports: tuple[str, ...], baud: int | None) 
     names = list(boards)
     if "all" in names:
         at = names.index("all")
-        names[at : at + 1] = [name for name, board in find_boards().items() if not board.missing()]
+        runnable = [name for name, board in find_boards().items() if not board.missing()]
+        if not runnable:
+            raise ConfigError("--board all: no board can be built and run here; `quantgru boards` says what is missing")
+        names[at : at + 1] = runnable
     targets = [Target("board", name) for name in dict.fromkeys(names)]
-    return targets + [Target("port", name, baud) for name in dict.fromkeys(ports)]
+    by_file = {os.path.realpath(name) if os.path.exists(name) else name: name for name in ports}
+    return targets + [Target("port", name, baud) for name in by_file.values()]
 
 
 def _load(input_path: str) -> Sequences:
@@ -162,4 +167,4 @@ def _run(work: Work, targets: list[Target]) -> list[Outcome]:
 def _exit_code(outcomes: list[Outcome]) -> int:
     if any(outcome.result is not None and not outcome.equal for outcome in outcomes):
         return DIFFERENT
-    return 0 if all(outcome.equal for outcome in outcomes) else FAILED
+    return 0 if outcomes and all(outcome.equal for outcome in outcomes) else FAILED

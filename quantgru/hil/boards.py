@@ -29,9 +29,9 @@ class Program:
     link_flags: tuple[str, ...]
 
     def missing(self) -> list[str]:
-        """The compiler or the files that this machine lacks."""
+        """The compiler and the files that this machine lacks: without a compiler, all of them."""
         if shutil.which(self.compiler) is None:
-            return [self.compiler]
+            return [self.compiler, *self.compiler_files]
         return [file for file in self.compiler_files if not self._finds(file)]
 
     def _finds(self, file: str) -> bool:
@@ -93,11 +93,13 @@ class Board:
         tools = [self.size_tool] if self.command[0].startswith("{") else [self.size_tool, self.command[0]]
         absent = self.program.missing() + (self.emulator.missing() if self.emulator else [])
         absent += [tool for tool in tools if shutil.which(tool) is None]
-        return absent or self._missing_module()
+        return absent + self._missing_module()
 
     def _missing_module(self) -> list[str]:
         if not self.probe:
             return []
+        if shutil.which(self.probe[0]) is None:
+            return [self.probe[-1]]
         command = [part.format(port=self.folder) for part in self.probe[:-1]]
         found = subprocess.run(command, capture_output=True, check=False).returncode == 0
         return [] if found else [self.probe[-1]]

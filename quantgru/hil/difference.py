@@ -15,7 +15,8 @@ from quantgru.hil.messages import Int16Array, Steps, Summary
 from quantgru.hil.requests import ARRAY_NAMES, Reset, Step, Stepping
 from quantgru.hil.session import Session
 from quantgru.hil.ways import ByOutputs, Difference, Expected, Part, Way
-from quantgru.int_model import IntGru, IntModel
+from quantgru.int_model import IntGru, IntLayer, IntModel
+from quantgru.structure import Reverse
 
 _BY_OUTPUTS: Final = ByOutputs()
 
@@ -86,13 +87,28 @@ def compare_step(
         for name in ARRAY_NAMES:
             found = first_wrong(arrays[name][units], getattr(trace, name)[units])
             if found is not None:
-                return Difference(part.sequence, part.start, layer.name, name, *found, str(_format(name, layer)))
+                format_ = str(_format(name, layer))
+                before = _unread_before(model, layer) if name in "urn" else ()
+                return Difference(part.sequence, part.start, layer.name, name, *found, format_, or_layers=before)
         start += layer.n_units
     found = first_wrong(outputs, trace.outputs)
     if found is None:
         return None
     output = Format(16, model.output_fraction_bits)
-    return Difference(part.sequence, part.start, model.layers[-1].name, "output", *found, str(output))
+    last = model.layers[-1]
+    before = _unread_before(model, last)
+    return Difference(part.sequence, part.start, last.name, "output", *found, str(output), or_layers=before)
+
+
+def _unread_before(model: IntModel, layer: IntLayer) -> tuple[str, ...]:
+    """Layers between the last GRU layer before this one and it, whose numbers no board tells."""
+    names: list[str] = []
+    for before in model.layers[: model.layers.index(layer)]:
+        if isinstance(before, IntGru):
+            names.clear()
+        elif not isinstance(before, Reverse):
+            names.append(before.name)
+    return tuple(names)
 
 
 def _format(name: str, layer: IntGru) -> Format:

@@ -198,7 +198,7 @@ def unpack_description(payload: bytes) -> BoardDescription:
 def _sizes_make_sense(board: BoardDescription) -> bool:
     sizes = (board.n_inputs, board.n_outputs, board.n_units)
     if not any(sizes):
-        return board.model_room > 0 and board.most_steps == 0
+        return board.model_room > 0 and board.most_steps == 0 and board.most_values >= 1
     return 0 not in sizes and board.steps_per_frame >= 1 and 0 in (board.model_room, board.most_steps)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 import select
 import socket
 import time
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol
@@ -38,7 +41,7 @@ _PASSING: Final = {
 _OF_COM_PORTS: Final = {"FileNotFoundError(": errno.ENOENT, "PermissionError(": errno.EBUSY}
 # What pyserial says of a port that reads as a file at its end, or that the system has given up.
 _VANISHED: Final = ("returned no data", f"[Errno {errno.EIO}]")
-_FAILURES: Final = (serial.SerialException, OSError, ValueError)
+_FAILURES: Final = (serial.SerialException, OSError, ValueError, re.error)
 _SERVERS: Final = ("socket", "rfc2217")  # schemes of ports behind a network
 _FORMS: Final = "a name such as /dev/ttyACM0 or COM5, hwgrep://VID:PID, socket://HOST:PORT or rfc2217://HOST:PORT"
 
@@ -184,6 +187,7 @@ def _open(url: str, baud_rate: int) -> Any:
         port.exclusive = True
     if url.startswith("rfc2217://"):
         port.timeout = _POLL_S  # its write timeout is that of the connection, 5 s
+        port._telnet_read_loop = _quiet(port._telnet_read_loop)
     else:
         port.timeout = 0
         port.write_timeout = WRITE_TIMEOUT_S
@@ -191,6 +195,16 @@ def _open(url: str, baud_rate: int) -> Any:
         warnings.simplefilter("ignore", DeprecationWarning)  # pyserial 3.5 starts its threads in the old way
         port.open()
     return port
+
+
+def _quiet(read_loop: Callable[[], None]) -> Callable[[], None]:
+    """pyserial's thread, which a server that does not keep to RFC 2217 ends: what is missing then, is noticed."""
+
+    def loop() -> None:
+        with suppress(Exception):
+            read_loop()
+
+    return loop
 
 
 def _has_file(port: Any) -> bool:
@@ -233,6 +247,8 @@ def _what_is_wrong(url: str, error: Exception) -> str:
             return "taken by another program, which one is not known; end it (a serial monitor?), then run again"
     if _no_such_hardware(error):
         return _absent()
+    if isinstance(error, re.error):
+        return f"is no regular expression ({error}); give hwgrep://VID:PID, or a part of what `hwgrep` may find"
     return f"cannot be opened ({_reason(error)}); check its name, and that no other program has the port"
 
 

@@ -70,7 +70,8 @@ Gate = Literal["u", "r", "n", "h", "residual", "output", "check value", "digest"
 class Difference:
     """The first number that differs. Without a layer it is not known more exactly: the board failed while the steps
     were run again, which `not_narrowed` tells, or they were right then. A digest is that of n_steps, from `step` on,
-    and so is the check value of a whole run, gate "run"."""
+    and so is the check value of a whole run, gate "run". A board tells what GRU layers and outputs are, and nothing of
+    layers without a state in front of them: those of `or_layers` may be what is wrong."""
 
     sequence: int
     step: int
@@ -82,13 +83,16 @@ class Difference:
     format: str  # of the values, e.g. "u16f15"
     n_steps: int = 1
     not_narrowed: str | None = None
+    or_layers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         steps = f"step {self.step}" if self.n_steps == 1 else f"steps {self.step} ... {self.step + self.n_steps - 1}"
         where = f"sequence {self.sequence}, {steps}"
         values = f"board {self.board}, simulator {self.simulator}"
         if self.layer:
-            return f"{where}, layer {self.layer}, {self.gate} of unit {self.unit}: {values} ({self.format})"
+            before = "".join(f" or {name}" for name in self.or_layers)
+            layer = f"layer {self.layer}" + (f" (wrong itself, or reads what is:{before[3:]})" if before else "")
+            return f"{where}, {layer}, {self.gate} of unit {self.unit}: {values} ({self.format})"
         if self.gate == "output":
             return f"{where}: output of unit {self.unit}: {values}; {self._why_no_more()}"
         what = "check value of the run" if self.gate == "run" else self.gate

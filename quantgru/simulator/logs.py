@@ -74,7 +74,7 @@ def _read_file(path: Path) -> list[InputLog]:
     if content.startswith(_FORMAT[:-1]):
         return list(_records(content, str(path)))
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(
             f"log {path}: neither a record, nor text, nor an .npz file; a record begins with qglog"
