@@ -97,9 +97,7 @@ def test_buffers_that_hold_no_step_of_any_model(case, n_bytes):
     sizes = struct.pack("<BBBBI6H", 1, 1, 1, 0, 0, n_bytes, n_bytes, 0, 0, 0, 0)
     payload = sizes + bytes(32) + b"board".ljust(24, b"\0") + struct.pack("<IIIH", 4096, 0, 0, 0)
     answer = lambda frame: encode(Frame(0x81, frame.session, frame.sequence, payload))  # noqa: E731
-    refuse_to_open(
-        case, answer, f"HELLO is not what PROTOCOL.md says.* buffers of {n_bytes} and {n_bytes}"
-    )
+    refuse_to_open(case, answer, f"HELLO is not what PROTOCOL.md says.* buffers of {n_bytes} and {n_bytes}")
 
 
 def test_another_protocol_version(case):
