@@ -21,8 +21,6 @@ from typing import NamedTuple
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's: models this small take longer in several
-# Where Debian has ccache under the names of all compilers: hundreds of firmware images differ in their model alone.
-os.environ["PATH"] = os.pathsep.join(["/usr/lib/ccache", os.environ["PATH"]])
 
 import hypothesis
 import numpy as np
@@ -37,6 +35,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "quantgru" / "demo"
 N_SEQUENCES = 6  # of the demo's test data, for commands
 INSTALL = re.compile(r"; install [^:]+: ")
+
+# Where Debian has ccache under the names of all compilers: hundreds of firmware images differ in their model alone.
+COMPILER_CACHE = "/usr/lib/ccache"
+if shutil.which("ccache"):
+    os.environ["PATH"] = os.pathsep.join([COMPILER_CACHE, os.environ["PATH"]])
 
 # The same commit gives the same result. To explore at random: pytest --hypothesis-profile=default
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
@@ -68,11 +71,16 @@ def packages() -> dict[str, str]:
     return {name: " ".join(names.split()) for name, names in entries}
 
 
+def path_without_cache() -> str:
+    """PATH as it is for tools that look beside a compiler, or have a compiler of their own."""
+    return os.pathsep.join(folder for folder in os.get_exec_path() if folder != COMPILER_CACHE)
+
+
 def tool_path(name: str) -> str:
     """Returns the path of a tool, or of the newest numbered one (`clang-14`). Skips the test where neither exists."""
-    if path := shutil.which(name):
+    if path := shutil.which(name, path=path_without_cache()):
         return path
-    folders = [Path(folder) for folder in os.get_exec_path() if folder]
+    folders = [Path(folder) for folder in path_without_cache().split(os.pathsep) if folder]
     numbered = [path for folder in folders for path in folder.glob(f"{name}-*") if path.name.split("-")[-1].isdigit()]
     if numbered:
         return str(max(numbered, key=lambda path: int(path.name.split("-")[-1])))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import oracle
 import pytest
 from command_line import assert_refused, done, quantgru
+from conftest import path_without_cache
 from hil_boards import board_or_skip
 from strategies import Plan, from_oracle, random_model
 from support_export import WARNINGS, load, run_command
@@ -340,9 +340,8 @@ def test_sizes_need_no_emulator(here: Path, monkeypatch: pytest.MonkeyPatch, tmp
     """A machine that has the compiler and its binutils only."""
     board = board_or_skip("mps2-an386")
     tools = tmp_path_factory.mktemp("tools")
-    path = os.pathsep.join(name for name in os.get_exec_path() if "ccache" not in name)  # it looks for compilers itself
     for tool in (board.program.compiler, board.size_tool, "arm-none-eabi-objdump"):
-        (tools / tool).symlink_to(shutil.which(tool, path=path) or tool)
+        (tools / tool).symlink_to(shutil.which(tool, path=path_without_cache()) or tool)
     monkeypatch.setenv("PATH", str(tools))
     assert done(quantgru("inspect", "m.qgru", "--board", "mps2-an386")).splitlines()[-1] == "fits mps2-an386"
     result = quantgru("inspect", "m.qgru", "--board", "mps2-an386", "--rate", "1")

@@ -139,6 +139,7 @@ def test_a_compiler_that_is_ended_leaves_nothing_behind(
     temporary = here / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("CCACHE_DISABLE", "1")  # it would be done before it can be ended
     process = start("hil", "m.qgru", "--input", "x.npz", "--board", "host")
     deadline = time.monotonic() + 20
     while not [file for file in temporary.rglob("cc*") if file.stat().st_size > 0]:
