@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from quantgru.errors import ModelError
 from quantgru.quantizer.formats import input_fraction_bits, largest_fraction_bits, output_fraction_bits
+from quantgru.quantizer.rounding import Nearest
 from quantgru.quantizer.weights import quantize_bias, quantize_rows
 
 # ---- formats -------------------------------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ def weight_matrices(draw):
 @example(np.array([[5e-324, -5e-324], [1e-5, 2e-5]]), 14)
 def test_rows_are_their_nearest_codes(weights, fraction_bits):
     try:
-        matrix = quantize_rows(weights, fraction_bits, "W")
+        matrix = quantize_rows(weights, fraction_bits, [Nearest(8)], "W")
     except ModelError:  # only what is out of reach
         assert np.abs(weights).sum(axis=1).max() > 2.0 ** (28 - 15 - fraction_bits) * 0.98
         return
@@ -182,21 +183,21 @@ def test_rows_are_their_nearest_codes(weights, fraction_bits):
 
 
 def test_zero_rows():
-    matrix = quantize_rows(np.zeros((2, 3)), 14, "W")
+    matrix = quantize_rows(np.zeros((2, 3)), 14, [Nearest(8)], "W")
     assert (matrix.codes.tolist(), matrix.left_shift) == ([[0] * 3] * 2, 0)
 
 
 def test_the_negative_end_is_used():
     """-1 is code -128, where 0.9 would have been 115 with a symmetric range of 127."""
-    matrix = quantize_rows(np.array([[-1.0, 0.9]]) * 2.0**-15, 14, "W")
+    matrix = quantize_rows(np.array([[-1.0, 0.9]]) * 2.0**-15, 14, [Nearest(8)], "W")
     assert matrix.codes.tolist() == [[-128, 115]]
     assert row_scale(matrix, 0, 14) == Fraction(1, 128 * 2**15)
-    assert quantize_rows(np.array([[1.0, -0.9]]) * 2.0**-15, 14, "W").codes.tolist() == [[127, -114]]
+    assert quantize_rows(np.array([[1.0, -0.9]]) * 2.0**-15, 14, [Nearest(8)], "W").codes.tolist() == [[127, -114]]
 
 
 def test_rows_of_very_different_scales():
     weights = np.array([[100.0, -30.0], [0.9e-3, 2e-3], [1e-6, -1e-7]]) * 2.0**-15
-    matrix = quantize_rows(weights, 14, "W")
+    matrix = quantize_rows(weights, 14, [Nearest(8)], "W")
     assert matrix.left_shift > 0
     assert matrix.codes[:, 0].tolist() == [127, 57, 127]
     check_rows(weights, 14, matrix)
@@ -206,7 +207,7 @@ def test_rows_of_very_different_scales():
 def test_long_rows_at_full_scale_have_larger_scales(n_columns):
     """516 codes of 127 fit (R4, P1); beyond, the sum decides. No more than 2 % of it is given away."""
     weights = np.tile([1e-6, -1e-6], n_columns)[None, :n_columns]
-    matrix = quantize_rows(weights, 14, "W")
+    matrix = quantize_rows(weights, 14, [Nearest(8)], "W")
     bound = oracle.accumulator_bound(matrix.codes[0].tolist())
     assert bound <= S32_MAX
     check_rows(weights, 14, matrix)
@@ -218,7 +219,7 @@ def test_long_rows_at_full_scale_have_larger_scales(n_columns):
 
 def test_one_bounded_row_does_not_coarsen_the_others():
     weights = np.stack([np.full(700, 1e-6), np.linspace(-1e-6, 1e-7, 700)])
-    matrix = quantize_rows(weights, 14, "W")
+    matrix = quantize_rows(weights, 14, [Nearest(8)], "W")
     assert matrix.codes[0].max() == 93  # 65535 / 700 = 93.6
     assert matrix.codes[1].min() == -128
 
@@ -229,12 +230,12 @@ def test_weights_that_are_too_large_name_their_row(factor):
     weights = np.full((3, 4), 1e-6)
     weights[1] = 2.0**-15 * 32768 / 4 * factor
     with pytest.raises(ModelError, match=r"^W, row 1: the sum reaches .* accumulator holds up to 32768; lower the"):
-        quantize_rows(weights, 14, "W")
+        quantize_rows(weights, 14, [Nearest(8)], "W")
 
 
 def test_the_largest_weights_that_fit():
     weights = np.full((1, 4), 2.0**-15 * 32768 / 4 * 0.98)
-    check_rows(weights, 14, quantize_rows(weights, 14, "W"))
+    check_rows(weights, 14, quantize_rows(weights, 14, [Nearest(8)], "W"))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
+
+if TYPE_CHECKING:
+    from quantgru.quantizer.rounding import RoundingName
 
 
 @click.command(epilog="Example: quantgru quantize gesture.keras --calibration train.npz -o gesture.qgru")
@@ -15,6 +18,13 @@ from quantgru.cli.loading import load_model, load_standardisation, loading_optio
 @click.option("-o", "--output", required=True, metavar="M.qgru", help="Where the integer model goes.")
 @standardisation_option
 @loading_options
+@click.option(
+    "--rounding",
+    type=click.Choice(["compensated", "nearest"]),
+    default="compensated",
+    show_default=True,
+    help="How weights become integers: so that errors make up for one another on X.npz, or each by itself.",
+)
 @click.option("--input-units", metavar="UNITS", help="Units of the inputs, set apart by commas: g,g,g,deg/s")
 @click.option("--output-units", metavar="UNITS", help="Units of the outputs, set apart by commas.")
 @click.option("--name", help="Name of the model, which starts its C identifiers.  [default: the file's name]")
@@ -23,6 +33,7 @@ def quantize(
     calibration: str,
     output: str,
     standardisation: str | None,
+    rounding: RoundingName,
     input_units: str | None,
     output_units: str | None,
     name: str | None,
@@ -47,6 +58,7 @@ def quantize(
         sequences,
         **load_standardisation(standardisation),
         initial_states=initial_states,
+        rounding=rounding,
         name=name,
         input_units=_units(input_units),
         output_units=_units(output_units),

@@ -16,18 +16,65 @@ _EXTREME = 1 - 2.0**-9  # of half the range of z and r, and of |n|
 
 
 @dataclass(frozen=True, eq=False)
+class Moments:
+    """Of operands of a matrix [columns]: mean, and covariance [columns, columns], over n steps."""
+
+    mean: FloatArray
+    covariance: FloatArray
+    n: int
+
+    @classmethod
+    def of(cls, values: FloatArray) -> Moments:
+        """values [n, columns]"""
+        sums = MomentSums(values.shape[1])
+        sums.add(values)
+        return sums.moments()
+
+
+class MomentSums:
+    """Moments of values that come a few at a time, at least one in all."""
+
+    def __init__(self, n_columns: int) -> None:
+        self._n = 0
+        self._origin = np.zeros(n_columns)  # near the mean, for the sake of digits
+        self._sum = np.zeros(n_columns)
+        self._products = np.zeros((n_columns, n_columns))
+
+    def add(self, values: FloatArray) -> None:
+        """values [n, columns]"""
+        if self._n == 0 and len(values):
+            self._origin = values.mean(axis=0)
+        self._n += len(values)
+        around = values - self._origin
+        self._sum += around.sum(axis=0)
+        self._products += around.T @ around
+
+    def moments(self) -> Moments:
+        mean, square = self._sum / self._n, self._products / self._n
+        covariance = square - np.outer(mean, mean)
+        # A variance that is nothing but rounding errors could be negative: those of the difference, and of the values.
+        noise = 1e-12 * np.diag(square) + 1e-28 * self._origin**2
+        constant = np.diag(covariance) <= noise
+        covariance[constant] = 0.0
+        covariance[:, constant] = 0.0
+        return Moments(self._origin + mean, covariance, self._n)
+
+
+@dataclass(frozen=True, eq=False)
 class GruStatistics:
     """Of one GRU layer.
 
-    input_mean       of what W multiplies [inputs]
-    recurrent_means  of what U multiplies, by gate [3, units]: h before the step; r * h for n with reset "before"
-    largest_update   largest u = 1 - z of each unit [units]
-    extreme_share    share of all z, r and bounded n at the ends of their range: within 2**-10 of 0 or 1, 2**-9 of 1
-    state_peak       largest |h| and |n|, the state before the first step included
+    inputs          what W multiplies [inputs]
+    states          what U multiplies for z and r: h before the step [units]
+    candidate_states  the same for n: h, or r * h with reset "before"
+    largest_update  largest u = 1 - z of each unit [units]
+    extreme_share   share of all z, r and bounded n at the ends of their range: within 2**-10 of 0 or 1, 2**-9 of 1
+    state_peak      largest |h| and |n|, the state before the first step included
     """
 
-    input_mean: FloatArray
-    recurrent_means: FloatArray
+    inputs: Moments
+    states: Moments
+    candidate_states: Moments
     largest_update: FloatArray
     extreme_share: float
     state_peak: float
@@ -35,9 +82,9 @@ class GruStatistics:
 
 @dataclass(frozen=True, eq=False)
 class DenseStatistics:
-    """Of one dense layer: mean of its inputs [inputs], and the largest |output|."""
+    """Of one dense layer: its inputs, and the largest |output|."""
 
-    input_mean: FloatArray
+    inputs: Moments
     peak: float
 
 
@@ -67,7 +114,7 @@ def calibrate(model: FloatModel, sequences: Sequences, initial_states: StatesLik
     inputs = sequences.vectors()
     observers = [_GruObserver(layer, sequences) for layer in model.grus]
     body = run_body(model, sequences, initial_states, observers)
-    gru_means = [x.vectors().mean(axis=0) for x in body.gru_inputs]
+    gru_inputs = [Moments.of(x.vectors()) for x in body.gru_inputs]
     dense = [
         _dense_statistics(layer, x.vectors())
         for layer, x in zip(model.body, body.inputs, strict=True)
@@ -85,7 +132,7 @@ def calibrate(model: FloatModel, sequences: Sequences, initial_states: StatesLik
         inputs.max(axis=0),
         np.sqrt(np.mean(inputs**2, axis=0)),
         inputs.std(axis=0),
-        tuple(observer.statistics(mean) for observer, mean in zip(observers, gru_means, strict=True)),
+        tuple(observer.statistics(moments) for observer, moments in zip(observers, gru_inputs, strict=True)),
         tuple(dense),
     )
 
@@ -99,15 +146,17 @@ class _GruObserver:
         self._lengths = sequences.lengths
         self._n_steps = sequences.n_steps
         self._largest_update = np.zeros(layer.n_units)
-        self._sums = np.zeros((3, layer.n_units))
+        self._states = MomentSums(layer.n_units)
+        self._candidate_states = self._states if layer.reset == "after" else MomentSums(layer.n_units)
         self._n_extreme = 0
         self._state_peak = 0.0
 
     def __call__(self, t: int, h: FloatArray, z: FloatArray, r: FloatArray, n: FloatArray) -> None:
         running = self._lengths > t
         np.maximum(self._largest_update, (1 - z[running]).max(axis=0, initial=0.0), out=self._largest_update)
-        self._sums[:2] += h[running].sum(axis=0)
-        self._sums[2] += (h if self._reset == "after" else r * h)[running].sum(axis=0)
+        self._states.add(h[running])
+        if self._reset == "before":
+            self._candidate_states.add((r * h)[running])
         extreme = [np.abs(z - 0.5) > _EXTREME / 2, np.abs(r - 0.5) > _EXTREME / 2]
         if self._bounded:
             extreme.append(np.abs(n) > _EXTREME)
@@ -116,12 +165,13 @@ class _GruObserver:
         peaks = (np.abs(values[running]).max(initial=0.0) for values in (h, n))
         self._state_peak = max(self._state_peak, *peaks)
 
-    def statistics(self, input_mean: FloatArray) -> GruStatistics:
+    def statistics(self, inputs: Moments) -> GruStatistics:
         gates = 3 if self._bounded else 2
-        share = self._n_extreme / (gates * self._sums.shape[1] * self._n_steps)
-        means = self._sums / self._n_steps
-        return GruStatistics(input_mean, means, self._largest_update, share, float(self._state_peak))
+        share = self._n_extreme / (gates * self._largest_update.size * self._n_steps)
+        states, candidate_states = self._states.moments(), self._candidate_states.moments()
+        peak = float(self._state_peak)
+        return GruStatistics(inputs, states, candidate_states, self._largest_update, share, peak)
 
 
 def _dense_statistics(layer: Dense, x: FloatArray) -> DenseStatistics:
-    return DenseStatistics(x.mean(axis=0), float(np.abs(dense_output(layer, x)).max()))
+    return DenseStatistics(Moments.of(x), float(np.abs(dense_output(layer, x)).max()))

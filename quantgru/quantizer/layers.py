@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -22,15 +24,25 @@ from quantgru.int_model import (
 from quantgru.int_model.contract import MAX_TOKENS
 from quantgru.int_model.layers import gru_row_bits
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gate, Gru, Reverse
-from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics
+from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics, Moments
 from quantgru.quantizer.dequantize import real_weights
 from quantgru.quantizer.formats import LARGEST_VALUE, largest_fraction_bits, output_fraction_bits
+from quantgru.quantizer.rounding import RoundingName, rounding_for
 from quantgru.quantizer.weights import quantize_bias, quantize_rows
+from quantgru.quantizer.widths import GATES, Widths
 
 _LARGEST_SUM: Final = 2.0**28  # of a row in its own format: half of what the smallest multiplier and shift reach
 
 
-def quantize_layers(model: FloatModel, seen: Calibration, input_bits: IntArray) -> tuple[IntLayer, ...]:
+@dataclass(frozen=True, eq=False)
+class Roundings:
+    """How the weights of a model are rounded, and to how many bits."""
+
+    rounding: RoundingName
+    widths: Widths
+
+
+def quantize_layers(model: FloatModel, seen: Calibration, input_bits: IntArray, how: Roundings) -> tuple[IntLayer, ...]:
     """Integer layers for what was seen; input_bits are the fraction bits of the inputs [inputs]. Raises ModelError."""
     grus, dense = iter(seen.grus), iter(seen.dense)
     bits = input_bits  # of each operand of the next layer
@@ -40,11 +52,11 @@ def quantize_layers(model: FloatModel, seen: Calibration, input_bits: IntArray) 
         match layer:
             case Gru():
                 gru_seen = next(grus)
-                layers.append(_gru(layer, scale, gru_seen, _state_bits(layer, scale, gru_seen)))
+                layers.append(_gru(layer, scale, gru_seen, _state_bits(layer, scale, gru_seen), how))
             case Bidirectional():
-                layers.append(_bidirectional(layer, scale, (next(grus), next(grus))))
+                layers.append(_bidirectional(layer, scale, (next(grus), next(grus)), how))
             case Dense():
-                layers.append(_dense(layer, scale, next(dense)))
+                layers.append(_dense(layer, scale, next(dense), how))
             case Reverse():
                 layers.append(layer)
                 continue  # operands as before
@@ -58,18 +70,25 @@ def quantize_layers(model: FloatModel, seen: Calibration, input_bits: IntArray) 
 
 
 def _rows(
-    weights: FloatArray, operand_scale: FloatArray, row_bits: IntArray, operand_means: FloatArray, where: str
+    weights: FloatArray,
+    operand_scale: FloatArray,
+    row_bits: IntArray,
+    parts: Sequence[tuple[int, Moments]],
+    rounding: RoundingName,
+    where: str,
 ) -> tuple[Matrix, FloatArray]:
     """Integer rows, and what their rounding takes from each row's mean [rows]: the bias must give it back.
 
     Without that, a rounding error of a weight acts on the mean of its operand, too, which may be far larger than its
-    deviation: a temperature in kelvin. operand_scale is the real value of a raw one [columns], operand_means is
-    [columns], or [rows, columns] where it depends on the row.
+    deviation: a temperature in kelvin. operand_scale is the real value of a raw one [columns]; `parts` stand for as
+    many equal parts of the rows, each with the bits of its codes and the moments of its operands.
     """
     raw_weights = weights * operand_scale
-    matrix = quantize_rows(raw_weights, row_bits, where)
+    roundings = [rounding_for(rounding, bits, operands, operand_scale) for bits, operands in parts]
+    matrix = quantize_rows(raw_weights, row_bits, roundings, where)
     lost = raw_weights - real_weights(matrix, np.zeros(matrix.n_columns, np.int64), row_bits)
-    return matrix, ((lost / operand_scale) * operand_means).sum(axis=1)
+    means = np.repeat([operands.mean for _, operands in parts], len(weights) // len(parts), axis=0)
+    return matrix, ((lost / operand_scale) * means).sum(axis=1)
 
 
 def _state_bits(layer: Gru, operand_scale: FloatArray, seen: GruStatistics) -> int:
@@ -98,16 +117,18 @@ def _bits_for(weights: FloatArray, bias: FloatArray, operand_scale: FloatArray, 
     return bits
 
 
-def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits: int) -> IntGru:
+def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits: int, how: Roundings) -> IntGru:
     units = layer.n_units
     where = f"GRU layer {layer.name!r}"
     row_bits = gru_row_bits(layer.gate, layer.candidate, state_bits, units)
     weights = layer.input_weights.reshape(-1, layer.n_inputs)
-    w, from_x = _rows(weights, operand_scale, row_bits, seen.input_mean, f"{where}, W")
+    w_parts = [(how.widths.of(layer.name, "W", gate), seen.inputs) for gate in GATES]
+    w, from_x = _rows(weights, operand_scale, row_bits, w_parts, how.rounding, f"{where}, W")
     recurrent = layer.recurrent_weights.reshape(-1, units)
-    means = np.repeat(seen.recurrent_means, units, axis=0)
+    states = (seen.states, seen.states, seen.candidate_states)
+    u_parts = [(how.widths.of(layer.name, "U", gate), of_gate) for gate, of_gate in zip(GATES, states, strict=True)]
     state_scale = np.full(units, 2.0**-state_bits)
-    u, from_h = _rows(recurrent, state_scale, row_bits, means, f"{where}, U")
+    u, from_h = _rows(recurrent, state_scale, row_bits, u_parts, how.rounding, f"{where}, U")
     bias = layer.bias.reshape(-1) + from_x
     recurrent_bias = np.zeros(0)
     if layer.reset == "after":  # what U_n loses is inside the reset product, like c
@@ -128,25 +149,29 @@ def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits:
 
 
 def _bidirectional(
-    layer: Bidirectional, operand_scale: FloatArray, seen: tuple[GruStatistics, GruStatistics]
+    layer: Bidirectional, operand_scale: FloatArray, seen: tuple[GruStatistics, GruStatistics], how: Roundings
 ) -> IntBidirectional:
     """Both directions get the coarser one's format, so that their states can be merged."""
     grus = (layer.forward, layer.backward)
     state_bits = min(_state_bits(gru, operand_scale, of_gru) for gru, of_gru in zip(grus, seen, strict=True))
     if layer.merge == "mul":  # products have 2 f - 15 fraction bits, and no format has more than 31
         state_bits = min(state_bits, (MAX_FRACTION_BITS + STATE.fraction_bits) // 2)
-    forward, backward = (_gru(gru, operand_scale, of_gru, state_bits) for gru, of_gru in zip(grus, seen, strict=True))
+    forward, backward = (
+        _gru(gru, operand_scale, of_gru, state_bits, how) for gru, of_gru in zip(grus, seen, strict=True)
+    )
     return IntBidirectional(layer.name, forward, backward, layer.merge, layer.final)
 
 
-def _dense(layer: Dense, operand_scale: FloatArray, seen: DenseStatistics) -> IntDense:
+def _dense(layer: Dense, operand_scale: FloatArray, seen: DenseStatistics, how: Roundings) -> IntDense:
     where = f"dense layer {layer.name!r}"
     output_bits = STATE.fraction_bits
     row_bits = PRE_ACTIVATION.fraction_bits
     if layer.activation in ("linear", "relu"):
         output_bits = row_bits = _bits_for(layer.weights, layer.bias, operand_scale, seen.peak, where)
     rows_bits = np.full(layer.n_outputs, row_bits)
-    matrix, lost = _rows(layer.weights, operand_scale, rows_bits, seen.input_mean, where)
+    matrix, lost = _rows(
+        layer.weights, operand_scale, rows_bits, [(how.widths.of(layer.name), seen.inputs)], how.rounding, where
+    )
     return IntDense(
         layer.name, layer.activation, matrix, quantize_bias(layer.bias + lost, rows_bits, where), output_bits
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,11 @@ from quantgru.int_model import IntModel, SelfTest
 from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, calibrate
 from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits
-from quantgru.quantizer.layers import quantize_layers
+from quantgru.quantizer.layers import Roundings, quantize_layers
 from quantgru.quantizer.notes import FAINTEST_PEAK, notes
+from quantgru.quantizer.rounding import RoundingName
 from quantgru.quantizer.standardisation import fold_standardisation
+from quantgru.quantizer.widths import MOST_BITS, WeightBits, Widths
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.simulator.batch import run, run_check, step_check
 
@@ -30,6 +33,8 @@ def quantize(
     mean: npt.ArrayLike | None = None,
     scale: npt.ArrayLike | None = None,
     initial_states: StatesLike | None = None,
+    rounding: RoundingName = "compensated",
+    weight_bits: WeightBits = MOST_BITS,
     name: str | None = None,
     input_units: Sequence[str] = (),
     output_units: Sequence[str] = (),
@@ -41,12 +46,20 @@ def quantize(
     such as sequences will start from, if not from the model's own: the state's format then holds them. Units are texts
     for reports and exported headers, such as "deg/s", one for each input or output.
 
+    rounding  "compensated": errors of a row's weights make up for one another on the calibration data; "nearest": each
+              weight by itself
+    weight_bits  2 ... 8 bits for all codes, or by name of layer, matrix and gate: {"": 4, "gru.U.n": 8, "dense": 6};
+                 exports have a byte for each code all the same
+
     Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold.
     """
     if not isinstance(model, FloatModel):
         raise ModelError(
             f"quantize: a model of type {type(model).__name__}, expected a FloatModel; qg.load(model) makes one"
         )
+    if rounding not in get_args(RoundingName):
+        raise ModelError(f"quantize: rounding {rounding!r}, allowed are {' and '.join(get_args(RoundingName))}")
+    widths = Widths(model, weight_bits)
     sequences = model.sequences(calibration, what="calibration data")
     folded = fold_standardisation(model, mean, scale)
     if folded.embedding is None:
@@ -54,12 +67,12 @@ def quantize(
     seen = calibrate(folded, sequences, initial_states)
     fraction_bits = _input_fraction_bits(folded, seen)
     int_model = IntModel(
-        quantize_layers(folded, seen, fraction_bits),
+        quantize_layers(folded, seen, fraction_bits, Roundings(rounding, widths)),
         fraction_bits.astype(np.int8),
         model.last_step,
         SelfTest(np.zeros((1, model.n_inputs), np.int16), 0),  # stands in: only a model can run, and give check values
         name=name or model.name,
-        notes=notes(folded, seen, fraction_bits),
+        notes=notes(folded, seen, fraction_bits, rounding),
         input_units=input_units,  # the model checks them, and makes them tuples
         output_units=output_units,
         mask_value=model.mask_value,

@@ -11,13 +11,14 @@ from quantgru.array_types import IntArray
 from quantgru.fixed import MAX_FRACTION_BITS
 from quantgru.model import FloatModel
 from quantgru.quantizer.calibrate import Calibration
+from quantgru.quantizer.rounding import RoundingName, least_steps
 
 FAINTEST_PEAK: Final = 2.0 ** (7 - MAX_FRACTION_BITS)  # below, an input has fewer than 8 bits even in the finest format
 _MOST_EXTREME: Final = 0.9  # of all gates at the ends of their range: no trained model works there
 _SLOWEST_UPDATE: Final = 16  # of 2^15: a unit whose u stays below moves by the residual alone
 
 
-def notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray) -> dict[str, Any]:
+def notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray, rounding: RoundingName) -> dict[str, Any]:
     """What reports say about the calibration; JSON values."""
     inputs = [
         {
@@ -38,6 +39,7 @@ def notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray) -> dict
         for layer, of_layer in zip(model.grus, seen.grus, strict=True)
     ]
     return {
+        "rounding": rounding,
         "calibration": {"sequences": seen.n_sequences, "steps": seen.n_steps, "longest": seen.longest},
         "inputs": inputs,
         "outputs": outputs,
@@ -48,6 +50,7 @@ def notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray) -> dict
             *_update_warnings(model, seen),
             *_state_warnings(model, seen),
             *_output_warnings(model, seen),
+            *(_rounding_warnings(model, seen) if rounding == "compensated" else []),
         ],
         "import": list(model.notes),
     }
@@ -106,6 +109,18 @@ def _output_warnings(model: FloatModel, seen: Calibration) -> list[str]:
         f"dense layer {layer.name!r}: always 0 on the calibration data; the format of its output is a guess"
         for layer, of_layer in zip(model.dense, seen.dense, strict=True)
         if of_layer.peak == 0
+    ]
+
+
+def _rounding_warnings(model: FloatModel, seen: Calibration) -> list[str]:
+    """Of matrices for which there is too little calibration data."""
+    columns = {f"GRU layer {layer.name!r}": max(layer.n_inputs, layer.n_units) for layer in model.grus}
+    columns |= {f"dense layer {layer.name!r}": layer.n_inputs for layer in model.dense}
+    return [
+        f"{where}: {seen.n_steps:,} steps of calibration data are too few to tell how {n:,} values go together, which "
+        f"takes {least_steps(n):,}; weights on as many are rounded to nearest"
+        for where, n in columns.items()
+        if seen.n_steps < least_steps(n)
     ]
 
 

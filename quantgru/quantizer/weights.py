@@ -1,6 +1,8 @@
-"""Weights to integer codes with one scale per row, rounded to nearest."""
+"""Weights to integer codes with one scale per row."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,23 +11,28 @@ from quantgru.array_types import FloatArray, IntArray
 from quantgru.errors import ModelError
 from quantgru.fixed import INT32_MAX, round_half_up
 from quantgru.int_model import Matrix
+from quantgru.quantizer.rounding import Rounding, best_scale
 
 _LARGEST_SHIFT = 30
 
 
-def quantize_rows(weights: FloatArray, fraction_bits: IntArray | int, where: str) -> Matrix:
+def quantize_rows(
+    weights: FloatArray, fraction_bits: IntArray | int, roundings: Sequence[Rounding], where: str
+) -> Matrix:
     """Integer rows whose requantized sums have `fraction_bits`, [rows] or one for all; weights act on raw operands.
 
-    Each row's scale is the smallest that holds its weights in -128 ... 127, then rounded up to a multiplier of 15 bits
-    and a shift; the codes are rounded with the scale that the device will use. A row whose accumulator could overflow
-    gets a larger scale. Raises ModelError where weights are too large for any.
+    `roundings` are those of each of as many equal parts of the rows. A row's scale is the one, among those that its
+    rounding tries, with the least error, rounded up to a multiplier of 15 bits and a shift; the codes are rounded with
+    the scale that the device will use. A row whose accumulator could overflow gets a larger scale. Raises ModelError
+    where weights are too large for any.
     """
     fraction_bits = np.broadcast_to(fraction_bits, weights.shape[:1])
     with np.errstate(over="ignore"):
         sums = np.ldexp(np.abs(weights).sum(axis=1), 15 + fraction_bits)
     if not sums.max() <= 2**29:  # the end of what [R4] can return: 2**31 * 2**15 / 2**17
         raise _too_large(weights, fraction_bits, int(sums.argmax()), where)
-    scale = np.maximum(weights.max(axis=1) / 127, -weights.min(axis=1) / 128)
+    parts = list(zip(np.split(weights, len(roundings)), roundings, strict=True))
+    scale = np.concatenate([best_scale(of_part, rounding) for of_part, rounding in parts])
     _, exponent = _multipliers(np.ldexp(scale, fraction_bits), _LARGEST_SHIFT)
     left_shift = max(0, int((1 - exponent).max()))  # at most 10: no factor is above 2**14 / 127
     while True:
@@ -33,7 +40,11 @@ def quantize_rows(weights: FloatArray, fraction_bits: IntArray | int, where: str
         shift = exponent + left_shift
         if shift.min() < 1:
             raise _too_large(weights, fraction_bits, int(shift.argmin()), where)
-        codes = _codes(weights, multiplier, exponent, fraction_bits)
+        device_scale = np.ldexp(multiplier.astype(np.float64), -(16 + exponent) - fraction_bits)
+        scales = np.split(device_scale, len(roundings))
+        codes = np.concatenate(
+            [rounding.codes(of_part, s) for (of_part, rounding), s in zip(parts, scales, strict=True)]
+        )
         bounds = (np.abs(codes).sum(axis=1) << 15) << left_shift
         if (bounds <= INT32_MAX).all():
             return Matrix(codes.astype(np.int8), multiplier.astype(np.uint16), shift.astype(np.uint8), left_shift)
@@ -64,11 +75,6 @@ def _multipliers(factors: FloatArray, largest_exponent: int) -> tuple[IntArray, 
     exponent = (15 - 16 - binary_exponent).astype(np.int64)
     overflown = multiplier == 2**15
     return np.where(overflown, 2**14, multiplier), exponent - overflown
-
-
-def _codes(weights: FloatArray, multiplier: IntArray, exponent: IntArray, fraction_bits: IntArray) -> IntArray:
-    scale = np.ldexp(multiplier.astype(np.float64), -(16 + exponent) - fraction_bits)
-    return np.clip(round_half_up(weights / scale[:, None]), -128, 127).astype(np.int64)
 
 
 def quantize_bias(bias: FloatArray, fraction_bits: IntArray | int, where: str) -> npt.NDArray[np.int32]:

@@ -1,0 +1,145 @@
+"""Real weights to integer codes, for given row scales: each to nearest, or errors of some made up for by others."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Protocol
+
+import numpy as np
+
+from quantgru.array_types import FloatArray, IntArray
+from quantgru.fixed import round_half_up
+from quantgru.quantizer.calibrate import Moments
+
+RoundingName = Literal["compensated", "nearest"]
+
+_DAMPING: Final = 1e-2  # of the mean variance of an operand: as if each had that much noise of its own
+_STEPS_PER_COLUMN: Final = 2
+_SWEEPS: Final = 10  # of the refinement; it ends earlier where nothing changes any more
+
+
+class Rounding(Protocol):
+    """A way to round rows of a matrix, to codes of `bits`."""
+
+    bits: int
+    scale_factors: tuple[float, ...]  # worth trying: times the smallest scale that holds all weights of a row
+
+    def rough_codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
+        """Codes [rows, columns] near those of `codes`, in less time: to compare scales."""
+
+    def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
+        """-2**(bits - 1) ... 2**(bits - 1) - 1 [rows, columns], for weights [rows, columns] on scales [rows]."""
+
+    def error(self, lost: FloatArray) -> FloatArray:
+        """What rounding errors [rows, columns] of the weights cost each row [rows]: a mean square."""
+
+
+def least_steps(n_columns: int) -> int:
+    """Steps of calibration data that say how n_columns operands go together."""
+    return _STEPS_PER_COLUMN * n_columns
+
+
+def rounding_for(name: RoundingName, bits: int, operands: Moments, operand_scale: FloatArray) -> Rounding:
+    """To codes of `bits`, for weights on raw operands, whose real values are `operand_scale` times as large [columns].
+
+    Nearest where there is too little calibration data to compensate by.
+    """
+    if name == "nearest" or operands.n < least_steps(operand_scale.size):
+        return Nearest(bits)
+    return Compensated(bits, operands.covariance / np.outer(operand_scale, operand_scale))
+
+
+def best_scale(weights: FloatArray, rounding: Rounding) -> FloatArray:
+    """The scale of each row [rows] with the least error."""
+    end = 2 ** (rounding.bits - 1)
+    smallest = np.maximum(weights.max(axis=1) / (end - 1), weights.min(axis=1) / -end)
+    if len(rounding.scale_factors) == 1:
+        return np.asarray(smallest * rounding.scale_factors[0])
+    best, least = smallest, np.full(len(weights), np.inf)
+    for factor in rounding.scale_factors:
+        scale = np.maximum(factor * smallest, np.finfo(np.float64).tiny)  # a row of zeros
+        error = rounding.error(weights - rounding.rough_codes(weights, scale) * scale[:, None])
+        best, least = np.where(error < least, scale, best), np.minimum(error, least)
+    return np.asarray(best)
+
+
+class Nearest:
+    """Each weight by itself, as if operands had nothing to do with one another. All weights fit their row's scale."""
+
+    scale_factors: tuple[float, ...] = (1.0,)
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+
+    def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
+        return _nearest(weights / scale[:, None], self.bits)
+
+    rough_codes = codes
+
+    def error(self, lost: FloatArray) -> FloatArray:
+        return np.asarray((lost**2).sum(axis=1))
+
+
+class Compensated:
+    """Column by column, with each column's error taken over by the columns that are still to be rounded, as far as
+    their operands go together with its own; then code by code, until no change of one lowers the error.
+
+    The measure is the mean square error of the row's sum on calibration data, its mean left out: the bias takes that
+    back. So `covariance` [columns, columns] is that of the operands around their means.
+
+    Source: E. Frantar et al., "GPTQ", 2022, after B. Hassibi and D. Stork, "Optimal Brain Surgeon", 1993. Here rows
+    choose their scales by the same measure, and the refinement comes on top.
+    """
+
+    scale_factors: tuple[float, ...] = tuple(float(factor) for factor in np.linspace(1.05, 0.4, 131))
+
+    def __init__(self, bits: int, covariance: FloatArray) -> None:
+        self.bits = bits
+        variances = np.diag(covariance)
+        mean = variances.mean() or 1.0  # operands that never change: as if they were noise
+        self._covariance = covariance + _DAMPING * mean * np.eye(len(variances))
+        self._order = np.argsort(-variances, kind="stable")  # the last ones, with little weight, take the rest
+        ordered = self._covariance[np.ix_(self._order, self._order)]
+        self._influence = np.linalg.cholesky(np.linalg.inv(ordered)).T
+
+    def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
+        starts = (
+            self.rough_codes(weights, scale),
+            _nearest(weights / scale[:, None], self.bits),
+        )  # no row gets worse than nearest
+        found = [self._refined(weights, scale, codes) for codes in starts]
+        errors = [self.error(weights - codes * scale[:, None]) for codes in found]
+        return np.where((errors[0] <= errors[1])[:, None], *found)
+
+    def error(self, lost: FloatArray) -> FloatArray:
+        return np.asarray(((lost @ self._covariance) * lost).sum(axis=1))
+
+    def rough_codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
+        left = weights[:, self._order]
+        codes = np.empty(weights.shape, np.int64)
+        for column, influence in enumerate(self._influence):
+            rounded = _nearest(left[:, column] / scale, self.bits)
+            codes[:, self._order[column]] = rounded
+            error = (left[:, column] - rounded * scale) / influence[column]
+            left[:, column + 1 :] -= np.outer(error, influence[column + 1 :])
+        return codes
+
+    def _refined(self, weights: FloatArray, scale: FloatArray, codes: IntArray) -> IntArray:
+        """Coordinate descent: each code in turn the best one while the others stay."""
+        lost = weights - codes * scale[:, None]
+        slope = lost @ self._covariance
+        variances = np.diag(self._covariance)
+        for _ in range(_SWEEPS):
+            before = codes.copy()
+            for column in range(codes.shape[1]):
+                better = _nearest(codes[:, column] + slope[:, column] / (variances[column] * scale), self.bits)
+                change = (better - codes[:, column]) * scale
+                slope -= np.outer(change, self._covariance[column])
+                codes[:, column] = better
+            if (codes == before).all():
+                break
+        return codes
+
+
+def _nearest(values: FloatArray, bits: int) -> IntArray:
+    end = 2 ** (bits - 1)
+    return np.clip(round_half_up(values), -end, end - 1).astype(np.int64)

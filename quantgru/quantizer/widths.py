@@ -1,0 +1,43 @@
+"""How many bits the codes of weights have: one number for all, or by layer, matrix and gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from quantgru.errors import ModelError
+from quantgru.model import FloatModel
+
+WeightBits = int | Mapping[str, int]
+
+LEAST_BITS: Final = 2
+MOST_BITS: Final = 8
+GATES: Final = ("z", "r", "n")
+
+
+class Widths:
+    """The width of each matrix of a model.
+
+    A key names a layer ("gru"), a matrix of a GRU layer ("gru.U"), or a gate of that ("gru.U.n"); the longest one that
+    fits counts, and "" stands for all. What no key names has MOST_BITS. Raises ModelError for a width out of range, and
+    for a key that names nothing.
+    """
+
+    def __init__(self, model: FloatModel, bits: WeightBits) -> None:
+        self._bits: dict[str, int] = {"": bits} if isinstance(bits, int) else dict(bits)
+        known = [""]
+        for gru in model.grus:
+            matrices = [f"{gru.name}.{matrix}" for matrix in "WU"]
+            known += [gru.name, *matrices, *(f"{matrix}.{gate}" for matrix in matrices for gate in GATES)]
+        known += [dense.name for dense in model.dense]
+        for key, width in self._bits.items():
+            where = f"weight bits of {key!r}" if key else "weight bits"
+            if type(width) is not int or not LEAST_BITS <= width <= MOST_BITS:
+                raise ModelError(f"{where}: {width!r}, allowed are {LEAST_BITS} ... {MOST_BITS}")
+            if key not in known:
+                raise ModelError(f"{where}: the model has nothing of this name; there are {', '.join(known[1:])}")
+
+    def of(self, *path: str) -> int:
+        """Of a dense layer, by its name; of a gate, by the names of layer, matrix and gate."""
+        keys = [".".join(path[:n]) for n in range(len(path), 0, -1)]
+        return next((self._bits[key] for key in [*keys, ""] if key in self._bits), MOST_BITS)

@@ -1,0 +1,88 @@
+"""Widths of weights: which codes a model has, by layer, matrix and gate."""
+
+import numpy as np
+import pytest
+from float_models import random_dense, random_gru, random_x
+
+import quantgru as qg
+from quantgru.errors import ModelError
+from quantgru.int_model import IntModel
+from quantgru.model import FloatModel
+from quantgru.simulator import run
+
+X = random_x(20, 30, 3)
+
+
+@pytest.fixture(scope="module")
+def model() -> FloatModel:
+    rng = np.random.default_rng(5)
+    layers = (random_gru(rng, 3, 6, "after", "low"), random_gru(rng, 6, 5, "before", "high"))
+    return FloatModel((*layers, random_dense(rng, 5, 2, "linear", "out")), last_step=False)
+
+
+def ranges(model: IntModel) -> dict[str, tuple[int, int]]:
+    """Lowest and highest code of each gate and dense layer."""
+    found = {}
+    for gru in model.grus:
+        for name, matrix in (("W", gru.input), ("U", gru.recurrent)):
+            for gate, rows in zip("zrn", np.split(matrix.codes, 3), strict=True):
+                found[f"{gru.name}.{name}.{gate}"] = (int(rows.min()), int(rows.max()))
+    for dense in model.dense:
+        found[dense.name] = (int(dense.matrix.codes.min()), int(dense.matrix.codes.max()))
+    return found
+
+
+@pytest.mark.parametrize("rounding", ["compensated", "nearest"])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_codes_stay_in_their_range(model: FloatModel, rounding, bits: int) -> None:
+    for low, high in ranges(qg.quantize(model, X, rounding=rounding, weight_bits=bits)).values():
+        assert -(2 ** (bits - 1)) <= low and high <= 2 ** (bits - 1) - 1
+        if rounding == "nearest":  # the other one may choose a larger scale
+            assert low == -(2 ** (bits - 1)) or high == 2 ** (bits - 1) - 1
+
+
+def test_the_longest_name_counts(model: FloatModel) -> None:
+    found = ranges(qg.quantize(model, X, weight_bits={"": 3, "low": 6, "low.U": 5, "low.U.n": 2, "out": 8}))
+    widths = {name: max(-low, high + 1).bit_length() for name, (low, high) in found.items()}
+    expected = {f"low.W.{gate}": 6 for gate in "zrn"} | {"low.U.z": 5, "low.U.r": 5, "low.U.n": 2, "out": 8}
+    expected |= {f"high.{matrix}.{gate}": 3 for matrix in "WU" for gate in "zrn"}
+    assert widths == expected
+
+
+def test_what_no_name_stands_for_has_8_bits(model: FloatModel) -> None:
+    plain, one = ranges(qg.quantize(model, X)), ranges(qg.quantize(model, X, weight_bits={"high.W.z": 4}))
+    assert one.pop("high.W.z") != plain.pop("high.W.z")
+    assert one == plain
+
+
+@pytest.mark.parametrize(
+    ("bits", "says"),
+    [
+        (1, r"^weight bits: 1, allowed are 2 \.\.\. 8$"),
+        (9, "^weight bits: 9, allowed"),
+        (True, "^weight bits: True, allowed"),
+        ({"low": 4.0}, r"^weight bits of 'low': 4\.0, allowed"),
+        ({"low.V": 4}, r"^weight bits of 'low\.V': the model has nothing of this name; there are low, low\.W, .* out$"),
+        ({"out.W": 4}, r"^weight bits of 'out\.W': the model has nothing"),
+    ],
+)
+def test_widths_that_make_no_sense(model: FloatModel, bits, says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        qg.quantize(model, X, weight_bits=bits)
+
+
+def test_a_rounding_that_is_unknown(model: FloatModel) -> None:
+    with pytest.raises(ModelError, match=r"^quantize: rounding 'up', allowed are compensated and nearest$"):
+        qg.quantize(model, X, rounding="up")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_compensated_is_nearer_to_the_float_model(digits, bits: int) -> None:
+    """By 3 dB and more on the digits, whatever the width: what it is for."""
+    exact = digits.model.run(digits.x)
+    decibels = []
+    for rounding in ("nearest", "compensated"):
+        model = qg.quantize(digits.model, digits.calibration, rounding=rounding, weight_bits=bits)
+        outputs = run(model, digits.x).outputs
+        decibels.append(10 * np.log10((exact**2).sum() / ((outputs - exact) ** 2).sum()))
+    assert decibels[1] > decibels[0] + 3
