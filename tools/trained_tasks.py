@@ -1,0 +1,143 @@
+"""Tasks with models trained on them, for the benches of quantization. Models are kept in build/tasks.
+
+rows     digits, row by row: 8 -> 32, 8 steps, 10 classes
+pixels   digits, pixel by pixel: 1 -> 48, 64 steps, 10 classes
+words    spoken words, 12 classes: 10 -> 154, 49 steps
+memory   two leaky sums with time constants of 100 and 300 steps, over 1,000 steps: 2 -> 32, regression
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.progress import track
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from speech_words import WORDS, spoken_words
+from torch import nn
+
+import quantgru as qg
+
+FloatArray = npt.NDArray[np.float64]
+
+MODELS: Final = Path(__file__).resolve().parent.parent / "build" / "tasks"
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """x [sequences, steps, features]; y is a class [sequences], or what each step should give [..., steps, outputs]."""
+
+    x: FloatArray
+    y: npt.NDArray[np.generic]
+
+    def __getitem__(self, chosen: npt.NDArray[np.int64]) -> Data:
+        return Data(self.x[chosen], self.y[chosen])
+
+
+@dataclass(frozen=True)
+class Task:
+    """How data are made, by seed: to train on, and to test; the model's shape; how it is trained."""
+
+    name: str
+    make: Callable[[int], tuple[Data, Data]]
+    n_inputs: int
+    n_units: int
+    n_outputs: int
+    classes: bool
+    epochs: int
+    batch: int = 64
+    learning_rate: float = 1e-2
+    longest_memory: float = 0.0  # time constants that z starts with, up to so many steps
+
+
+class _Module(nn.Module):
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.gru = nn.GRU(task.n_inputs, task.n_units, batch_first=True)
+        self.dense = nn.Linear(task.n_units, task.n_outputs)
+        self._last = task.classes
+        if task.longest_memory:
+            with torch.no_grad():  # "chrono" initialisation: z = 1 - 1 / time constant
+                times = torch.empty(task.n_units).uniform_(1, task.longest_memory)
+                self.gru.bias_hh_l0[task.n_units : 2 * task.n_units] = torch.log(times)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states, _ = self.gru(x)
+        return self.dense(states[:, -1] if self._last else states)
+
+
+def trained(task: Task, seed: int) -> tuple[qg.FloatModel, Data, Data]:
+    """The model, trained now or before, with its data for training and test."""
+    training, test = task.make(seed)
+    path = MODELS / f"{task.name}-{seed}-{zlib.crc32(repr(task).partition('make')[2].encode()):08x}.qgf"
+    if not path.is_file():
+        MODELS.mkdir(parents=True, exist_ok=True)
+        qg.load(_train(task, seed, training), name=task.name).save(path)
+    return qg.load(path), training, test
+
+
+def _train(task: Task, seed: int, data: Data) -> nn.Module:
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)  # sums in one order, whatever the machine has
+    module = _Module(task)
+    optimizer = torch.optim.AdamW(module.parameters(), task.learning_rate, weight_decay=1e-3)
+    n_batches = len(data.x) // task.batch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, task.learning_rate, total_steps=task.epochs * n_batches)
+    x = torch.tensor(data.x, dtype=torch.float32)
+    y = torch.tensor(data.y, dtype=torch.long if task.classes else torch.float32)
+    loss = nn.CrossEntropyLoss() if task.classes else nn.MSELoss()
+    for _ in track(range(task.epochs), f"training {task.name}, seed {seed}", transient=True):
+        for chosen in torch.randperm(len(x))[: n_batches * task.batch].split(task.batch):
+            optimizer.zero_grad()
+            loss(module(x[chosen]), y[chosen]).backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    return module.eval()
+
+
+def _digits(n_features: int) -> Callable[[int], tuple[Data, Data]]:
+    def make(seed: int) -> tuple[Data, Data]:
+        images, labels = load_digits(return_X_y=True)
+        x = images.reshape(len(images), -1, n_features) / 16
+        parts = train_test_split(x, labels, test_size=400, stratify=labels, random_state=seed)
+        return Data(parts[0], parts[2]), Data(parts[1], parts[3])
+
+    return make
+
+
+def _words(seed: int) -> tuple[Data, Data]:
+    """Three of the twelve voices are kept for the test. Features are standardised."""
+    rng = np.random.default_rng(seed)
+    x, words, voices = spoken_words(rng)
+    tested = np.isin(voices, rng.choice(voices.max() + 1, 3, replace=False))
+    x = (x - x[~tested].mean(axis=(0, 1))) / x[~tested].std(axis=(0, 1))
+    return Data(x[~tested], words[~tested]), Data(x[tested], words[tested])
+
+
+def _memory(seed: int) -> tuple[Data, Data]:
+    """Rare pulses in, two sums of them that leak with time constants of 100 and 300 steps."""
+    rng = np.random.default_rng(seed)
+    pulses = rng.normal(size=(160, 1000, 2)) * (rng.random((160, 1000, 2)) < 0.05)
+    keep = 1 - 1 / np.array([100.0, 300.0])
+    sums = np.zeros_like(pulses)
+    for t in range(1000):
+        sums[:, t] = keep * (sums[:, t - 1] if t else 0) + 0.2 * pulses[:, t]
+    chosen = np.arange(160)
+    data = Data(pulses, sums)
+    return data[chosen[:128]], data[chosen[128:]]
+
+
+TASKS: Final = (
+    Task("rows", _digits(8), 8, 32, 10, classes=True, epochs=60),
+    Task("pixels", _digits(1), 1, 48, 10, classes=True, epochs=120),
+    Task("words", _words, 10, 154, len(WORDS), classes=True, epochs=25, learning_rate=3e-3),
+    Task("memory", _memory, 2, 32, 2, classes=False, epochs=80, batch=32, longest_memory=300.0),
+)
