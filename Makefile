@@ -13,6 +13,9 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no
 C_FILES = $(shell find firmware -name '*.[ch]')
 BENCHES = $(sort $(wildcard tools/bench_*.py))
 
+# One more than there are processors: a test often waits for a board.
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+
 CHECK_VERSION := -c 'import sys; sys.exit(sys.version_info < (3, 11) and "quantgru needs Python 3.11 or newer, \
 	%s is %d.%d. Remove $(VENV) if it exists, then name a newer one: make PYTHON=python3.12 ..." \
 	% ((sys.executable,) + sys.version_info[:2]))'
@@ -34,7 +37,7 @@ demo: $(VENV)/core
 ## Lint, then every test that this machine can run; lists what it skipped and what installs it
 test: lint
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh tools/install_tools.sh; fi
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 ## Check style and types: ruff, mypy, clang-format
 lint: $(VENV)/test
