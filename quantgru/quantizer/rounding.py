@@ -15,6 +15,7 @@ RoundingName = Literal["compensated", "nearest"]
 _DAMPING: Final = 1e-2  # of the mean variance of an operand: as if each had that much noise of its own
 _STEPS_PER_COLUMN: Final = 2
 _SWEEPS: Final = 10  # of the refinement; it ends earlier where nothing changes any more
+_AT_ONCE: Final = 2**15  # weights of which scales are tried: as many as a processor's cache holds
 
 
 class Rounding(Protocol):
@@ -52,14 +53,20 @@ def best_scale(weights: FloatArray, rounding: Rounding) -> FloatArray:
     """The scale of each row [rows] with the least error."""
     end = 2 ** (rounding.bits - 1)
     smallest = np.maximum(weights.max(axis=1) / (end - 1), weights.min(axis=1) / -end)
-    if len(rounding.scale_factors) == 1:
-        return np.asarray(smallest * rounding.scale_factors[0])
-    best, least = smallest, np.full(len(weights), np.inf)
-    for factor in rounding.scale_factors:
-        scale = np.maximum(factor * smallest, np.finfo(np.float64).tiny)  # a row of zeros
-        error = rounding.error(weights - rounding.rough_codes(weights, scale) * scale[:, None])
-        best, least = np.where(error < least, scale, best), np.minimum(error, least)
-    return np.asarray(best)
+    factors = np.array(rounding.scale_factors)
+    if factors.size == 1:
+        return np.asarray(smallest * factors[0])
+    scales = np.maximum(np.outer(factors, smallest), np.finfo(np.float64).tiny)  # a row of zeros
+    n_chunks = min(factors.size, -(-factors.size * weights.size // _AT_ONCE))
+    errors = np.concatenate([_errors(weights, some, rounding) for some in np.array_split(scales, n_chunks)])
+    return np.asarray(np.take_along_axis(scales, errors.argmin(axis=0)[None], axis=0)[0])
+
+
+def _errors(weights: FloatArray, scales: FloatArray, rounding: Rounding) -> FloatArray:
+    """Of each of several scales for each row [scales, rows]: what it costs the row."""
+    repeated, scale = np.tile(weights, (len(scales), 1)), scales.ravel()
+    lost = repeated - rounding.rough_codes(repeated, scale) * scale[:, None]
+    return rounding.error(lost).reshape(scales.shape)
 
 
 class Nearest:
@@ -102,42 +109,42 @@ class Compensated:
         self._influence = np.linalg.cholesky(np.linalg.inv(ordered)).T
 
     def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
-        starts = (
-            self.rough_codes(weights, scale),
-            _nearest(weights / scale[:, None], self.bits),
-        )  # no row gets worse than nearest
-        found = [self._refined(weights, scale, codes) for codes in starts]
-        errors = [self.error(weights - codes * scale[:, None]) for codes in found]
-        return np.where((errors[0] <= errors[1])[:, None], *found)
+        # Two starts, the second so that no row gets worse than nearest.
+        starts = np.concatenate([self.rough_codes(weights, scale), _nearest(weights / scale[:, None], self.bits)])
+        weights, scale = np.tile(weights, (2, 1)), np.tile(scale, 2)
+        found = self._refined(weights, scale, starts)
+        errors = np.split(self.error(weights - found * scale[:, None]), 2)
+        return np.where((errors[0] <= errors[1])[:, None], *np.split(found, 2))
 
     def error(self, lost: FloatArray) -> FloatArray:
         return np.asarray(((lost @ self._covariance) * lost).sum(axis=1))
 
     def rough_codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
-        left = weights[:, self._order]
-        codes = np.empty(weights.shape, np.int64)
+        left = weights.T[self._order]  # by column, as they are rounded
+        codes = np.empty(left.shape, np.int64)
         for column, influence in enumerate(self._influence):
-            rounded = _nearest(left[:, column] / scale, self.bits)
-            codes[:, self._order[column]] = rounded
-            error = (left[:, column] - rounded * scale) / influence[column]
-            left[:, column + 1 :] -= np.outer(error, influence[column + 1 :])
-        return codes
+            rounded = _nearest(left[column] / scale, self.bits)
+            codes[self._order[column]] = rounded
+            error = (left[column] - rounded * scale) / influence[column]
+            left[column + 1 :] -= np.outer(influence[column + 1 :], error)
+        return codes.T
 
     def _refined(self, weights: FloatArray, scale: FloatArray, codes: IntArray) -> IntArray:
         """Coordinate descent: each code in turn the best one while the others stay."""
-        lost = weights - codes * scale[:, None]
-        slope = lost @ self._covariance
+        by_column = codes.T.copy()
+        slope = self._covariance @ (weights - codes * scale[:, None]).T
         variances = np.diag(self._covariance)
         for _ in range(_SWEEPS):
-            before = codes.copy()
-            for column in range(codes.shape[1]):
-                better = _nearest(codes[:, column] + slope[:, column] / (variances[column] * scale), self.bits)
-                change = (better - codes[:, column]) * scale
-                slope -= np.outer(change, self._covariance[column])
-                codes[:, column] = better
-            if (codes == before).all():
+            settled = True
+            for column, code in enumerate(by_column):
+                better = _nearest(code + slope[column] / (variances[column] * scale), self.bits)
+                if (better != code).any():
+                    slope -= np.outer(self._covariance[column], (better - code) * scale)
+                    by_column[column] = better
+                    settled = False
+            if settled:
                 break
-        return codes
+        return by_column.T
 
 
 def _nearest(values: FloatArray, bits: int) -> IntArray:
