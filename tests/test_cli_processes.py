@@ -104,9 +104,10 @@ def test_export_into_what_is_no_folder(here: Path) -> None:
 def processes_with(text: str) -> list[str]:
     """Their command lines."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            found.append(path.read_bytes().decode(errors="replace").replace("\0", " ").strip())
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it has ended
+            command_line = Path("/proc", number, "cmdline").read_bytes()
+            found.append(command_line.decode(errors="replace").replace("\0", " ").strip())
     return [line for line in found if text in line]
 
 
