@@ -24,7 +24,7 @@
 #define QG_SPEC_MINOR 1
 
 /* Exported code checks this, too. Raised when a descriptor below changes, or the order of codes in memory. */
-#define QG_EXPORT_FORMAT 2
+#define QG_EXPORT_FORMAT 3
 
 #define QG_DIGEST_BYTES 32
 
@@ -39,6 +39,7 @@ extern "C" {
 #endif
 
 /* Descriptors, which are constants: an AVR has them in flash, where C, but not C++, can read their fields. */
+QG_DESCRIPTOR(struct qg_section) qg_section;
 QG_DESCRIPTOR(struct qg_matrix) qg_matrix;
 QG_DESCRIPTOR(struct qg_gru) qg_gru;
 QG_DESCRIPTOR(struct qg_dense) qg_dense;
@@ -50,12 +51,30 @@ QG_DESCRIPTOR(uint8_t) qg_kind;
 /* Rows that are multiplied together, and lie in memory together: column by column. */
 #define QG_BLOCK_ROWS 8
 
+/* The dot products of a block of rows with x [n_columns]; of an AVR, of one row of the block. */
+#if QG_KERNELS == QG_KERNELS_AVR
+typedef int32_t qg_dot_function(const int8_t *codes, uint8_t row, uint16_t n_columns, const int16_t *x);
+#else
+typedef void qg_dot_function(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+#endif
+
+/* Rows of a matrix whose codes have `bits` each: as many blocks of QG_BLOCK_ROWS rows as there are, column by column. A
+ * column has as many bytes as a code has bits, with the first row in the lowest bits of the first byte. The rows that
+ * are left are one more block, with zeros, if they are more than `bits`; else each lies by itself, in bytes. */
+struct qg_section {
+    const int8_t *codes;  /* QG_CONSTANT */
+    qg_dot_function *dot; /* qg_dot_block_2 ... qg_dot_block_7, or qg_dot_block */
+    uint16_t n_rows;
+    uint8_t bits; /* 2 ... 8 */
+};
+
 /* Rows of weights, each with its own scale [R4]. Arrays are QG_CONSTANT.
  *
- * The rows of a section (one gate of a GRU, all rows of a dense layer) lie one after the other: as many blocks of
- * QG_BLOCK_ROWS rows as there are, each column by column, then the rows that are left, each by itself. */
+ * The rows of a gate of a GRU, or all rows of a dense layer, begin with a new block. If codes have less than 8 bits,
+ * they lie in sections: of a gate each, or of gates whose blocks are full. */
 struct qg_matrix {
-    const int8_t *codes;         /* n_rows n_columns of them */
+    const int8_t *codes;         /* n_rows n_columns of them, of 8 bits; NULL: in sections */
+    const qg_section *sections;  /* NULL: in one array */
     const uint16_t *multipliers; /* [n_rows], m: 2^14 ... 2^15 - 1 */
     const uint8_t *shifts;       /* [n_rows], s: 1 ... 30 */
     uint16_t n_rows;
@@ -248,9 +267,12 @@ void qg_read_s32(const int32_t *constants, size_t n, int32_t *values);
  * first row of a block, n_rows at least 1. */
 void qg_affine_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
 
-/* The dot product of one row of n_columns weights with x, and those of a block of rows. */
+/* The dot product of one row of n_columns weights with x. */
 int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int16_t *x);
-void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+
+/* Of a block of rows, with codes of 8 bits, and of 2 ... 7. */
+qg_dot_function qg_dot_block, qg_dot_block_2, qg_dot_block_3, qg_dot_block_4, qg_dot_block_5, qg_dot_block_6,
+    qg_dot_block_7;
 
 /* CRC-32 (IEEE 802.3) of bytes, and of 16-bit values, low byte first; continued from `crc`, first 0 [R16]. */
 uint32_t qg_crc32(uint32_t crc, const uint8_t *bytes, size_t n_bytes);

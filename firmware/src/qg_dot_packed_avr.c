@@ -1,0 +1,90 @@
+/* The exact dot product of one row of a block with codes of 2 ... 7 bits, for AVRs, which shift by a bit at a time: a
+ * multiplication by a power of two is a shift by as many bits as one likes. */
+#include "qg_avr.h"
+
+#if QG_KERNELS == QG_KERNELS_AVR
+
+/* Where the codes of a row lie in each column, and the powers of two that bring one to the top of a byte. */
+typedef struct place {
+    uint8_t first_byte;
+    uint8_t to_second;   /* bytes from the first to that with the code's highest bit: 0 or 1 */
+    uint8_t power;       /* for the byte with the highest bit */
+    uint8_t first_power; /* for the first byte, of whose product the high byte counts; 0 if the other one has all */
+} place;
+
+static place find_place(uint8_t row, uint8_t bits)
+{
+    const uint8_t first_bit = (uint8_t)(row * bits);
+    const uint8_t end_bit = (uint8_t)(first_bit % 8 + bits); /* in the two bytes; 2 ... 14 */
+    place found = {first_bit / 8, end_bit > 8, 0, 0};
+    found.power = (uint8_t)(1 << (found.to_second ? 16 - end_bit : 8 - end_bit));
+    found.first_power = found.to_second ? found.power : 0;
+    return found;
+}
+
+static int32_t dot(const int8_t *codes, uint8_t bits, uint8_t row, uint16_t n_columns, const int16_t *x)
+{
+    const place where = find_place(row, bits);
+    const int8_t *byte = codes + where.first_byte;
+    const uint8_t to_next = (uint8_t)(bits - where.to_second);
+    register int32_t acc __asm__("r22") = 0;
+    register int16_t value __asm__("r18");
+    register int8_t code __asm__("r20");
+    register uint8_t sign __asm__("r21");
+    const uint8_t scale = (uint8_t)(1 << bits); /* a product with it has in its high byte what was on top of a byte */
+    const uint8_t zero = 0;
+    uint8_t low;
+    __asm__ volatile("1:\n\t"
+                     "lpm %[low], Z\n\t"
+                     "add r30, %[to_second]\n\t"
+                     "adc r31, %[zero]\n\t"
+                     "lpm %[code], Z\n\t"
+                     "add r30, %[to_next]\n\t"
+                     "adc r31, %[zero]\n\t"
+                     "mul %[low], %[first_power]\n\t"
+                     "mov %[low], r1\n\t"
+                     "mul %[code], %[power]\n\t"
+                     "or r0, %[low]\n\t"
+                     "mov %[code], r0\n\t"
+                     "mulsu %[code], %[scale]\n\t" /* the lower bits of the byte, of other rows, go */
+                     "mov %[code], r1\n\t"
+                     "ld %A[value], X+\n\t"
+                     "ld %B[value], X+\n\t"
+                     "mulsu %[code], %A[value]\n\t" /* from here on as for codes of 8 bits */
+                     "sbc %[sign], %[sign]\n\t"
+                     "add %A[acc], r0\n\t"
+                     "adc %B[acc], r1\n\t"
+                     "adc %C[acc], %[sign]\n\t"
+                     "adc %D[acc], %[sign]\n\t"
+                     "muls %[code], %B[value]\n\t"
+                     "sbc %[sign], %[sign]\n\t"
+                     "add %B[acc], r0\n\t"
+                     "adc %C[acc], r1\n\t"
+                     "adc %D[acc], %[sign]\n\t"
+                     "subi %A[n_columns], 1\n\t"
+                     "sbci %B[n_columns], 0\n\t"
+                     "brne 1b\n\t"
+                     "clr r1"
+                     : [acc] "+&r"(acc), [byte] "+&z"(byte), [x] "+&x"(x), [n_columns] "+&d"(n_columns),
+                       [value] "=&r"(value), [code] "=&r"(code), [sign] "=&r"(sign), [low] "=&r"(low)
+                     : [to_second] "r"(where.to_second), [to_next] "r"(to_next), [power] "r"(where.power),
+                       [first_power] "r"(where.first_power), [scale] "a"(scale), [zero] "r"(zero)
+                     : "memory");
+    return acc;
+}
+
+/* The kernels differ by a number: they share all code. */
+#define KERNEL(bits)                                                                                                   \
+    QG_KERNEL int32_t qg_dot_block_##bits(const int8_t *codes, uint8_t row, uint16_t n_columns, const int16_t *x)      \
+    {                                                                                                                  \
+        return dot(codes, bits, row, n_columns, x);                                                                    \
+    }
+
+KERNEL(2)
+KERNEL(3)
+KERNEL(4)
+KERNEL(5)
+KERNEL(6)
+KERNEL(7)
+
+#endif
