@@ -51,9 +51,9 @@ QG_DESCRIPTOR(uint8_t) qg_kind;
 /* Rows that are multiplied together, and lie in memory together: column by column. */
 #define QG_BLOCK_ROWS 8
 
-/* The dot products of a block of rows with x [n_columns]; of an AVR, of one row of the block. */
+/* The dot products of a block of rows with x [n_columns]; of an AVR, of one row of a matrix in sections. */
 #if QG_KERNELS == QG_KERNELS_AVR
-typedef int32_t qg_dot_function(const int8_t *codes, uint8_t row, uint16_t n_columns, const int16_t *x);
+typedef int32_t qg_dot_function(const qg_matrix *matrix, uint16_t row, const int16_t *x);
 #else
 typedef void qg_dot_function(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 #endif

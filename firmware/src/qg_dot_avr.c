@@ -40,9 +40,4 @@ QG_KERNEL int32_t qg_dot_strided(const int8_t *codes, uint8_t stride, uint16_t n
     return acc;
 }
 
-QG_KERNEL int32_t qg_dot_block(const int8_t *codes, uint8_t row, uint16_t n_columns, const int16_t *x)
-{
-    return qg_dot_strided(codes + row, QG_BLOCK_ROWS, n_columns, x);
-}
-
 #endif

@@ -1,4 +1,4 @@
-/* The exact dot product of one row of a block with codes of 2 ... 7 bits, for AVRs, which shift by a bit at a time: a
+/* The exact dot product of a row that lies in a section, for AVRs, which shift by a bit at a time: a
  * multiplication by a power of two is a shift by as many bits as one likes. */
 #include "qg_avr.h"
 
@@ -22,7 +22,7 @@ static place find_place(uint8_t row, uint8_t bits)
     return found;
 }
 
-static int32_t dot(const int8_t *codes, uint8_t bits, uint8_t row, uint16_t n_columns, const int16_t *x)
+static int32_t dot_packed(const int8_t *codes, uint8_t bits, uint8_t row, uint16_t n_columns, const int16_t *x)
 {
     const place where = find_place(row, bits);
     const int8_t *byte = codes + where.first_byte;
@@ -73,18 +73,38 @@ static int32_t dot(const int8_t *codes, uint8_t bits, uint8_t row, uint16_t n_co
     return acc;
 }
 
-/* The kernels differ by a number: they share all code. */
-#define KERNEL(bits)                                                                                                   \
-    QG_KERNEL int32_t qg_dot_block_##bits(const int8_t *codes, uint8_t row, uint16_t n_columns, const int16_t *x)      \
+static int32_t dot_in_sections(const qg_matrix *matrix, uint16_t row, const int16_t *x)
+{
+    const uint16_t n_columns = matrix->n_columns;
+    const qg_section *section = matrix->sections;
+    while (row >= section->n_rows) {
+        row -= section->n_rows;
+        ++section;
+    }
+    const uint8_t bits = section->bits;
+    const uint8_t in_block = row % QG_BLOCK_ROWS;
+    const uint16_t left = section->n_rows - row + in_block;
+    const int8_t *const block = section->codes + row / QG_BLOCK_ROWS * bits * n_columns;
+    if (left < QG_BLOCK_ROWS && left <= bits) {
+        return qg_dot_strided(block + in_block * n_columns, 1, n_columns, x);
+    }
+    return bits == 8 ? qg_dot_strided(block + in_block, QG_BLOCK_ROWS, n_columns, x)
+                     : dot_packed(block, bits, in_block, n_columns, x);
+}
+
+/* They find the width where they find the row. */
+#define KERNEL(name)                                                                                                   \
+    QG_KERNEL int32_t name(const qg_matrix *matrix, uint16_t row, const int16_t *x)                                    \
     {                                                                                                                  \
-        return dot(codes, bits, row, n_columns, x);                                                                    \
+        return dot_in_sections(matrix, row, x);                                                                        \
     }
 
-KERNEL(2)
-KERNEL(3)
-KERNEL(4)
-KERNEL(5)
-KERNEL(6)
-KERNEL(7)
+KERNEL(qg_dot_block)
+KERNEL(qg_dot_block_2)
+KERNEL(qg_dot_block_3)
+KERNEL(qg_dot_block_4)
+KERNEL(qg_dot_block_5)
+KERNEL(qg_dot_block_6)
+KERNEL(qg_dot_block_7)
 
 #endif
