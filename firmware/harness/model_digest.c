@@ -26,7 +26,7 @@ static void add_s8_array(sha256 *hash, const int8_t *values, size_t n)
     }
 }
 
-/* The code in the lowest bit `first` and above of a column's packed bytes; it ends in the same byte, or in the next. */
+/* The code that begins with bit `first` of a column's packed bytes; it ends in the same byte, or in the next. */
 static uint8_t packed_code(const int8_t *bytes, uint8_t first, uint8_t bits)
 {
     const uint8_t end = (uint8_t)(first % 8 + bits);
@@ -34,8 +34,7 @@ static uint8_t packed_code(const int8_t *bytes, uint8_t first, uint8_t bits)
     if (end > 8) {
         word = (uint16_t)(word | (uint16_t)(uint8_t)QG_READ_S8(bytes + first / 8 + 1) << 8);
     }
-    word = (uint16_t)((uint32_t)word << (16 - end));
-    return (uint8_t)((word >> (16 - bits)) | (word & 0x8000u ? 0xffu << bits : 0));
+    return (uint8_t)((int16_t)(uint16_t)((uint32_t)word << (16 - end)) >> (16 - bits));
 }
 
 /* Codes of one gate, or of a dense layer, row by row; in memory, the rows of a block take turns. See qg_section. */
@@ -57,14 +56,14 @@ static void add_rows(sha256 *hash, const int8_t *codes, uint8_t bits, uint16_t n
 
 static void add_codes(sha256 *hash, const qg_matrix *matrix, uint16_t section_rows)
 {
-    if (matrix->sections == NULL) {
+    if (matrix->packing == NULL) {
         for (uint16_t row = 0; row < matrix->n_rows; row = (uint16_t)(row + section_rows)) {
             const int8_t *const codes = matrix->codes + (size_t)row * matrix->n_columns;
             add_rows(hash, codes, WEIGHT_BITS, section_rows, matrix->n_columns);
         }
         return;
     }
-    const qg_section *section = matrix->sections;
+    const qg_section *section = matrix->packing->sections;
     for (uint16_t row = 0; row < matrix->n_rows; row = (uint16_t)(row + section->n_rows), ++section) {
         add_rows(hash, section->codes, section->bits, section->n_rows, matrix->n_columns);
     }

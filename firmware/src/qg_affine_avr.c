@@ -12,8 +12,8 @@ static int32_t dot_of_row(const qg_matrix *matrix, qg_row row, const int16_t *x)
 
 QG_KERNEL int32_t qg_affine_row(const qg_matrix *matrix, qg_row row, const int16_t *x)
 {
-    const qg_section *const sections = matrix->sections;
-    const int32_t acc = sections == NULL ? dot_of_row(matrix, row, x) : sections->dot(matrix, row.number, x);
+    const qg_packing *const packing = matrix->packing;
+    const int32_t acc = packing == NULL ? dot_of_row(matrix, row, x) : packing->dot(matrix, row.number, x);
     const uint16_t multiplier = QG_READ_U16(matrix->multipliers + row.number);
     const int32_t scaled = (int32_t)((uint32_t)acc << matrix->left_shift);
     return qg_requantize_avr(scaled, multiplier, QG_READ_U8(matrix->shifts + row.number));

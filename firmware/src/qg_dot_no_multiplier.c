@@ -33,7 +33,7 @@ static inline int32_t product_of(int32_t code, const int32_t products[2 * DIGIT_
     return products[biased & 0xf] + products[DIGIT_LIMIT + (biased >> 4)] * 16;
 }
 
-QG_KERNEL void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS])
+QG_KERNEL void qg_dot_block_8(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS])
 {
     const int16_t *const end = x + n_columns;
     int32_t products[2 * DIGIT_LIMIT + 1];

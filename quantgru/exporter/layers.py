@@ -7,7 +7,7 @@ from typing import Any, Final
 from quantgru.c_names import comment_text
 from quantgru.exporter.layout import memory_order, packed
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, Matrix, Reverse
-from quantgru.int_model.packing import BYTE_BITS, Section, packed_sections
+from quantgru.int_model.packing import packed_sections
 
 _GATES: Final = {"sigmoid": "qg_sigmoid", "hard_sigmoid": "qg_hard_sigmoid"}
 
@@ -142,20 +142,13 @@ def _matrix(model: IntModel, matrix: Matrix, section_rows: int) -> dict[str, Any
     sections = packed_sections(model, matrix, section_rows)
     return {
         "codes": [] if sections else memory_order(matrix.codes, section_rows).tolist(),
-        "sections": [_section(section) for section in sections],
+        "sections": [
+            {"codes": packed(section).tolist(), "n_rows": len(section.codes), "bits": section.bits}
+            for section in sections
+        ],
         "multipliers": matrix.multipliers.tolist(),
         "shifts": matrix.shifts.tolist(),
         "n_rows": matrix.n_rows,
         "n_columns": matrix.n_columns,
         "left_shift": matrix.left_shift,
-    }
-
-
-def _section(section: Section) -> dict[str, Any]:
-    kernel = "qg_dot_block" if section.bits == BYTE_BITS else f"qg_dot_block_{section.bits}"
-    return {
-        "codes": packed(section).tolist(),
-        "kernel": kernel,
-        "n_rows": len(section.codes),
-        "bits": section.bits,
     }

@@ -34,13 +34,13 @@ class Section:
     def n_bytes(self) -> int:
         """Of the codes in memory: whole blocks; a block that is not full, where it takes less than rows of bytes."""
         blocks, left = divmod(len(self.codes), BLOCK_ROWS)
-        return self.codes.shape[1] * (blocks * self.bits + min(left, self.bits))
+        return int(self.codes.shape[1]) * (blocks * self.bits + min(left, self.bits))
 
 
 def code_bits(codes: npt.NDArray[np.int8]) -> int:
     """As many as hold all codes, 2 ... 8."""
-    low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
-    return max(_LEAST_BITS, 1 + max(high, -low - 1).bit_length())
+    largest = max(int(codes.max(initial=0)), -1 - int(codes.min(initial=0)))
+    return max(_LEAST_BITS, 1 + largest.bit_length())
 
 
 def sections(matrix: Matrix, section_rows: int) -> list[Section]:
