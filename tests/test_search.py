@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +57,11 @@ COMMAND = ("search", "m.qgf", "--calibration", "c.npz", "--input", "y.npz", "-o"
 
 def command(*options: str) -> Result:
     return quantgru(*COMMAND, *options)
+
+
+def study_of(journal: str) -> optuna.Study:
+    backend = optuna.storages.journal.JournalFileBackend(journal)
+    return optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend))
 
 
 # ---- what it finds -------------------------------------------------------------------------------------------------
@@ -166,12 +173,11 @@ def test_the_same_seed_gives_the_same_result(model: qg.FloatModel) -> None:
 
 @pytest.mark.parametrize("storage", ["journal", "sqlite:///study.db"])
 def test_it_goes_on_where_it_ended(model: qg.FloatModel, files: Path, storage: str) -> None:
-    first = qg.search(model, CALIBRATION, X, trials=5, study=storage)
-    assert [candidate.uniform_bits for candidate in first.tried] == [8, 7, 6, 5, 4]
-    second = qg.search(model, CALIBRATION, X, trials=12, study=storage)
-    assert second.tried[: len(first.tried)] == first.tried
-    assert [candidate.uniform_bits for candidate in second.tried[:ALL_UNIFORM]] == [8, 7, 6, 5, 4, 3, 2]
-    assert len(second.tried) == 17
+    first = qg.search(model, CALIBRATION, X, trials=2, study=storage)
+    assert [candidate.uniform_bits for candidate in first.tried] == [8, 7]
+    second = qg.search(model, CALIBRATION, X, trials=6, study=storage)
+    assert second.tried[:2] == first.tried
+    assert [candidate.uniform_bits for candidate in second.tried] == [8, 7, 6, 5, 4, 3, 2, None]
     other_name = qg.search(model, CALIBRATION, X, trials=1, study=storage, study_name="other")
     assert len(other_name.tried) == 1
 
@@ -188,13 +194,22 @@ def test_two_processes_share_a_study(files: Path) -> None:
     both = [start(*COMMAND[:-1], f"{seed}.qgru", *options, "--seed", str(seed)) for seed in (1, 2)]
     for process in both:
         done(finish(process))
-    study = optuna.load_study(
-        study_name="search",
-        storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("shared.journal")),
-    )
+    study = study_of("shared.journal")
     assert len(study.trials) == 16
-    assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
     assert len({tuple(trial.params.items()) for trial in study.trials}) > 8  # more than one of them tried alone
+
+
+def test_an_interrupt_loses_no_trial(files: Path) -> None:
+    process = start(*COMMAND, "--trials", "1000", "--study", "s.journal")
+    while not (Path("s.journal").exists() and Path("s.journal").read_text().count('"values":[') >= 10):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    result = finish(process)
+    assert (result.code, result.err.split(), result.out) == (130, ["quantgru:", "interrupted"], "")
+    assert {trial.state.name for trial in study_of("s.journal").trials} == {"COMPLETE"}
+    assert not Path("m.qgru").exists()
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------

@@ -23,13 +23,13 @@ from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.width_search.choice import best_within, smallest_within
 from quantgru.width_search.judge import Objective, judge_of
 from quantgru.width_search.trials import (
+    Trials,
     enqueue_uniform,
     front,
     n_failed,
     open_study,
     optuna_quiet,
     require_optuna,
-    run_trials,
     tried,
 )
 from quantgru.width_search.workers import workers as start_workers
@@ -120,7 +120,7 @@ def search(
                 the URL of a database as Optuna takes it, "sqlite:///study.db". None: in memory
     workers     processes; more than one need a script that can be imported (`if __name__ == "__main__":`)
     seed        the same search gives the same result, with one worker; machines that share a study need different ones
-    progress    called with the number of trials that are finished since the last call
+    progress    called, from any thread, with the number of trials that are finished since the last call
 
     `calibration` and what is not named here are as in `quantize`. Raises ConfigError, DataError, ModelError: also where
     all trials failed, and for a study of something else.
@@ -137,7 +137,7 @@ def search(
     with optuna_quiet(), start_workers(calibrated, judge, workers) as submit:
         opened = open_study(study, study_name, digest, seed)
         enqueue_uniform(opened, names, widths)
-        run_trials(opened, names, widths, trials, workers, submit, progress)
+        Trials(opened, names, widths, trials, workers, submit, progress).run()
         candidates, best, failed = tried(opened), front(opened), n_failed(opened)
     if flash is None:
         tolerance = WITHIN[objective] if within is None else within

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 Worth = tuple[int, float]  # bytes of constants, and quality: what a trial finds
 
-_POPULATION: Final = 24
+_POPULATION: Final = 16
 _DIRECTIONS: Final = ("minimize", "maximize")  # of a Worth
 _DIGEST: Final = "quantgru digest"  # an attribute of a study: what it is about
 _REASON: Final = "quantgru error"  # an attribute of a trial: why it failed
@@ -106,35 +108,49 @@ def enqueue_uniform(study: optuna.Study, sections: Sequence[str], widths: Sequen
             study.enqueue_trial(uniform)
 
 
-def run_trials(
-    study: optuna.Study,
-    sections: Sequence[str],
-    widths: Sequence[int],
-    n: int,
-    workers: int,
-    submit: Callable[[Mapping[str, int]], Future[Worth]],
-    progress: Callable[[int], None],
-) -> None:
-    """n trials, as many at a time as there are workers to `submit` to. What is interrupted counts as failed."""
-    from optuna.distributions import BaseDistribution, CategoricalDistribution
-    from optuna.trial import TrialState
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """What is to be done: n trials, as many at a time as there are workers to `submit` to.
 
-    choices: dict[str, BaseDistribution] = {section: CategoricalDistribution(widths) for section in sections}
-    running: dict[Future[Worth], optuna.Trial] = {}
-    left = n
-    try:
+    progress  called with the number of trials that are finished since the last call
+    """
+
+    study: optuna.Study
+    sections: Sequence[str]
+    widths: Sequence[int]
+    n: int
+    workers: int
+    submit: Callable[[Mapping[str, int]], Future[Worth]]
+    progress: Callable[[int], None]
+
+    def run(self) -> None:
+        """Runs them all. An interrupt lets those that are under way come to their end, and be kept."""
+        stopped = threading.Event()
+        with ThreadPoolExecutor(1) as executor:  # an interrupt, which the main thread gets, must not break a storage
+            finished = executor.submit(self._run, stopped)
+            try:
+                finished.result()
+            finally:
+                stopped.set()
+
+    def _run(self, stopped: threading.Event) -> None:
+        from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+        choices: dict[str, BaseDistribution] = {
+            section: CategoricalDistribution(self.widths) for section in self.sections
+        }
+        running: dict[Future[Worth], optuna.Trial] = {}
+        left = self.n
         while left or running:
-            while left and len(running) < workers:
-                trial = study.ask(choices)
+            while left and len(running) < self.workers:
+                trial = self.study.ask(choices)
                 left -= 1
-                running[_known(study, trial) or submit(trial.params)] = trial
+                running[_known(self.study, trial) or self.submit(trial.params)] = trial
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                _tell(study, running[future], future)
-                del running[future]
-                progress(1)
-    finally:
-        for trial in running.values():
-            study.tell(trial, state=TrialState.FAIL)
+                _tell(self.study, running.pop(future), future)
+                self.progress(1)
+            if stopped.is_set():
+                left = 0
 
 
 def _known(study: optuna.Study, trial: optuna.Trial) -> Future[Worth] | None:
@@ -166,7 +182,7 @@ def tried(study: optuna.Study) -> list[Candidate]:
     candidates = [_candidate(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
     if not candidates:
         failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-        reasons = Counter(trial.user_attrs.get(_REASON, "interrupted") for trial in failed)
+        reasons = Counter(trial.user_attrs[_REASON] for trial in failed)
         ((reason, count),) = reasons.most_common(1)
         raise ModelError(f"search: all {len(failed)} trials failed, {count} of them for this reason: {reason}")
     return list({tuple(candidate.weight_bits.items()): candidate for candidate in candidates}.values())
