@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from quantgru.on_board import BoardResult, run_on_board, run_seeded_on_board
     from quantgru.quantizer import quantize
     from quantgru.simulator import InputLog, Replay, Stream, read_logs, replay, run, simulate
+    from quantgru.width_search import SearchResult, search
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ _HOMES = {
     "IntModel": "int_model",
     "Replay": "simulator",
     "Reverse": "model",
+    "SearchResult": "width_search",
     "Stream": "simulator",
     "BoardFit": "board_fit",
     "BoardResult": "on_board",
@@ -59,6 +61,7 @@ _HOMES = {
     "run": "simulator",
     "run_on_board": "on_board",
     "run_seeded_on_board": "on_board",
+    "search": "width_search",
     "simulate": "simulator",
     "to_blob": "exporter",
 }
@@ -82,6 +85,7 @@ __all__ = [
     "QuantgruWarning",
     "Replay",
     "Reverse",
+    "SearchResult",
     "Stream",
     "check",
     "explain",
@@ -96,6 +100,7 @@ __all__ = [
     "run",
     "run_on_board",
     "run_seeded_on_board",
+    "search",
     "simulate",
     "to_blob",
 ]

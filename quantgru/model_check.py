@@ -13,6 +13,7 @@ import numpy.typing as npt
 from quantgru.errors import ConfigError, DataError, ModelError
 from quantgru.int_model import IntModel, require_int_model
 from quantgru.int_model.cost import cost
+from quantgru.model import FloatModel
 from quantgru.report.accuracy import sqnr_db
 from quantgru.report.gates import Gate
 from quantgru.sequences import Sequences, SequencesLike, as_sequences, check_labels, with_token_axis
@@ -111,7 +112,7 @@ def check(
     given = x if old.embedding is None else with_token_axis(x)
     # Ragged: outputs of every step come back without padding, which must count for nothing.
     sequences = replace(as_sequences(given, n_features=old.n_inputs), ragged=True)
-    right = None if labels is None else _labels(old, labels, sequences)
+    right = None if labels is None else sequence_labels(old, labels, sequences)
     results = [run(model, sequences, progress=progress) for model in (old, new)]
     outputs = [result.outputs if old.last_step else np.concatenate(result.outputs) for result in results]
     before, after = (_checked(result, y, right) for result, y in zip(results, outputs, strict=True))
@@ -169,7 +170,8 @@ def _checked(
     )
 
 
-def _labels(model: IntModel, labels: npt.ArrayLike, sequences: Sequences) -> npt.NDArray[np.int64]:
+def sequence_labels(model: IntModel | FloatModel, labels: npt.ArrayLike, sequences: Sequences) -> npt.NDArray[np.int64]:
+    """The labels [sequences], if the model can be judged by them. Raises DataError."""
     array = np.asarray(labels)
     if not model.last_step or model.n_outputs < 2:
         raise DataError(

@@ -34,6 +34,7 @@ THIRD_PARTIES = {
     "rich": ["cli*", "report*"],
     "matplotlib": ["report*"],
     "junitparser": ["cli*"],
+    "optuna": ["width_search*"],
     "pytest": ["pytest_plugin"],
 }
 
@@ -43,7 +44,7 @@ MODELS = ["model", "int_model"]
 SIBLINGS = ["importers", "simulator", "exporter", "hil", "report"]  # none knows another
 # These put the parts together.
 TOP = ["expected_steps", "on_board", "on_boards", "pytest_plugin", "board_fit", "model_check", "explanation", "demo"]
-TOP += ["cli", "__main__"]
+TOP += ["width_search", "cli", "__main__"]
 
 # Part of quantgru -> the parts that it must not import.
 FORBIDDEN = {
@@ -57,6 +58,7 @@ FORBIDDEN = {
     "pytest_plugin": ["demo", "cli"],
     "board_fit": ["model_check", "explanation", "demo", "cli"],
     "model_check": ["importers", "exporter", "hil", "on_board", "board_fit", "explanation", "demo", "cli"],
+    "width_search": ["importers", "exporter", "hil", "on_board", "board_fit", "explanation", "demo", "cli"],
     "explanation": ["importers", "exporter", "hil", "on_board", "board_fit", "model_check", "demo", "cli"],
     "demo": ["cli"],
     "cli": [],

@@ -39,6 +39,11 @@ _KINDS: Final[dict[str, type[Gru] | type[Dense] | type[Embedding] | type[Reverse
 
 def save(model: FloatModel, path: str | Path) -> None:
     """Writes `model`. Raises ModelError where the path cannot be written."""
+    container.save(path, *content(model))
+
+
+def content(model: FloatModel) -> tuple[dict[str, Any], container.Arrays]:
+    """Header and arrays of the file of `model`."""
     arrays: container.Arrays = {}
     header = {
         "kind": "float model",
@@ -49,7 +54,7 @@ def save(model: FloatModel, path: str | Path) -> None:
         "notes": list(model.notes),
         "layers": [_write(layer, f"layers.{i}", arrays) for i, layer in enumerate(model.layers)],
     }
-    container.save(path, header, arrays)
+    return header, arrays
 
 
 def _write(layer: Layer, prefix: str, arrays: container.Arrays) -> dict[str, Any]:

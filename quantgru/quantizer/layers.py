@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -27,19 +27,34 @@ from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gate, Gr
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics, Moments
 from quantgru.quantizer.dequantize import real_weights
 from quantgru.quantizer.formats import LARGEST_VALUE, largest_fraction_bits, output_fraction_bits
-from quantgru.quantizer.rounding import RoundingName, rounding_for
+from quantgru.quantizer.rounding import Remembered, RoundingName, rounding_for
 from quantgru.quantizer.weights import quantize_bias, quantize_rows
 from quantgru.quantizer.widths import GATES, Widths
+
+Section = tuple[str, ...]  # the names of layer, matrix and gate, or of a dense layer alone
 
 _LARGEST_SUM: Final = 2.0**28  # of a row in its own format: half of what the smallest multiplier and shift reach
 
 
 @dataclass(frozen=True, eq=False)
 class Roundings:
-    """How the weights of a model are rounded, and to how many bits."""
+    """How the weights of a model are rounded, and to how many bits.
+
+    known  what was found before on the same calibration, maybe with other widths: codes of one gate's rows depend on
+           another's width only where that leaves them less room in the accumulator, and then their scales differ
+    """
 
     rounding: RoundingName
     widths: Widths
+    known: dict[tuple[Section, int, Moments], Remembered] = field(default_factory=dict)
+
+    def of(self, section: Section, operands: Moments, operand_scale: FloatArray) -> Remembered:
+        """Of the rows of a gate or a dense layer, for weights on raw operands."""
+        bits = self.widths.of(*section)
+        key = (section, bits, operands)
+        if key not in self.known:
+            self.known[key] = Remembered(rounding_for(self.rounding, bits, operands, operand_scale))
+        return self.known[key]
 
 
 def quantize_layers(model: FloatModel, seen: Calibration, input_bits: IntArray, how: Roundings) -> tuple[IntLayer, ...]:
@@ -73,18 +88,18 @@ def _rows(
     weights: FloatArray,
     operand_scale: FloatArray,
     row_bits: IntArray,
-    parts: Sequence[tuple[int, Moments]],
-    rounding: RoundingName,
+    parts: Sequence[tuple[Section, Moments]],
+    how: Roundings,
     where: str,
 ) -> tuple[Matrix, FloatArray]:
     """Integer rows, and what their rounding takes from each row's mean [rows]: the bias must give it back.
 
     Without that, a rounding error of a weight acts on the mean of its operand, too, which may be far larger than its
     deviation: a temperature in kelvin. operand_scale is the real value of a raw one [columns]; `parts` stand for as
-    many equal parts of the rows, each with the bits of its codes and the moments of its operands.
+    many equal parts of the rows, each with its name and the moments of its operands.
     """
     raw_weights = weights * operand_scale
-    roundings = [rounding_for(rounding, bits, operands, operand_scale) for bits, operands in parts]
+    roundings = [how.of(section, operands, operand_scale) for section, operands in parts]
     matrix = quantize_rows(raw_weights, row_bits, roundings, where)
     lost = raw_weights - real_weights(matrix, np.zeros(matrix.n_columns, np.int64), row_bits)
     means = np.repeat([operands.mean for _, operands in parts], len(weights) // len(parts), axis=0)
@@ -122,13 +137,13 @@ def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits:
     where = f"GRU layer {layer.name!r}"
     row_bits = gru_row_bits(layer.gate, layer.candidate, state_bits, units)
     weights = layer.input_weights.reshape(-1, layer.n_inputs)
-    w_parts = [(how.widths.of(layer.name, "W", gate), seen.inputs) for gate in GATES]
-    w, from_x = _rows(weights, operand_scale, row_bits, w_parts, how.rounding, f"{where}, W")
+    w_parts = [((layer.name, "W", gate), seen.inputs) for gate in GATES]
+    w, from_x = _rows(weights, operand_scale, row_bits, w_parts, how, f"{where}, W")
     recurrent = layer.recurrent_weights.reshape(-1, units)
     states = (seen.states, seen.states, seen.candidate_states)
-    u_parts = [(how.widths.of(layer.name, "U", gate), of_gate) for gate, of_gate in zip(GATES, states, strict=True)]
+    u_parts = [((layer.name, "U", gate), of_gate) for gate, of_gate in zip(GATES, states, strict=True)]
     state_scale = np.full(units, 2.0**-state_bits)
-    u, from_h = _rows(recurrent, state_scale, row_bits, u_parts, how.rounding, f"{where}, U")
+    u, from_h = _rows(recurrent, state_scale, row_bits, u_parts, how, f"{where}, U")
     bias = layer.bias.reshape(-1) + from_x
     recurrent_bias = np.zeros(0)
     if layer.reset == "after":  # what U_n loses is inside the reset product, like c
@@ -169,9 +184,7 @@ def _dense(layer: Dense, operand_scale: FloatArray, seen: DenseStatistics, how: 
     if layer.activation in ("linear", "relu"):
         output_bits = row_bits = _bits_for(layer.weights, layer.bias, operand_scale, seen.peak, where)
     rows_bits = np.full(layer.n_outputs, row_bits)
-    matrix, lost = _rows(
-        layer.weights, operand_scale, rows_bits, [(how.widths.of(layer.name), seen.inputs)], how.rounding, where
-    )
+    matrix, lost = _rows(layer.weights, operand_scale, rows_bits, [((layer.name,), seen.inputs)], how, where)
     return IntDense(
         layer.name, layer.activation, matrix, quantize_bias(layer.bias + lost, rows_bits, where), output_bits
     )

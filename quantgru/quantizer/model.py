@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -53,32 +53,90 @@ def quantize(
 
     Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold.
     """
+    calibrated = calibrate_model(
+        model,
+        calibration,
+        mean=mean,
+        scale=scale,
+        initial_states=initial_states,
+        rounding=rounding,
+        name=name,
+        input_units=input_units,
+        output_units=output_units,
+    )
+    return calibrated.quantize(weight_bits)
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedModel:
+    """All that integer models of one float model have in common, whatever the widths of their weights.
+
+    float_model    on inputs in their own units
+    fraction_bits  of the inputs [inputs]
+    first_steps    of the calibration data [1, steps, inputs], for the self-test
+    roundings      with what they have found so far: another width for one gate does not round the others again
+    """
+
+    float_model: FloatModel
+    seen: Calibration
+    fraction_bits: IntArray
+    first_steps: FloatArray
+    roundings: Roundings
+    name: str
+    input_units: Sequence[str]
+    output_units: Sequence[str]
+
+    def quantize(self, weight_bits: WeightBits) -> IntModel:
+        """The integer model of these widths, as `quantize` gives it. Raises ModelError."""
+        roundings = replace(self.roundings, widths=Widths(self.float_model, weight_bits))
+        int_model = IntModel(
+            quantize_layers(self.float_model, self.seen, self.fraction_bits, roundings),
+            self.fraction_bits.astype(np.int8),
+            self.float_model.last_step,
+            SelfTest(np.zeros((1, self.fraction_bits.size), np.int16), 0),  # stands in: only a model can run
+            name=self.name,
+            notes=notes(self.float_model, self.seen, self.fraction_bits, roundings.rounding),
+            input_units=self.input_units,  # the model checks them, and makes them tuples
+            output_units=self.output_units,
+            mask_value=self.float_model.mask_value,
+        )
+        return replace(int_model, selftest=_selftest(int_model, self.first_steps))
+
+
+def calibrate_model(
+    model: FloatModel,
+    calibration: SequencesLike | Sequences,
+    *,
+    mean: npt.ArrayLike | None = None,
+    scale: npt.ArrayLike | None = None,
+    initial_states: StatesLike | None = None,
+    rounding: RoundingName = "compensated",
+    name: str | None = None,
+    input_units: Sequence[str] = (),
+    output_units: Sequence[str] = (),
+) -> CalibratedModel:
+    """What `quantize` does before it rounds: all but the widths is decided here. Raises DataError, ModelError."""
     if not isinstance(model, FloatModel):
         raise ModelError(
             f"quantize: a model of type {type(model).__name__}, expected a FloatModel; qg.load(model) makes one"
         )
     if rounding not in get_args(RoundingName):
         raise ModelError(f"quantize: rounding {rounding!r}, allowed are {' and '.join(get_args(RoundingName))}")
-    widths = Widths(model, weight_bits)
     sequences = model.sequences(calibration, what="calibration data")
     folded = fold_standardisation(model, mean, scale)
     if folded.embedding is None:
         _check_range(sequences)
     seen = calibrate(folded, sequences, initial_states)
-    fraction_bits = _input_fraction_bits(folded, seen)
-    int_model = IntModel(
-        quantize_layers(folded, seen, fraction_bits, Roundings(rounding, widths)),
-        fraction_bits.astype(np.int8),
-        model.last_step,
-        SelfTest(np.zeros((1, model.n_inputs), np.int16), 0),  # stands in: only a model can run, and give check values
-        name=name or model.name,
-        notes=notes(folded, seen, fraction_bits, rounding),
-        input_units=input_units,  # the model checks them, and makes them tuples
-        output_units=output_units,
-        mask_value=model.mask_value,
+    return CalibratedModel(
+        folded,
+        seen,
+        _input_fraction_bits(folded, seen),
+        sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))],
+        Roundings(rounding, Widths(folded, MOST_BITS)),
+        name or model.name,
+        input_units,
+        output_units,
     )
-    first_steps = sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))]
-    return replace(int_model, selftest=_selftest(int_model, first_steps))
 
 
 def _check_range(sequences: Sequences) -> None:

@@ -18,17 +18,25 @@ _SWEEPS: Final = 10  # of the refinement; it ends earlier where nothing changes 
 _AT_ONCE: Final = 2**15  # weights of which scales are tried: as many as a processor's cache holds
 
 
-class Rounding(Protocol):
+class RowRounding(Protocol):
     """A way to round rows of a matrix, to codes of `bits`."""
 
     bits: int
+
+    def best_scale(self, weights: FloatArray) -> FloatArray:
+        """The scale of each row [rows] with the least error, for weights [rows, columns]."""
+
+    def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
+        """-2**(bits - 1) ... 2**(bits - 1) - 1 [rows, columns], for weights [rows, columns] on scales [rows]."""
+
+
+class Rounding(RowRounding, Protocol):
+    """One that compares scales by what they cost."""
+
     scale_factors: tuple[float, ...]  # worth trying: times the smallest scale that holds all weights of a row
 
     def rough_codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
         """Codes [rows, columns] near those of `codes`, in less time: to compare scales."""
-
-    def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
-        """-2**(bits - 1) ... 2**(bits - 1) - 1 [rows, columns], for weights [rows, columns] on scales [rows]."""
 
     def error(self, lost: FloatArray) -> FloatArray:
         """What rounding errors [rows, columns] of the weights cost each row [rows]: a mean square."""
@@ -82,6 +90,9 @@ class Nearest:
 
     rough_codes = codes
 
+    def best_scale(self, weights: FloatArray) -> FloatArray:
+        return best_scale(weights, self)
+
     def error(self, lost: FloatArray) -> FloatArray:
         return np.asarray((lost**2).sum(axis=1))
 
@@ -107,6 +118,9 @@ class Compensated:
         self._order = np.argsort(-variances, kind="stable")  # the last ones, with little weight, take the rest
         ordered = self._covariance[np.ix_(self._order, self._order)]
         self._influence = np.linalg.cholesky(np.linalg.inv(ordered)).T
+
+    def best_scale(self, weights: FloatArray) -> FloatArray:
+        return best_scale(weights, self)
 
     def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
         # Two starts, the second so that no row gets worse than nearest.
@@ -145,6 +159,27 @@ class Compensated:
             if settled:
                 break
         return by_column.T
+
+
+class Remembered:
+    """Another rounding, always for the same weights: what it has found once, it knows."""
+
+    def __init__(self, rounding: Rounding) -> None:
+        self.bits = rounding.bits
+        self._rounding = rounding
+        self._scale: FloatArray | None = None
+        self._codes: dict[bytes, IntArray] = {}  # by their scales
+
+    def best_scale(self, weights: FloatArray) -> FloatArray:
+        if self._scale is None:
+            self._scale = self._rounding.best_scale(weights)
+        return self._scale
+
+    def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
+        key = scale.tobytes()
+        if key not in self._codes:
+            self._codes[key] = self._rounding.codes(weights, scale)
+        return self._codes[key]
 
 
 def _nearest(values: FloatArray, bits: int) -> IntArray:

@@ -11,13 +11,13 @@ from quantgru.array_types import FloatArray, IntArray
 from quantgru.errors import ModelError
 from quantgru.fixed import INT32_MAX, round_half_up
 from quantgru.int_model import Matrix
-from quantgru.quantizer.rounding import Rounding, best_scale
+from quantgru.quantizer.rounding import RowRounding
 
 _LARGEST_SHIFT = 30
 
 
 def quantize_rows(
-    weights: FloatArray, fraction_bits: IntArray | int, roundings: Sequence[Rounding], where: str
+    weights: FloatArray, fraction_bits: IntArray | int, roundings: Sequence[RowRounding], where: str
 ) -> Matrix:
     """Integer rows whose requantized sums have `fraction_bits`, [rows] or one for all; weights act on raw operands.
 
@@ -32,7 +32,7 @@ def quantize_rows(
     if not sums.max() <= 2**29:  # the end of what [R4] can return: 2**31 * 2**15 / 2**17
         raise _too_large(weights, fraction_bits, int(sums.argmax()), where)
     parts = list(zip(np.split(weights, len(roundings)), roundings, strict=True))
-    scale = np.concatenate([best_scale(of_part, rounding) for of_part, rounding in parts])
+    scale = np.concatenate([rounding.best_scale(of_part) for of_part, rounding in parts])
     _, exponent = _multipliers(np.ldexp(scale, fraction_bits), _LARGEST_SHIFT)
     left_shift = max(0, int((1 - exponent).max()))  # no factor is above 2**14 / the largest code
     while True:

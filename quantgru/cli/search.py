@@ -1,0 +1,145 @@
+"""quantgru search"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
+from quantgru.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from quantgru.width_search import SearchResult
+
+
+@click.command(
+    epilog="Example: quantgru search gesture.keras --calibration train.npz --input validation.npz "
+    "--objective flash,accuracy --trials 200 --study gesture.journal -o gesture.qgru"
+)
+@click.argument("model")
+@click.option("--calibration", required=True, metavar="X.npz", help="Input sequences: training data, not test data.")
+@click.option(
+    "--input",
+    "input_path",
+    required=True,
+    metavar="Y.npz",
+    help="Sequences to judge models by, with labels for accuracy: neither the calibration nor the test data.",
+)
+@click.option("-o", "--output", required=True, metavar="M.qgru", help="Where the chosen integer model goes.")
+@click.option(
+    "--objective",
+    type=click.Choice(["flash,sqnr", "flash,accuracy", "flash,agreement"]),
+    default="flash,sqnr",
+    show_default=True,
+    help="Small in flash, and good: SQNR of the outputs, accuracy, or agreement with the float model's labels.",
+)
+@click.option("--trials", type=int, default=200, show_default=True, help="Of this run; the same width for all first.")
+@click.option("--widths", default="2,3,4,5,6,7,8", show_default=True, metavar="BITS", help="Widths that may be given.")
+@click.option(
+    "--within",
+    type=float,
+    help="Choose the smallest model that lacks at most so many points of the float model's accuracy, points of full "
+    "agreement, or dB of the best SQNR.  [default: 0.3 points, 0.5 points, 6 dB]",
+)
+@click.option("--flash", type=int, metavar="BYTES", help="Instead: choose the best of at most so many bytes.")
+@click.option(
+    "--study",
+    metavar="STORAGE",
+    help="Keep trials, and go on with those that are there: the path of a journal, or the URL of a database that "
+    "Optuna takes, sqlite:///study.db. Several machines can share it, with a --seed for each.",
+)
+@click.option("--study-name", default="search", show_default=True, help="Which study of the storage.")
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes on this machine.")
+@click.option("--seed", type=int, default=0, show_default=True, help="One worker and one seed: always the same result.")
+@click.option("--plot", "plot_path", metavar="P.png", help="Also draw sizes and what models are worth.")
+@click.option("--json", "json_path", metavar="FILE", help="Also write the result as JSON.")
+@standardisation_option
+@loading_options
+def search(
+    model: str, output: str, plot_path: str | None, json_path: str | None, input_path: str, trials: int, **options: Any
+) -> None:
+    """Search for widths of MODEL's weights, of each gate in each matrix, that make it small and keep it good.
+
+    MODEL is a file that `quantgru formats` lists. Writes the chosen integer model, and shows those that none beats in
+    both size and quality.
+    """
+    from quantgru.cli.console import progress, require_writable, write_file, write_json
+    from quantgru.report.pareto_plot import pareto_plot, require_matplotlib
+
+    for path in filter(None, (output, plot_path, json_path)):
+        require_writable(path)
+    if plot_path is not None:
+        require_matplotlib()
+    arguments = _arguments(model, output, input_path, **options)
+    with progress("searching", trials, "trials") as advance:
+        result = _search(arguments | {"trials": trials, "progress": advance})
+    result.model.save(output)
+    if plot_path is not None:
+        write_file(plot_path, pareto_plot(result.tried, result.front, result.chosen, result.quality, result.unit))
+    if json_path is not None:
+        write_json(json_path, result.to_json())
+    _print(result)
+    click.echo(f"wrote {output}")
+
+
+def _arguments(
+    model: str,
+    output: str,
+    input_path: str,
+    calibration: str,
+    standardisation: str | None,
+    objective: str,
+    widths: str,
+    **options: Any,
+) -> dict[str, Any]:
+    """Of the search, out of files and options."""
+    from pathlib import Path
+
+    from quantgru.c_names import nearest_c_name
+    from quantgru.sequences import load_initial_states, load_npz
+
+    loading = {name: options.pop(name) for name in ("softmax", "reset", "chain", "convention")}
+    x, labels = load_npz(input_path)
+    if load_initial_states(input_path) is not None:
+        raise DataError(f"input {input_path}: has initial states, but models begin with their own; leave them out")
+    return options | {
+        "model": load_model(model, loading),
+        "calibration": load_npz(calibration, "calibration data")[0],
+        "initial_states": load_initial_states(calibration, "calibration data"),
+        **load_standardisation(standardisation),
+        "x": x,
+        "labels": labels,
+        "objective": objective.removeprefix("flash,"),
+        "widths": _widths(widths),
+        "name": nearest_c_name(Path(output).stem),
+    }
+
+
+def _search(arguments: dict[str, Any]) -> SearchResult:
+    from quantgru.width_search import search
+
+    return search(**arguments)
+
+
+def _widths(text: str) -> list[int]:
+    try:
+        return [int(bits) for bits in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"widths {text!r}, expected numbers of bits set apart by commas: 2,4,8") from None
+
+
+def _print(result: SearchResult) -> None:
+    from quantgru.cli.console import console
+    from quantgru.report.pareto import pareto_table, quality_text
+
+    console().print(pareto_table(result.front, result.chosen, result.quality, result.unit))
+    click.echo(f"{len(result.tried):,} models were tried; {result.n_failed:,} trials failed")
+    for warning in result.model.notes["warnings"]:
+        click.echo(f"warning: {warning}")
+    chosen, widest = result.chosen, max(result.tried, key=lambda candidate: candidate.uniform_bits or 0)
+    share = ""
+    if widest.uniform_bits:
+        share = f", {100 * chosen.flash_bytes / widest.flash_bytes:.1f} % of {widest.uniform_bits} bits for all"
+    quality = quality_text(chosen.quality, result.unit)
+    click.echo(f"chosen: {chosen.flash_bytes:,} bytes{share}; {quality}: {result.because}")

@@ -1,0 +1,87 @@
+"""Widths that were tried, and those of them that none beats in both size and quality: as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.table import Table
+
+_MATRICES: Final = ("W", "U")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Widths that were tried.
+
+    weight_bits  by names of layer, matrix and gate, or of a dense layer: as `quantize` takes them
+    flash_bytes  constants
+    quality      right labels in percent, or SQNR in dB
+    """
+
+    weight_bits: Mapping[str, int]
+    flash_bytes: int
+    quality: float
+
+    @property
+    def uniform_bits(self) -> int | None:
+        """The one width that all have; None for mixed ones."""
+        widths = set(self.weight_bits.values())
+        return widths.pop() if len(widths) == 1 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The candidate as JSON values; JSON knows no infinity: there, it is null."""
+        quality = self.quality if abs(self.quality) != float("inf") else None
+        return {"weight_bits": dict(self.weight_bits), "flash_bytes": self.flash_bytes, "quality": quality}
+
+
+def by_layer(weight_bits: Mapping[str, int]) -> dict[str, str]:
+    """Layer -> its widths, those of the gates z, r and n side by side.
+
+    >>> by_layer({"gru.W.z": 4, "gru.W.r": 2, "gru.W.n": 8, "gru.U.z": 3, "gru.U.r": 3, "gru.U.n": 4, "fc.1": 6})
+    {'gru': 'W 428 U 334', 'fc.1': '6'}
+    """
+    layers: dict[str, str] = {}
+    for name, bits in weight_bits.items():
+        layer, *of_gate = name.rsplit(".", 2)
+        if len(of_gate) != 2 or of_gate[0] not in _MATRICES:
+            layers[name] = str(bits)
+        elif layer not in layers:
+            layers[layer] = f"{of_gate[0]} {bits}"
+        else:
+            before = layers[layer]
+            layers[layer] = f"{before}{bits}" if f"{of_gate[0]} " in before else f"{before} {of_gate[0]} {bits}"
+    return layers
+
+
+def quality_text(quality: float, unit: str) -> str:
+    """
+    >>> quality_text(98.5, "%"), quality_text(46.25, "dB"), quality_text(float("inf"), "dB")
+    ('98.50 %', '46.2 dB', 'no error')
+    """
+    if quality == float("inf"):
+        return "no error"
+    return f"{quality:.2f} %" if unit == "%" else f"{quality:.1f} {unit}"
+
+
+def pareto_table(candidates: Sequence[Candidate], chosen: Candidate, objective: str, unit: str) -> Table:
+    """The candidates, smallest first."""
+    layers = list(by_layer(chosen.weight_bits))
+    table = Table(
+        "flash",
+        objective,
+        *(f"bits of {layer}" for layer in layers),
+        "",
+        title="No other is both smaller and better. Bits of a GRU layer: gates z, r, n",
+        title_justify="left",
+    )
+    for candidate in sorted(candidates, key=lambda candidate: candidate.flash_bytes):
+        widths = by_layer(candidate.weight_bits)
+        table.add_row(
+            f"{candidate.flash_bytes:,} bytes",
+            quality_text(candidate.quality, unit),
+            *(widths[layer] for layer in layers),
+            "chosen" if candidate == chosen else "",
+        )
+    return table

@@ -1,0 +1,44 @@
+"""Widths that were tried, as a picture: size against quality."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from quantgru.errors import ConfigError
+from quantgru.report.pareto import Candidate
+
+
+def require_matplotlib() -> None:
+    """Raises ConfigError where it is not installed."""
+    if find_spec("matplotlib") is None:
+        raise ConfigError("plots need matplotlib, which is not installed: pip install quantgru[report]")
+
+
+def pareto_plot(
+    tried: Sequence[Candidate], front: Sequence[Candidate], chosen: Candidate, quality: str, unit: str
+) -> bytes:
+    """A PNG: all that were tried, the front that none of them beats, the uniform widths, and the chosen one."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="flash for constants in bytes", ylabel=f"{quality} in {unit}")
+    axes.scatter(*_points(tried), s=12, color="silver", label="tried")
+    axes.step(*_points(front), where="post", marker="o", markersize=4, label="none is both smaller and better")
+    uniform = [candidate for candidate in tried if candidate.uniform_bits is not None]
+    axes.scatter(*_points(uniform), marker="s", color="black", label="one width for all", zorder=3)
+    for candidate in uniform:
+        at = (candidate.flash_bytes, candidate.quality)
+        axes.annotate(f"{candidate.uniform_bits} bits", at, textcoords="offset points", xytext=(0, -14), ha="center")
+    axes.scatter(*_points([chosen]), marker="*", s=200, color="crimson", label="chosen", zorder=4)
+    axes.legend(loc="lower right")
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    return png.getvalue()
+
+
+def _points(candidates: Sequence[Candidate]) -> tuple[list[int], list[float]]:
+    """Sizes and qualities, smallest first."""
+    ordered = sorted(candidates, key=lambda candidate: candidate.flash_bytes)
+    return [candidate.flash_bytes for candidate in ordered], [candidate.quality for candidate in ordered]

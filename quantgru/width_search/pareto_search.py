@@ -1,0 +1,194 @@
+"""The search itself: what is tried, on how many processes, and which of the models is chosen."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru import container
+from quantgru.errors import ConfigError
+from quantgru.int_model import IntModel
+from quantgru.model import FloatModel
+from quantgru.model.file import content
+from quantgru.quantizer.model import calibrate_model
+from quantgru.quantizer.widths import LEAST_BITS, MOST_BITS, sections
+from quantgru.report.pareto import Candidate
+from quantgru.sequences import Sequences, SequencesLike, StatesLike
+from quantgru.width_search.choice import best_within, smallest_within
+from quantgru.width_search.judge import Objective, judge_of
+from quantgru.width_search.trials import (
+    Trials,
+    enqueue_uniform,
+    front,
+    n_failed,
+    open_study,
+    optuna_quiet,
+    require_optuna,
+    tried,
+)
+from quantgru.width_search.workers import workers as start_workers
+
+UNITS: Final[dict[Objective, str]] = {"accuracy": "%", "sqnr": "dB", "agreement": "%"}  # of the quality
+WITHIN: Final[dict[Objective, float]] = {"accuracy": 0.3, "sqnr": 6.0, "agreement": 0.5}  # unless said otherwise
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What a search found, with what earlier runs of the same study have found.
+
+    model      the chosen one
+    chosen     its widths, its size, and what it is worth
+    because    why it is the chosen one
+    front      those that none beats in both size and quality, smallest first
+    tried      all different ones
+    reference  what the float model is worth; infinite for an SQNR
+    n_failed   trials that gave no model
+    """
+
+    model: IntModel
+    objective: Objective
+    chosen: Candidate
+    because: str
+    front: tuple[Candidate, ...]
+    tried: tuple[Candidate, ...]
+    reference: float
+    n_failed: int
+
+    @property
+    def quality(self) -> str:
+        """What the quality is: for reports."""
+        return {"accuracy": "accuracy", "sqnr": "output SQNR", "agreement": "labels as float"}[self.objective]
+
+    @property
+    def unit(self) -> str:
+        """Of the quality."""
+        return UNITS[self.objective]
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return {
+            "digest": self.model.digest.hex(),
+            "objective": self.objective,
+            "unit": self.unit,
+            "float": self.reference if math.isfinite(self.reference) else None,
+            "chosen": self.chosen.to_json(),
+            "because": self.because,
+            "front": [candidate.to_json() for candidate in self.front],
+            "tried": len(self.tried),
+            "failed": self.n_failed,
+        }
+
+
+def search(
+    model: FloatModel,
+    calibration: SequencesLike | Sequences,
+    x: SequencesLike | Sequences,
+    labels: npt.ArrayLike | None = None,
+    *,
+    objective: Objective = "sqnr",
+    trials: int = 200,
+    widths: Sequence[int] = range(LEAST_BITS, MOST_BITS + 1),
+    within: float | None = None,
+    flash: int | None = None,
+    study: str | None = None,
+    study_name: str = "search",
+    workers: int = 1,
+    seed: int = 0,
+    mean: npt.ArrayLike | None = None,
+    scale: npt.ArrayLike | None = None,
+    initial_states: StatesLike | None = None,
+    name: str | None = None,
+    progress: Callable[[int], None] = lambda n: None,
+) -> SearchResult:
+    """Tries widths for each gate of each matrix and for each dense layer, and chooses a small model that is good on x.
+
+    x           [sequences, steps, inputs], not the calibration data; what is good on it must prove so on other data
+    labels      integers [sequences], the numbers of the right outputs, for the objective "accuracy"
+    objective   "accuracy", or "agreement" with the float model's labels, or "sqnr" of the outputs
+    trials      of this run; one width for all, from the most bits down, comes first
+    widths      that may be given, of 2 ... 8 bits
+    within      the smallest model is chosen that lacks at most so much: points (hundredths) of the float model's
+                accuracy, or of full agreement, or dB of the best SQNR. None: 0.3 points, 0.5 points, 6 dB
+    flash       instead: the best model is chosen of those with at most so many bytes of constants
+    study       where trials are kept, to go on later or to share them with other machines: the path of a journal, or
+                the URL of a database as Optuna takes it, "sqlite:///study.db". None: in memory
+    workers     processes; more than one need a script that can be imported (`if __name__ == "__main__":`)
+    seed        the same search gives the same result, with one worker; machines that share a study need different ones
+    progress    called, from any thread, with the number of trials that are finished since the last call
+
+    `calibration` and what is not named here are as in `quantize`. Raises ConfigError, DataError, ModelError: also where
+    all trials failed, and for a study of something else.
+    """
+    require_optuna()
+    _check(objective, trials, widths, workers, seed, within, flash)
+    widths = sorted(set(widths))
+    calibrated = calibrate_model(model, calibration, mean=mean, scale=scale, initial_states=initial_states, name=name)
+    judge = judge_of(calibrated.float_model, x, labels, objective)
+    states = {f"initial_state{i}": state for i, state in enumerate(initial_states or ())}
+    arrays = {"mean": mean, "scale": scale, "labels": labels if objective == "accuracy" else None, **states}
+    digest = _digest(model, model.sequences(calibration), judge.sequences, arrays, [objective, *widths])
+    names = sections(calibrated.float_model)
+    with optuna_quiet(), start_workers(calibrated, judge, workers) as submit:
+        opened = open_study(study, study_name, digest, seed)
+        enqueue_uniform(opened, names, widths)
+        Trials(opened, names, widths, trials, workers, submit, progress).run()
+        candidates, best, failed = tried(opened), front(opened), n_failed(opened)
+    if flash is None:
+        tolerance = WITHIN[objective] if within is None else within
+        chosen, because = smallest_within(best, tolerance, judge.reference, UNITS[objective])
+    else:
+        chosen, because = best_within(best, flash)
+    int_model = calibrated.quantize(chosen.weight_bits)
+    return SearchResult(int_model, objective, chosen, because, tuple(best), tuple(candidates), judge.reference, failed)
+
+
+def _check(
+    objective: str,
+    trials: int,
+    widths: Sequence[int],
+    workers: int,
+    seed: int,
+    within: float | None,
+    flash: int | None,
+) -> None:
+    """Raises ConfigError."""
+    if objective not in get_args(Objective):
+        raise ConfigError(f"search: objective {objective!r}, allowed are {', '.join(get_args(Objective))}")
+    for what, number, least in (("trials", trials, 1), ("workers", workers, 1), ("seed", seed, 0)):
+        if type(number) is not int or number < least:
+            raise ConfigError(f"search: {what} {number!r}, expected a whole number, {least} or more")
+    allowed = range(LEAST_BITS, MOST_BITS + 1)
+    if not len(widths) or any(type(bits) is not int or bits not in allowed for bits in widths):
+        raise ConfigError(f"search: widths {list(widths)!r}, expected some of {LEAST_BITS} ... {MOST_BITS} bits")
+    if within is not None and flash is not None:
+        raise ConfigError("search: within and flash, of which each says what to choose; give one of them")
+    if within is not None and not within >= 0:
+        raise ConfigError(f"search: within {within!r}, expected points or dB, 0 or more")
+
+
+def _digest(
+    model: FloatModel,
+    calibration: Sequences,
+    x: Sequences,
+    arrays: Mapping[str, npt.ArrayLike | None],
+    options: Sequence[object],
+) -> str:
+    """Of all that a trial depends on; not of names, and not of what machines compute with different last digits."""
+    header, content_arrays = content(replace(model, name="", notes=()))
+    of_sequences = {
+        "calibration": calibration.values,
+        "calibration_lengths": calibration.lengths,
+        "x": x.values,
+        "x_lengths": x.lengths,
+        "x_mask": None if x.mask is None else x.mask.keep,
+    }
+    all_arrays = content_arrays | {
+        f"search.{name}": np.asarray(array) for name, array in {**of_sequences, **arrays}.items() if array is not None
+    }
+    return hashlib.sha256(container.encode(header | {"search": list(options)}, all_arrays)).hexdigest()

@@ -1,0 +1,304 @@
+"""The search for widths: it finds what quantizing gives, goes on, is shared, and says what is wrong."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Result, assert_refused, done, finish, quantgru, start
+from float_models import random_dense, random_gru, random_x, scaled
+
+import quantgru as qg
+from quantgru.int_model.cost import cost
+from quantgru.quantizer.model import calibrate_model
+from quantgru.report.pareto import Candidate
+from quantgru.width_search.choice import best_within, smallest_within
+
+optuna = pytest.importorskip("optuna", reason="Optuna is not installed; install with: pip install quantgru[search]")
+
+CALIBRATION = random_x(20, 12, 3)
+X = random_x(60, 12, 3, seed=2)
+SECTIONS = [f"gru.{matrix}.{gate}" for matrix in "WU" for gate in "zrn"] + ["dense"]
+ALL_UNIFORM = 7  # of 2 ... 8 bits
+
+
+@pytest.fixture(scope="module")
+def model() -> qg.FloatModel:
+    rng = np.random.default_rng(3)
+    return qg.FloatModel((random_gru(rng, 3, 20), random_dense(rng, 20, 4)), last_step=True, name="small")
+
+
+@pytest.fixture(scope="module")
+def labels(model: qg.FloatModel) -> np.ndarray:
+    """What the float model says, but for every tenth."""
+    said = model.run(X).argmax(axis=1)
+    said[::10] = (said[::10] + 1) % 4
+    return said
+
+
+@pytest.fixture
+def files(model: qg.FloatModel, labels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    model.save("m.qgf")
+    np.savez("c.npz", x=CALIBRATION)
+    np.savez("y.npz", x=X, labels=labels)
+    return tmp_path
+
+
+COMMAND = ("search", "m.qgf", "--calibration", "c.npz", "--input", "y.npz", "-o", "m.qgru")
+
+
+def command(*options: str) -> Result:
+    return quantgru(*COMMAND, *options)
+
+
+def study_of(journal: str) -> optuna.Study:
+    backend = optuna.storages.journal.JournalFileBackend(journal)
+    return optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend))
+
+
+# ---- what it finds -------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_what_it_says(files: Path, model: qg.FloatModel, labels: np.ndarray) -> None:
+    options = ("--objective", "flash,accuracy", "--trials", "12", "--plot", "p.png", "--json", "r.json")
+    out = done(command(*options))
+    result = json.loads((files / "r.json").read_text())
+    chosen = result["chosen"]
+    assert list(chosen["weight_bits"]) == SECTIONS
+    written = qg.IntModel.load("m.qgru")
+    assert written.name == "m"
+    assert written.digest.hex() == result["digest"]
+    assert written.digest == qg.quantize(model, CALIBRATION, weight_bits=chosen["weight_bits"]).digest
+    assert chosen["flash_bytes"] == cost(written).constant_bytes
+    assert chosen["quality"] == 100 * np.mean(qg.simulate(written, X).argmax(axis=1) == labels)
+    assert result["float"] == 100 * np.mean(model.run(X).argmax(axis=1) == labels) == 90
+    assert chosen in result["front"]
+    assert (result["tried"], result["failed"]) == (12, 0)
+    assert f"chosen: {chosen['flash_bytes']:,} bytes, " in out and "points of the float model's 90.00 %" in out
+    assert (files / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_uniform_width_is_both_smaller_and_better(model: qg.FloatModel) -> None:
+    result = qg.search(model, CALIBRATION, X, trials=30)
+    exact = model.run(X)
+    for bits in range(2, 9):
+        uniform = qg.quantize(model, CALIBRATION, weight_bits=bits)
+        sqnr = 10 * np.log10((exact**2).sum() / ((qg.simulate(uniform, X) - exact) ** 2).sum())
+        assert any(
+            candidate.flash_bytes <= cost(uniform).constant_bytes and candidate.quality >= sqnr - 1e-9
+            for candidate in result.front
+        )
+    for smaller, larger in itertools.pairwise(result.front):
+        assert smaller.flash_bytes < larger.flash_bytes and smaller.quality < larger.quality
+    assert result.front[-1].quality - 6 <= result.chosen.quality
+
+
+def test_models_of_one_calibration_are_those_of_quantize(model: qg.FloatModel) -> None:
+    """Also of widths that change how much room others have: 2 bits beside 8 need a larger left shift."""
+    stack = replace(model, layers=(random_gru(np.random.default_rng(4), 3, 3, "before", "first"), *model.layers))
+    rng = np.random.default_rng(5)
+    names = [f"first.{matrix}.{gate}" for matrix in "WU" for gate in "zrn"] + SECTIONS
+    for rounding in ("compensated", "nearest"):
+        calibrated = calibrate_model(stack, CALIBRATION, rounding=rounding)
+        for _ in range(4):
+            widths = {name: int(rng.choice([2, 3, 8])) for name in names}
+            once = qg.quantize(stack, CALIBRATION, rounding=rounding, weight_bits=widths)
+            again = calibrated.quantize(widths)
+            assert (again.digest, again.selftest.check, again.notes) == (once.digest, once.selftest.check, once.notes)
+
+
+def test_outputs_of_every_step_count_without_padding(model: qg.FloatModel) -> None:
+    every_step = replace(model, last_step=False)
+    ragged = [X[0], X[1][:5], X[2][:7]]
+    result = qg.search(every_step, CALIBRATION, ragged, objective="agreement", trials=1)
+    with pytest.raises(qg.DataError, match=r"8 labels to judge by, each worth 12\.5 points; expected 20"):
+        qg.search(every_step, CALIBRATION, [X[0][:3], X[1][:5]], objective="agreement", trials=1)
+    outputs = zip(every_step.run(ragged), qg.simulate(result.model, ragged), strict=True)
+    agree = np.concatenate([exact.argmax(axis=1) == found.argmax(axis=1) for exact, found in outputs])
+    assert result.chosen.quality == pytest.approx(100 * agree.sum() / 24)
+
+
+def test_standardised_inputs(model: qg.FloatModel) -> None:
+    mean, scale = [5.0, 0.0, -1.0], [10.0, 1.0, 0.5]
+    in_units = [np.asarray(x) * scale + mean for x in (CALIBRATION, X)]
+    result = qg.search(model, *in_units, trials=1, mean=mean, scale=scale, name="units")
+    exact, found = model.run(X), qg.simulate(result.model, in_units[1])
+    sqnr = 10 * np.log10((exact**2).sum() / ((found - exact) ** 2).sum())
+    assert result.model.name == "units"
+    assert result.chosen.quality == pytest.approx(sqnr, abs=1e-6)
+
+
+FRONT = [Candidate({"gru.W.z": i}, 1000 * i, quality) for i, quality in enumerate((80.0, 97.8, 98.2, 98.4), start=1)]
+
+
+@pytest.mark.parametrize(
+    ("within", "reference", "unit", "flash_bytes", "because"),
+    [
+        (0.3, 98.5, "%", 3000, "the smallest within 0.3 points of the float model's 98.50 %"),
+        (0.05, 98.5, "%", 4000, "the best; none is within 0.05 points of the float model's 98.50 %"),
+        (50, 98.5, "%", 1000, "the smallest within 50 points of the float model's 98.50 %"),
+        (0.6, np.inf, "dB", 2000, "the smallest within 0.6 dB of the best one's 98.4 dB"),
+        (0, np.inf, "dB", 4000, "the smallest within 0 dB of the best one's 98.4 dB"),
+    ],
+)
+def test_the_smallest_that_is_near_enough(within, reference, unit, flash_bytes: int, because: str) -> None:
+    chosen, why = smallest_within(FRONT, within, reference, unit)
+    assert (chosen.flash_bytes, why) == (flash_bytes, because)
+
+
+def test_the_best_that_is_small_enough() -> None:
+    assert best_within(FRONT, 3999) == (FRONT[2], "the best of at most 3,999 bytes")
+    with pytest.raises(qg.ConfigError, match="no model of at most 999 bytes was found, the smallest one has 1,000"):
+        best_within(FRONT, 999)
+
+
+# ---- again, further, together --------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_result(model: qg.FloatModel) -> None:
+    one, same, other = (qg.search(model, CALIBRATION, X, trials=30, seed=seed) for seed in (1, 1, 2))
+    assert one.tried == same.tried
+    assert one.model.digest == same.model.digest
+    assert one.tried != other.tried
+    assert [candidate.uniform_bits for candidate in one.tried[:ALL_UNIFORM]] == [8, 7, 6, 5, 4, 3, 2]
+
+
+@pytest.mark.parametrize("storage", ["journal", "sqlite:///study.db"])
+def test_it_goes_on_where_it_ended(model: qg.FloatModel, files: Path, storage: str) -> None:
+    first = qg.search(model, CALIBRATION, X, trials=2, study=storage)
+    assert [candidate.uniform_bits for candidate in first.tried] == [8, 7]
+    second = qg.search(model, CALIBRATION, X, trials=6, study=storage)
+    assert second.tried[:2] == first.tried
+    assert [candidate.uniform_bits for candidate in second.tried] == [8, 7, 6, 5, 4, 3, 2, None]
+    other_name = qg.search(model, CALIBRATION, X, trials=1, study=storage, study_name="other")
+    assert len(other_name.tried) == 1
+
+
+def test_several_workers_find_what_one_finds(model: qg.FloatModel) -> None:
+    finished: list[int] = []
+    several = qg.search(model, CALIBRATION, X, trials=ALL_UNIFORM, workers=2, progress=finished.append)
+    assert sum(finished) == ALL_UNIFORM
+    assert several.front == qg.search(model, CALIBRATION, X, trials=ALL_UNIFORM).front
+
+
+def test_two_processes_share_a_study(files: Path) -> None:
+    options = ("--trials", "8", "--study", "shared.journal")
+    both = [start(*COMMAND[:-1], f"{seed}.qgru", *options, "--seed", str(seed)) for seed in (1, 2)]
+    for process in both:
+        done(finish(process))
+    study = study_of("shared.journal")
+    assert len(study.trials) == 16
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+    assert len({tuple(trial.params.items()) for trial in study.trials}) > 8  # more than one of them tried alone
+
+
+def test_an_interrupt_loses_no_trial(files: Path) -> None:
+    process = start(*COMMAND, "--trials", "1000", "--study", "s.journal")
+    while not (Path("s.journal").exists() and Path("s.journal").read_text().count('"values":[') >= 10):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    result = finish(process)
+    assert (result.code, result.err.split(), result.out) == (130, ["quantgru:", "interrupted"], "")
+    assert {trial.state.name for trial in study_of("s.journal").trials} == {"COMPLETE"}
+    assert not Path("m.qgru").exists()
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+
+def test_a_study_of_something_else(model: qg.FloatModel, labels: np.ndarray, files: Path) -> None:
+    says = "^study 'search' in s.journal: of another model, or of other data, objectives or widths; choose another"
+    qg.search(model, CALIBRATION, X, trials=1, study="s.journal")
+    for arguments, options in (
+        ((scaled(model, bias=0.5), CALIBRATION, X), {}),
+        ((model, CALIBRATION[1:], X), {}),
+        ((model, CALIBRATION, X[:-1]), {}),
+        ((model, CALIBRATION, X), {"objective": "agreement"}),
+        ((model, CALIBRATION, X, labels), {"objective": "accuracy"}),
+        ((model, CALIBRATION, X), {"widths": [4, 8]}),
+        ((model, CALIBRATION, X), {"mean": [0.1, 0, 0]}),
+    ):
+        with pytest.raises(qg.ConfigError, match=says):
+            qg.search(*arguments, trials=1, study="s.journal", **options)
+    renamed = replace(model, name="another name")
+    assert len(qg.search(renamed, CALIBRATION, X, trials=1, study="s.journal", widths=range(8, 1, -1)).tried) == 2
+
+
+def test_a_study_that_is_not_ours(model: qg.FloatModel, files: Path) -> None:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("s.journal"))
+    optuna.create_study(storage=storage, study_name="search").optimize(lambda trial: 0.0, n_trials=1)
+    assert_refused(command("--study", "s.journal", "--trials", "1"), "study 'search' in s.journal: of another model")
+
+
+def test_all_trials_fail(model: qg.FloatModel, files: Path) -> None:
+    scaled(model, recurrent_weights=1e5).save("m.qgf")
+    result = command("--trials", "3")
+    assert_refused(result, "search: all 3 trials failed, 3 of them for this reason: GRU layer 'gru', U, row ")
+    assert "a 32-bit accumulator holds up to" in result.err
+    assert not Path("m.qgru").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--trials", "0"], "search: trials 0, expected a whole number, 1 or more"),
+        (["--workers", "0"], "search: workers 0, expected a whole number, 1 or more"),
+        (["--seed", "-1"], "search: seed -1, expected a whole number, 0 or more"),
+        (["--widths", "1,4"], "search: widths [1, 4], expected some of 2 ... 8 bits"),
+        (["--widths", "4,9"], "search: widths [4, 9], expected some of 2 ... 8 bits"),
+        (["--widths", "4-8"], "widths '4-8', expected numbers of bits set apart by commas: 2,4,8"),
+        (["--within", "-1"], "search: within -1.0, expected points or dB, 0 or more"),
+        (["--within", "nan"], "search: within nan, expected points or dB, 0 or more"),
+        (["--within", "1", "--flash", "9000"], "within and flash"),
+        (["--flash", "100", "--trials", "1"], "no model of at most 100 bytes was found, the smallest one has"),
+        (["-o", "none/m.qgru"], "output 'none/m.qgru': there is no folder none; choose another path"),
+        (["--plot", "none/p.png"], "output 'none/p.png': there is no folder none"),
+        (["--json", "none/p.json"], "output 'none/p.json': there is no folder none"),
+        (["--study", "none/s.journal"], "study none/s.journal: cannot be used ("),
+        (["--study", "m.qgf"], "study m.qgf: cannot be used ("),
+        (["--study", "sqlite:///none/s.db"], "study sqlite:///none/s.db: cannot be used ("),
+        (["--study", "sqlite:///m.qgf"], "study sqlite:///m.qgf: cannot be used ("),
+        (["--study", "nonsense://x"], "study nonsense://x: cannot be used ("),
+        (["--input", "plain.npz", "--objective", "flash,accuracy"], "the objective accuracy, and no labels"),
+        (["--input", "few.npz", "--objective", "flash,agreement"], "6 labels to judge by, each worth 16.7 points"),
+        (["--input", "states.npz"], "input states.npz: has initial states"),
+    ],
+)
+def test_wrong_input_in_one_line(files: Path, options: list[str], says: str) -> None:
+    np.savez("plain.npz", x=X)
+    np.savez("few.npz", x=X[:6])
+    np.savez("states.npz", x=X, initial_state0=np.zeros(20))
+    before = {path.name for path in files.iterdir()}
+    assert_refused(command(*options), says)
+    assert {path.name for path in files.iterdir()} == before
+
+
+def test_objectives_that_an_output_has_not(model: qg.FloatModel, labels: np.ndarray) -> None:
+    single = replace(model, layers=(model.layers[0], random_dense(np.random.default_rng(1), 20, 1)))
+    with pytest.raises(qg.ConfigError, match=r"^search: the objective agreement, but a single output has no largest"):
+        qg.search(single, CALIBRATION, X, objective="agreement")
+    with pytest.raises(qg.DataError, match="gives no label to a sequence, which takes outputs of the last step"):
+        qg.search(replace(model, last_step=False), CALIBRATION, X, labels, objective="accuracy")
+    with pytest.raises(qg.ConfigError, match=r"^search: objective 'speed', allowed are accuracy, sqnr, agreement$"):
+        qg.search(model, CALIBRATION, X, objective="speed")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("optuna", "search needs optuna, which is not installed: pip install quantgru[search]"),
+        ("matplotlib", "plots need matplotlib, which is not installed: pip install quantgru[report]"),
+    ],
+)
+def test_a_package_that_is_missing(files: Path, monkeypatch: pytest.MonkeyPatch, missing: str, says: str) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert_refused(command("--plot", "p.png"), says)
