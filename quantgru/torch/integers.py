@@ -19,12 +19,13 @@ from quantgru.int_model import (
     IntEmbedding,
     IntGru,
     IntLayer,
+    IntModel,
     Matrix,
     Reverse,
 )
 from quantgru.int_model.layers import EMBEDDING_BITS
 from quantgru.simulator.kernels import HALF_TANH
-from quantgru.torch.steps import BothDirections, RunLayer, Steps, run_reversed
+from quantgru.torch.steps import BothDirections, RunLayer, Steps, run_layers, run_reversed
 
 _LIMIT: Final = 12 * 2**14 - 1
 _FINE_END: Final = 5 * 2**14
@@ -32,8 +33,13 @@ _FINE_END: Final = 5 * 2**14
 Function = Callable[[Tensor], Tensor]
 
 
-def run_integers(layer: IntLayer, device: torch.device) -> RunLayer:
-    """The layer, ready to run on raw values in int64."""
+def run_integers(model: IntModel, x: Steps) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Raw outputs and states for raw inputs, all int64; see `run_layers`."""
+    layers = [_layer(layer, x.values.device) for layer in model.layers]
+    return run_layers(model, model.last_step, layers, x)
+
+
+def _layer(layer: IntLayer, device: torch.device) -> RunLayer:
     match layer:
         case IntGru():
             return _Gru(layer, device)
@@ -142,13 +148,12 @@ class _Gru:
         h = self._h0.expand(len(x.lengths), -1)
         residual = torch.zeros_like(h)
         of_steps = []
-        for t, running in enumerate(x.valid.T[..., None]):
-            u, n = self._update_and_candidate(from_x[:, t], h)
+        for of_step in from_x.unbind(dim=1):
+            u, n = self._update_and_candidate(of_step, h)
             acc = u * (n - h) + residual  # [R12]
-            h = torch.where(running, h + (acc >> 15), h)
-            residual = torch.where(running, acc & 32767, residual)
-            of_steps.append(torch.where(running, h, 0))
-        states.append(torch.stack(of_steps, dim=1))
+            h, residual = h + (acc >> 15), acc & 32767
+            of_steps.append(h)  # in padding, too, where nobody looks
+        states.append(torch.where(x.valid[..., None], torch.stack(of_steps, dim=1), 0))
         return replace(x, values=states[-1])
 
     def _update_and_candidate(self, from_x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -28,11 +29,16 @@ from quantgru.torch.steps import BothDirections, Steps
 
 Function = Callable[[Tensor], Tensor]
 
-_GATES: Final[dict[str, Function]] = {"sigmoid": torch.sigmoid, "hard_sigmoid": lambda a: (a + 0.5).clamp(0, 1)}
+
+def _hard_sigmoid(a: Tensor) -> Tensor:
+    return (a + 0.5).clamp(0, 1)
+
+
+_GATES: Final[dict[str, Function]] = {"sigmoid": torch.sigmoid, "hard_sigmoid": _hard_sigmoid}
 _BOUNDED: Final[dict[str, Function]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
-    "hard_tanh": lambda a: a.clamp(-1, 1),
+    "hard_tanh": partial(torch.clamp, min=-1, max=1),
 }
 _MERGES: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "concat": lambda forward, backward: torch.cat((forward, backward), dim=-1),
@@ -51,7 +57,7 @@ def _function(name: str, fraction_bits: int) -> Function:
         return _BOUNDED[name]
     end = 2.0 ** (15 - fraction_bits)
     low, high = 0.0 if name == "relu" else -end, end - 2.0**-fraction_bits
-    return lambda a: a.clamp(low, high)
+    return partial(torch.clamp, min=low, max=high)
 
 
 def _parameter(values: FloatArray) -> nn.Parameter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from quantgru.structure import Reverse
 from quantgru.torch.integers import run_integers
 from quantgru.torch.layers import BidirectionalLayer, DenseLayer, EmbeddingLayer, GruLayer, ReverseLayer
 from quantgru.torch.rows import Operands
-from quantgru.torch.steps import RunLayer, Steps
+from quantgru.torch.steps import Steps, run_layers
 
 
 class Run(NamedTuple):
@@ -71,7 +71,7 @@ class Prepared(nn.Module):
                 return self._run_integers(raw)
         values = raw.values if self._token_numbers else (raw.values - self.input_mean) * self.input_scale
         real = Steps(values.to(next(self.parameters()).dtype), raw.lengths)
-        return self._run(list(self.layers), real)
+        return Run(*run_layers(self.start, self.start.last_step, list(self.layers), real))
 
     def integers(self) -> tuple[IntLayer, ...]:
         """The layers of the integer model. Raises ModelError."""
@@ -85,25 +85,10 @@ class Prepared(nn.Module):
 
     def _run_integers(self, raw: Steps) -> Run:
         model = replace(self.start, layers=self.integers())  # which proves that nothing overflows
+        outputs, states = run_integers(model, replace(raw, values=raw.values.long()))
         dtype = next(self.parameters()).dtype
-        layers = [run_integers(layer, raw.values.device) for layer in model.layers]
-        outputs, states = self._run(layers, Steps(raw.values.long(), raw.lengths))
         real_states = [_real(h, gru.state_fraction_bits, dtype) for h, gru in zip(states, model.grus, strict=True)]
         return Run(_real(outputs, model.output_fraction_bits, dtype), tuple(real_states))
-
-    def _run(self, layers: Sequence[RunLayer], signal: Steps) -> Run:
-        """The last layers see the last step alone where no other is asked for."""
-        n_body = len(self.start.body)
-        states: list[Tensor] = []
-        for layer in layers[:n_body]:
-            signal = layer(signal, states)
-        if self.start.last_step:
-            signal = signal.last_step()
-        for layer in layers[n_body:]:
-            signal = layer(signal, states)
-        if self.start.last_step:
-            return Run(signal.values[:, 0], tuple(states))
-        return Run(torch.where(signal.valid[..., None], signal.values, 0), tuple(states))
 
     def _raw(self, x: Any, lengths: Any) -> Steps:
         """Raw inputs in float64, checked, on the device of the parameters."""

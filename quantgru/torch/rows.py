@@ -37,11 +37,10 @@ def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
 
 
 class Rows(nn.Module):
-    """Weights [rows, columns] in the unit of the float model, and a factor for the scale of each row.
+    """Weights [rows, columns] in the unit of the float model, trained; each row keeps the scale that it has.
 
-    Both are trained: the gradient passes through the rounding, and of a weight beyond the largest code it reaches the
-    scale alone (S. Esser et al., "Learned step size quantization", 2020). The start is an integer matrix: each weight
-    is the float model's, as far as its code stays that of the matrix.
+    The start is an integer matrix: each weight is the float model's, as far as its code stays that of the matrix.
+    Gradients pass through the rounding and the limits of the codes, so that a weight beyond them finds its way back.
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class Rows(nn.Module):
         room = _INSIDE * np.abs(one)
         start = matrix.codes * one + np.clip(weights - matrix.codes * one, -room, room)
         self.weights = nn.Parameter(torch.tensor(start, dtype=torch.float32))
-        self.log_factors = nn.Parameter(torch.zeros(len(start)))
         ends = np.repeat([2.0 ** (n - 1) for n in bits], len(start) // len(bits))[:, None]
         constants = {"row_scales": row_scales, "lowest": -ends, "highest": ends - 1}
         constants |= {"operand_scale": operands.scale, "operand_mean": operands.mean}
@@ -64,16 +62,14 @@ class Rows(nn.Module):
 
     def forward(self) -> Tensor:
         """The weights that the integers stand for, fake-quantized [rows, columns]."""
-        scale = self.row_scales.to(self.weights.dtype) * self.log_factors.exp()
-        one = scale[:, None] / self.operand_scale.to(self.weights.dtype)
-        codes = torch.clamp(self.weights / one, self.lowest.to(one.dtype), self.highest.to(one.dtype))
-        return straight_through(codes, codes.round()) * one
+        one = self.row_scales[:, None] / self.operand_scale
+        codes = (self.weights / one).round().clamp(self.lowest, self.highest)
+        return straight_through(self.weights, (codes * one).to(self.weights.dtype))
 
     def integers(self, where: str) -> tuple[Matrix, FloatArray]:
         """The integer rows, and what the mean of the operands gives their sums [rows]. Raises ModelError."""
         raw_weights = numbers(self.weights) * numbers(self.operand_scale)
-        scale = numbers(self.row_scales) * np.exp(numbers(self.log_factors))
-        matrix = rows_on_scales(raw_weights, scale, self._row_bits, self._parts, where)
+        matrix = rows_on_scales(raw_weights, numbers(self.row_scales), self._row_bits, self._parts, where)
         return matrix, (matrix.codes @ numbers(self.operand_mean)) * matrix.row_scales(self._row_bits)
 
 

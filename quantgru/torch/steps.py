@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from quantgru.structure import Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,3 +69,22 @@ class BothDirections:
         else:
             backward = backward.reversed()
         return replace(forward, values=self.merge(forward.values, backward.values))
+
+
+def run_layers(
+    model: Structure[Any, Any, Any, Any], last_step: bool, layers: Sequence[RunLayer], x: Steps
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Outputs and states of `layers`, which stand for those of `model`: the head runs on the steps that it is for.
+
+    Outputs [sequences, steps, outputs], zero in padding, or [sequences, outputs] of the last step.
+    """
+    n_body = len(model.body)
+    states: list[Tensor] = []
+    for layer in layers[:n_body]:
+        x = layer(x, states)
+    if last_step:
+        x = x.last_step()
+    for layer in layers[n_body:]:
+        x = layer(x, states)
+    outputs = x.values[:, 0] if last_step else torch.where(x.valid[..., None], x.values, 0)
+    return outputs, tuple(states)
