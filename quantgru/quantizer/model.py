@@ -9,8 +9,9 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.array_types import IntArray
+from quantgru.array_types import FloatArray, IntArray
 from quantgru.errors import DataError, ModelError
+from quantgru.fixed import to_real
 from quantgru.int_model import IntLayer, IntModel, SelfTest
 from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, calibrate
@@ -21,7 +22,7 @@ from quantgru.quantizer.rounding import RoundingName
 from quantgru.quantizer.standardisation import fold_standardisation
 from quantgru.quantizer.widths import MOST_BITS, WeightBits, Widths
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
-from quantgru.simulator.batch import SimulationResult, run, run_check, step_check
+from quantgru.simulator.batch import run, run_check, step_check
 
 _SELFTEST_STEPS = 8
 
@@ -78,14 +79,7 @@ def quantize(
         mask_value=model.mask_value,
     )
     first_steps = sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))]
-    return _with_selftest(run(int_model, first_steps, trace=True, threads=1))
-
-
-def with_layers(model: IntModel, layers: Sequence[IntLayer]) -> IntModel:
-    """`model` with other layers of the same shapes and formats, its self-test on the same inputs. Raises ModelError."""
-    steps = model.selftest.inputs[::-1] if model.reversed_input else model.selftest.inputs
-    changed = replace(model, layers=tuple(layers))
-    return _with_selftest(run(changed, steps[None], raw_input=True, trace=True, threads=1))
+    return replace(int_model, selftest=_selftest(int_model, first_steps))
 
 
 def _check_range(sequences: Sequences) -> None:
@@ -113,16 +107,21 @@ def _input_fraction_bits(model: FloatModel, seen: Calibration) -> IntArray:
     return input_fraction_bits(seen.input_min, seen.input_max, seen.input_deviation, np.concatenate(rows))
 
 
-def _with_selftest(result: SimulationResult) -> IntModel:
-    """The model that ran on a few steps, which test it from now on.
-
-    They are kept as the device gets them: with R16 after each for a model that runs step by step, else R24.
-    """
-    model, raw = result.model, result.inputs_raw[0]
+def _selftest(model: IntModel, x: FloatArray) -> SelfTest:
+    """A few steps as the device gets them: R16 after each for a model that runs step by step, else R24."""
+    result = run(model, x, trace=True, threads=1)
+    raw = result.inputs_raw[0]
     if not model.streaming:
-        return replace(model, selftest=SelfTest(raw, run_check(result, 0)))
+        return SelfTest(raw, run_check(result, 0))
     assert result.trace is not None
     check = 0
-    for step in range(len(raw)):
+    for step in range(x.shape[1]):
         check = step_check(result.trace, 0, step, check)
-    return replace(model, selftest=SelfTest(raw[::-1] if model.reversed_input else raw, check))
+    return SelfTest(raw[::-1] if model.reversed_input else raw, check)
+
+
+def with_layers(model: IntModel, layers: Sequence[IntLayer]) -> IntModel:
+    """`model` with other layers of the same shapes and formats, its self-test on the same inputs. Raises ModelError."""
+    changed = replace(model, layers=tuple(layers))
+    raw = model.selftest.inputs[::-1] if model.reversed_input else model.selftest.inputs
+    return replace(changed, selftest=_selftest(changed, to_real(raw, model.input_fraction_bits)[None]))
