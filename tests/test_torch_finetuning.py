@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import oracle
@@ -31,6 +33,7 @@ from quantgru.torch.integers import run_integers  # noqa: E402
 from quantgru.torch.rows import Operands, Rows  # noqa: E402
 from quantgru.torch.steps import Steps  # noqa: E402
 
+README = Path(__file__).resolve().parent.parent / "README.md"
 X = random_x(40, 15, 3)
 LENGTHS = np.random.default_rng(3).integers(1, 16, 40)
 LENGTHS[0] = 15
@@ -227,6 +230,20 @@ def test_a_live_module_is_left_alone_and_goes_on_as_one() -> None:
     train(prepared, torch.tensor(X)[:, :, None][:, :, 0], n_batches=0)
     again.load_state_dict(prepared.state_dict())
     assert qg.torch.convert(again).digest == qg.torch.convert(copy.deepcopy(prepared)).digest == int_model.digest
+
+
+def test_the_examples_of_the_readme_run() -> None:
+    """Word for word: the module that it shows, fine-tuned as it says."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {"torch": torch, "qg": qg, "__name__": "readme"}
+    exec(next(block for block in blocks if "class Gesture" in block), names)
+    x = random_x(60, 9, 6)
+    labels = torch.tensor(x.mean(axis=1)[:, :5].argmax(axis=1))
+    names |= {"module": names["Gesture"](), "x": x, "batches": [(torch.tensor(x), labels)] * 40}  # type: ignore[operator]
+    exec(next(block for block in blocks if "qg.torch.prepare" in block), names)
+    right = qg.simulate(names["int_model"], x).argmax(axis=1) == labels.numpy()  # type: ignore[arg-type]
+    assert right.mean() > 0.6  # of five classes, and before it about a fifth
+    assert set(np.unique(names["int_model"].dense[0].matrix.codes)) <= {-2, -1, 0, 1}  # type: ignore[attr-defined]
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ class Prepared(nn.Module):
 
     In training mode, real numbers with the weights of the integer model; gradients pass through their rounding. In
     evaluation mode, the integers themselves, as real numbers: equal to `qg.simulate` of what `convert` makes of it.
+
+    start  the integer model that it began as, whose formats and row scales it keeps
     """
 
     def __init__(self, model: FloatModel, start: IntModel, widths: Widths, operands: Operands) -> None:
@@ -177,4 +179,5 @@ def convert(prepared: Prepared) -> IntModel:
         raise ModelError(
             f"convert: an object of type {type(prepared).__name__}, expected the module that qg.torch.prepare gives"
         )
-    return with_layers(prepared.start, prepared.integers())
+    int_model = with_layers(prepared.start, prepared.integers())
+    return replace(int_model, notes={**int_model.notes, "rounding": "fine-tuned"})
