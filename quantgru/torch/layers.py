@@ -95,8 +95,7 @@ class GruLayer(nn.Module):
         gates_from_x, candidate_from_x = (part.unbind(dim=1) for part in from_x.split((2 * units, units), dim=-1))
         run_step = self._step_reset_after if self._start.reset == "after" else self._step_reset_before
         weights = self.recurrent().T
-        h = from_x.new_zeros(units) if self.initial_state is None else self.initial_state
-        h = h.expand(len(x.lengths), -1)
+        h = self._first_state(from_x).expand(len(x.lengths), -1)
         of_steps = []
         for of_gates, of_candidate in zip(gates_from_x, candidate_from_x, strict=True):
             z, n = run_step(of_gates, of_candidate, h, weights)
@@ -105,6 +104,12 @@ class GruLayer(nn.Module):
         values = torch.where(x.valid[..., None], torch.stack(of_steps, dim=1), 0.0)
         states.append(values)
         return replace(x, values=values)
+
+    def _first_state(self, like: Tensor) -> Tensor:
+        if self.initial_state is None:
+            return like.new_zeros(self._start.n_units)
+        saturate = _function("linear", self._start.state_fraction_bits)
+        return saturate(self.initial_state)
 
     def _step_reset_after(self, of_gates: Tensor, of_candidate: Tensor, h: Tensor, weights: Tensor) -> _Step:
         units = self._start.n_units
