@@ -107,6 +107,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "torch":  # not in __all__, for it needs PyTorch
+        return import_module("quantgru.torch")
     if name not in _HOMES:
         raise AttributeError(f"module 'quantgru' has no attribute {name!r}")
     return getattr(import_module(f"quantgru.{_HOMES[name]}"), name)

@@ -334,7 +334,7 @@ def readme_examples() -> list[str]:
 
 def test_the_module_of_the_readme_can_be_loaded() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install quantgru[torch]")
-    _, example, _ = readme_examples()
+    _, example, *_ = readme_examples()
     names: dict[str, object] = {"torch": torch, "__name__": "readme"}
     exec(compile(example, "README.md", "exec"), names)
     module = names["Gesture"]()  # type: ignore[operator]
@@ -346,7 +346,7 @@ def test_the_module_of_the_readme_can_be_loaded() -> None:
 def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Word for word, but for the board, which is here and not behind /dev/ttyACM0."""
     board_or_skip("host")
-    example, _, _ = readme_examples()
+    example, *_ = readme_examples()
     assert len(example.splitlines()) <= 11
     on_host = example.replace('port="/dev/ttyACM0"', 'board="host"')
     assert on_host != example

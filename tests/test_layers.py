@@ -24,7 +24,7 @@ THIRD_PARTIES = {
     "llvmlite": ["simulator*"],
     "serial": ["hil.transport"],
     "cobs": ["hil.frames"],
-    "torch": ["importers.pytorch*"],
+    "torch": ["importers.pytorch*", "torch*"],
     "keras": ["importers.keras*"],
     "onnx": ["importers.onnx*"],
     "google": ["importers.tensorflow1*"],
@@ -44,7 +44,7 @@ MODELS = ["model", "int_model"]
 SIBLINGS = ["importers", "simulator", "exporter", "hil", "report"]  # none knows another
 # These put the parts together.
 TOP = ["expected_steps", "on_board", "on_boards", "pytest_plugin", "board_fit", "model_check", "explanation", "demo"]
-TOP += ["width_search", "cli", "__main__"]
+TOP += ["width_search", "torch", "cli", "__main__"]
 
 # Part of quantgru -> the parts that it must not import.
 FORBIDDEN = {
@@ -61,6 +61,7 @@ FORBIDDEN = {
     "width_search": ["importers", "exporter", "hil", "on_board", "board_fit", "explanation", "demo", "cli"],
     "explanation": ["importers", "exporter", "hil", "on_board", "board_fit", "model_check", "demo", "cli"],
     "demo": ["cli"],
+    "torch": ["exporter", "hil", "report", *(part for part in TOP if part != "torch")],
     "cli": [],
     "__main__": [],
 }
@@ -159,7 +160,7 @@ def test_every_part_is_in_the_tables() -> None:
         ("exporter", "import quantgru as qg", "a public name"),
         ("quantizer", "import numba", "allowed in simulator* only"),
         ("hil.session", "import serial.tools.list_ports", "allowed in hil.transport only"),
-        ("importers.load", "import torch.nn as nn", "allowed in importers.pytorch* only"),
+        ("importers.load", "import torch.nn as nn", "allowed in importers.pytorch*, torch* only"),
         ("importers.pytorch", "import keras", "allowed in importers.keras* only"),
         ("model.file", "import safetensors.numpy", "allowed in container, importers.pytorch_file only"),
         ("exporter.c", "from rich import print", "allowed in cli*, report* only"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +46,7 @@ class Task:
     """How data are made, by seed: to train on, and to test; the model's shape; how it is trained."""
 
     name: str
-    make: Callable[[int], tuple[Data, Data]]
+    make: Callable[[int], tuple[Data, Data]] = field(repr=False)  # its address differs from run to run
     n_inputs: int
     n_units: int
     n_outputs: int
@@ -76,7 +76,7 @@ class _Module(nn.Module):
 def trained(task: Task, seed: int) -> tuple[qg.FloatModel, Data, Data]:
     """The model, trained now or before, with its data for training and test."""
     training, test = task.make(seed)
-    path = MODELS / f"{task.name}-{seed}-{zlib.crc32(repr(task).partition('make')[2].encode()):08x}.qgf"
+    path = MODELS / f"{task.name}-{seed}-{zlib.crc32(repr(task).encode()):08x}.qgf"
     if not path.is_file():
         MODELS.mkdir(parents=True, exist_ok=True)
         qg.load(_train(task, seed, training), name=task.name).save(path)

@@ -80,7 +80,7 @@ def quantize_layers(model: FloatModel, seen: Calibration, input_bits: IntArray, 
         bits = output_bits(layers[-1], bits)
         scale = np.exp2(-bits.astype(np.float64))
         if isinstance(layer, Embedding):  # one real scale for each column, which the next weights absorb
-            scale = _embedding_scale(layer) * scale
+            scale = embedding_scale(layer) * scale
     return tuple(layers)
 
 
@@ -190,7 +190,7 @@ def _dense(layer: Dense, operand_scale: FloatArray, seen: DenseStatistics, how: 
     )
 
 
-def _embedding_scale(layer: Embedding) -> FloatArray:
+def embedding_scale(layer: Embedding) -> FloatArray:
     """Real value of one code of each column [outputs]; 1 for a column of zeros."""
     peaks = np.maximum(layer.vectors.max(axis=0) / 127, -layer.vectors.min(axis=0) / 128)
     return np.where(peaks > 0, peaks, 1.0)
@@ -202,5 +202,5 @@ def _embedding(layer: Embedding) -> IntEmbedding:
             f"embedding {layer.name!r}: {layer.n_tokens} tokens, a 16-bit input tells {MAX_TOKENS} apart; train with a "
             "smaller vocabulary"
         )
-    codes = np.clip(np.floor(layer.vectors / _embedding_scale(layer) + 0.5), -128, 127)
+    codes = np.clip(np.floor(layer.vectors / embedding_scale(layer) + 0.5), -128, 127)
     return IntEmbedding(layer.name, codes.astype(np.int8))

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from quantgru.array_types import FloatArray, IntArray
 from quantgru.errors import DataError, ModelError
-from quantgru.int_model import IntModel, SelfTest
+from quantgru.fixed import to_real
+from quantgru.int_model import IntLayer, IntModel, SelfTest
 from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, calibrate
 from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits
@@ -175,3 +176,10 @@ def _selftest(model: IntModel, x: FloatArray) -> SelfTest:
     for step in range(x.shape[1]):
         check = step_check(result.trace, 0, step, check)
     return SelfTest(raw[::-1] if model.reversed_input else raw, check)
+
+
+def with_layers(model: IntModel, layers: Sequence[IntLayer]) -> IntModel:
+    """`model` with other layers of the same shapes and formats, its self-test on the same inputs. Raises ModelError."""
+    changed = replace(model, layers=tuple(layers))
+    raw = model.selftest.inputs[::-1] if model.reversed_input else model.selftest.inputs
+    return replace(changed, selftest=_selftest(changed, to_real(raw, model.input_fraction_bits)[None]))

@@ -22,17 +22,27 @@ def quantize_rows(
     """Integer rows whose requantized sums have `fraction_bits`, [rows] or one for all; weights act on raw operands.
 
     `roundings` are those of each of as many equal parts of the rows. A row's scale is the one, among those that its
-    rounding tries, with the least error, rounded up to a multiplier of 15 bits and a shift; the codes are rounded with
-    the scale that the device will use. A row whose accumulator could overflow gets a larger scale. Raises ModelError
-    where weights are too large for any.
+    rounding tries, with the least error. Raises ModelError where weights are too large for any.
     """
     fraction_bits = np.broadcast_to(fraction_bits, weights.shape[:1])
     with np.errstate(over="ignore"):
         sums = np.ldexp(np.abs(weights).sum(axis=1), 15 + fraction_bits)
     if not sums.max() <= 2**29:  # the end of what [R4] can return: 2**31 * 2**15 / 2**17
         raise _too_large(weights, fraction_bits, int(sums.argmax()), where)
-    parts = list(zip(np.split(weights, len(roundings)), roundings, strict=True))
+    parts = zip(np.split(weights, len(roundings)), roundings, strict=True)
     scale = np.concatenate([rounding.best_scale(of_part) for of_part, rounding in parts])
+    return rows_on_scales(weights, scale, fraction_bits, roundings, where)
+
+
+def rows_on_scales(
+    weights: FloatArray, scale: FloatArray, fraction_bits: IntArray | int, roundings: Sequence[RowRounding], where: str
+) -> Matrix:
+    """The same with given scales [rows], rounded up to a multiplier of 15 bits and a shift.
+
+    Codes are rounded with the scale that the device will use. A row whose accumulator could overflow gets a larger one.
+    """
+    fraction_bits = np.broadcast_to(fraction_bits, weights.shape[:1])
+    parts = list(zip(np.split(weights, len(roundings)), roundings, strict=True))
     _, exponent = _multipliers(np.ldexp(scale, fraction_bits), _LARGEST_SHIFT)
     left_shift = max(0, int((1 - exponent).max()))  # no factor is above 2**14 / the largest code
     while True:
