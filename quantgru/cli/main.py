@@ -23,6 +23,7 @@ from quantgru.cli.formats import formats
 from quantgru.cli.hil import hil
 from quantgru.cli.inspect import inspect
 from quantgru.cli.quantize import quantize
+from quantgru.cli.sensitivity import sensitivity
 from quantgru.cli.simulate import simulate
 from quantgru.errors import QuantgruError, QuantgruWarning
 
@@ -65,7 +66,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, formats, quantize, inspect, explain, simulate, check, export, blob, hil, boards):
+for command in (demo, formats, quantize, sensitivity, inspect, explain, simulate, check, export, blob, hil, boards):
     cli.add_command(command)
 
 

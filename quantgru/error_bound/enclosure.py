@@ -12,9 +12,7 @@ from quantgru.activations import CANDIDATES, GATES, Candidate, Function, GateFun
 from quantgru.array_types import FloatArray
 from quantgru.error_bound.interval import FUNCTION_SLACK, Interval, change, image, product
 from quantgru.fixed import GATE, INT16_MAX, INT16_MIN, PRE_ACTIVATION, to_real
-from quantgru.simulator import kernels
-
-_LAST_NODE = 12 * 2**14 - 1  # LIMIT of R6: beyond it, R7 and R8 are constant
+from quantgru.simulator.tables import LAST_ARGUMENT, function_values
 
 # Arguments of gates and candidates are looked at part by part: where a function is steep, its values are in the middle.
 _POSITIVE_ENDS = [0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, np.inf]
@@ -129,10 +127,10 @@ def output_function(name: Candidate, fraction_bits: int) -> DeviceFunction:
 @cache
 def table_errors() -> dict[str, float]:
     """The largest error of sigmoid and of tanh, over every argument [R6, R7, R8]."""
-    raw = np.arange(_LAST_NODE + 1)  # odd around their middle, so that negative ones have the same errors
+    raw = np.arange(LAST_ARGUMENT + 1)  # odd around their middle, so that negative ones have the same errors
     found = {}
-    for name, of_device in (("sigmoid", kernels.sigmoid), ("tanh", kernels.tanh)):
-        integers = to_real(np.array([of_device(a) for a in raw.tolist()]), GATE.fraction_bits)
+    for name in ("sigmoid", "tanh"):
+        integers = to_real(function_values(name), GATE.fraction_bits)
         errors = np.abs(integers - CANDIDATES[name](to_real(raw, PRE_ACTIVATION.fraction_bits)))
         beyond = abs(integers[-1] - 1.0)  # integers stay where they are, and the real function goes on to 1
         found[name] = float(max(errors.max(), beyond)) + FUNCTION_SLACK
