@@ -189,6 +189,8 @@ def test_the_shell_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mo
     assert [command[0] for command in commands] == [
         "formats",
         "quantize",
+        "sensitivity",
+        "inspect",
         "inspect",
         "inspect",
         "explain",

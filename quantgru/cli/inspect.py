@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from quantgru.board_fit import BoardFit
+    from quantgru.error_bound import ErrorBound, FoundErrors
     from quantgru.int_model import IntModel
 
 DOES_NOT_FIT = 1
@@ -28,32 +31,58 @@ _POSITIVE = click.IntRange(min=1)
 @click.option("--flash", type=_POSITIVE, metavar="BYTES", help="Flash of another chip with the board's core.")
 @click.option("--ram", type=_POSITIVE, metavar="BYTES", help="Its RAM.")
 @click.option("--clock", type=_POSITIVE, metavar="HZ", help="Its clock.")
+@click.option(
+    "--bound",
+    "float_path",
+    metavar="MODEL",
+    help="The float model that it was made from: also prove how far a step can be from it, and search for such steps.",
+)
+@standardisation_option
+@loading_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(model: str, board: str | None, as_json: bool, **of_chip: Any) -> None:
+def inspect(
+    model: str, board: str | None, float_path: str | None, standardisation: str | None, as_json: bool, **options: Any
+) -> None:
     """Show formats, the overflow proof, cost and calibration of a model, and whether it fits a board.
 
-    Exit code 1 if it does not fit.
+    Exit code 1 if it does not fit. The options from --standardisation on say how MODEL of --bound is read.
     """
     import json
 
     from quantgru.cli.console import console
+    from quantgru.cli.error_bound import bound_json, print_bound
     from quantgru.int_model import IntModel
     from quantgru.report.inspection import inspection, print_inspection
 
+    of_chip = {name: options.pop(name) for name in ("rate", "flash", "ram", "clock")}
     if board is None and any(value is not None for value in of_chip.values()):
         raise click.UsageError("--rate, --flash, --ram and --clock need --board NAME")
     int_model = IntModel.load(model)
+    bound = None if float_path is None else _bound(int_model, float_path, standardisation, options)
     fit = None if board is None else _fit(int_model, board, **of_chip)
     if as_json:
         of_board = {} if fit is None else {"board": fit.to_json()}
-        click.echo(json.dumps(inspection(int_model) | of_board, indent=2))
+        of_bound = {} if bound is None else {"bound": bound_json(*bound)}
+        click.echo(json.dumps(inspection(int_model) | of_bound | of_board, indent=2))
     else:
         print_inspection(int_model, console())
+        if bound is not None:
+            print_bound(*bound, console())
         if fit is not None:
             console().print(_table(fit))
             click.echo(_verdict(fit))
     if fit is not None and not fit.fits:
         sys.exit(DOES_NOT_FIT)
+
+
+def _bound(
+    int_model: IntModel, path: str, standardisation: str | None, loading: dict[str, Any]
+) -> tuple[ErrorBound, FoundErrors]:
+    from quantgru.cli.error_bound import bound_and_search
+    from quantgru.quantizer import fold_standardisation
+
+    statistics = {"mean": None, "scale": None} | load_standardisation(standardisation)
+    return bound_and_search(int_model, fold_standardisation(load_model(path, loading), **statistics))
 
 
 def _fit(

@@ -24,6 +24,7 @@ from quantgru.cli.hil import hil
 from quantgru.cli.inspect import inspect
 from quantgru.cli.quantize import quantize
 from quantgru.cli.search import search
+from quantgru.cli.sensitivity import sensitivity
 from quantgru.cli.simulate import simulate
 from quantgru.errors import QuantgruError, QuantgruWarning
 
@@ -66,7 +67,21 @@ def cli() -> None:
     """
 
 
-for command in (demo, formats, quantize, search, inspect, explain, simulate, check, export, blob, hil, boards):
+for command in (
+    demo,
+    formats,
+    quantize,
+    search,
+    sensitivity,
+    inspect,
+    explain,
+    simulate,
+    check,
+    export,
+    blob,
+    hil,
+    boards,
+):
     cli.add_command(command)
 
 

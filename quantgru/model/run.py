@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES
+from quantgru.activations import CANDIDATES, DENSE_ACTIVATIONS, GATES, Function
 from quantgru.array_types import FloatArray
 from quantgru.errors import DataError
 from quantgru.model.float_model import FloatModel
@@ -29,6 +29,37 @@ MERGES: Final[dict[str, Callable[[FloatArray, FloatArray], FloatArray]]] = {
     "mul": lambda forward, backward: forward * backward,
     "ave": lambda forward, backward: (forward + backward) / 2,
 }
+
+
+def weighted_mean(h: FloatArray, z: FloatArray, n: FloatArray) -> FloatArray:
+    """h' of a step."""
+    return z * h + (1 - z) * n
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The functions that a GRU layer computes between its products; `update` gives h' for h, z and n."""
+
+    gate: Function
+    candidate: Function
+    update: Callable[[FloatArray, FloatArray, FloatArray], FloatArray] = weighted_mean
+
+    @classmethod
+    def of(cls, layer: Gru) -> Cell:
+        """In float64."""
+        return cls(GATES[layer.gate], CANDIDATES[layer.candidate])
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Parts of a run that are computed in another way: cells by the number of the GRU layer, activations by the number
+    of the dense layer, both in the order in which layers run."""
+
+    cells: Mapping[int, Cell] = field(default_factory=dict)
+    activations: Mapping[int, Function] = field(default_factory=dict)
+
+
+NOTHING_REPLACED: Final = Replaced()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +83,7 @@ def run_body(
     sequences: Sequences,
     initial_states: StatesLike | None = None,
     observers: Sequence[GateObserver] = (),
+    replaced: Replaced = NOTHING_REPLACED,
 ) -> BodyRun:
     """Runs the layers before the head; observers are none, or one for each GRU layer. Raises DataError."""
     starts = [layer.h0 for layer in model.grus]
@@ -65,16 +97,27 @@ def run_body(
     def run_gru(layer: Gru, x: FloatSignal) -> FloatArray:
         number = len(states)
         gru_inputs.append(x)
-        states.append(gru_states(layer, x, starts[number], observers[number] if observers else None))
+        cell = replaced.cells.get(number)
+        states.append(gru_states(layer, x, starts[number], observers[number] if observers else None, cell))
         return states[-1]
+
+    dense_numbers = iter(range(len(model.dense)))
+
+    def run_dense(layer: Dense, x: FloatSignal) -> FloatArray:
+        return dense_output(layer, x.values, replaced.activations.get(next(dense_numbers)))
 
     for layer in model.body:
         inputs.append(signal)
-        signal = _run_layer(layer, signal, run_gru)
+        signal = _run_layer(layer, signal, run_gru, run_dense)
     return BodyRun(tuple(inputs), tuple(gru_inputs), tuple(states), signal)
 
 
-def _run_layer(layer: Layer, x: FloatSignal, run_gru: Callable[[Gru, FloatSignal], FloatArray]) -> FloatSignal:
+def _run_layer(
+    layer: Layer,
+    x: FloatSignal,
+    run_gru: Callable[[Gru, FloatSignal], FloatArray],
+    run_dense: Callable[[Dense, FloatSignal], FloatArray],
+) -> FloatSignal:
     match layer:
         case Gru():
             return replace(x, values=run_gru(layer, x))
@@ -85,7 +128,7 @@ def _run_layer(layer: Layer, x: FloatSignal, run_gru: Callable[[Gru, FloatSignal
         case Reverse():
             return x.reversed()
         case Dense():
-            return replace(x, values=dense_output(layer, x.values))
+            return replace(x, values=run_dense(layer, x))
         case Embedding():
             return replace(x, values=_vectors(layer, x))
 
@@ -96,7 +139,11 @@ def _vectors(layer: Embedding, x: FloatSignal) -> FloatArray:
 
 
 def gru_states(
-    layer: Gru, signal: FloatSignal, start: npt.ArrayLike = 0.0, observe: GateObserver | None = None
+    layer: Gru,
+    signal: FloatSignal,
+    start: npt.ArrayLike = 0.0,
+    observe: GateObserver | None = None,
+    cell: Cell | None = None,
 ) -> FloatArray:
     """h after every step, [sequences, steps, units], from `start` [units] or [sequences, units]. It stays in padding.
 
@@ -105,7 +152,7 @@ def gru_states(
     x = signal.values
     n_sequences, n_steps, _ = x.shape
     units = layer.n_units
-    gate, candidate = GATES[layer.gate], CANDIDATES[layer.candidate]
+    cell = cell or Cell.of(layer)
     # Gates side by side: one product a step for all three.
     input_weights = layer.input_weights.reshape(3 * units, -1).T
     recurrent_weights = layer.recurrent_weights.reshape(3 * units, units).T
@@ -117,14 +164,14 @@ def gru_states(
         for t in range(n_steps):
             from_x = x[:, t] @ input_weights + bias
             from_h = h @ recurrent_weights
-            z = gate(from_x[:, :units] + from_h[:, :units])
-            r = gate(from_x[:, units : 2 * units] + from_h[:, units : 2 * units])
+            z = cell.gate(from_x[:, :units] + from_h[:, :units])
+            r = cell.gate(from_x[:, units : 2 * units] + from_h[:, units : 2 * units])
             if layer.reset == "after":
                 inner = r * (from_h[:, 2 * units :] + layer.recurrent_bias)
             else:
                 inner = (r * h) @ recurrent_weights[:, 2 * units :]
-            n = candidate(from_x[:, 2 * units :] + inner)
-            new_h = np.where(running[:, t], z * h + (1 - z) * n, h)
+            n = cell.candidate(from_x[:, 2 * units :] + inner)
+            new_h = np.where(running[:, t], cell.update(h, z, n), h)
             if observe is not None:
                 observe(t, h, z, r, n)
             h = new_h
@@ -143,9 +190,9 @@ def _refuse_divergence(layer: Gru, states: FloatArray) -> None:
         )
 
 
-def dense_output(layer: Dense, x: FloatArray) -> FloatArray:
-    """[..., outputs] for x [..., inputs]."""
-    return DENSE_ACTIVATIONS[layer.activation](x @ layer.weights.T + layer.bias)
+def dense_output(layer: Dense, x: FloatArray, activation: Function | None = None) -> FloatArray:
+    """[..., outputs] for x [..., inputs]; with the layer's own activation if None is given."""
+    return (activation or DENSE_ACTIVATIONS[layer.activation])(x @ layer.weights.T + layer.bias)
 
 
 def outputs(model: FloatModel, sequences: Sequences, body_output: FloatSignal) -> Any:

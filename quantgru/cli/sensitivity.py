@@ -1,0 +1,109 @@
+"""quantgru sensitivity"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from quantgru.quantizer.rounding import RoundingName
+    from quantgru.sensitivity import Effect, Sensitivity
+
+
+@click.command(epilog="Example: quantgru sensitivity gesture.keras --calibration train.npz --input test.npz")
+@click.argument("model")
+@click.option("--calibration", required=True, metavar="X.npz", help="Input sequences: what formats are chosen on.")
+@click.option("--input", "input_path", required=True, metavar="Y.npz", help="Input sequences: what errors are of.")
+@standardisation_option
+@loading_options
+@click.option(
+    "--rounding",
+    type=click.Choice(["compensated", "nearest"]),
+    default="compensated",
+    show_default=True,
+    help="As for quantgru quantize.",
+)
+@click.option("--weight-bits", type=click.IntRange(2, 8), default=8, show_default=True, help="Of all weights.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def sensitivity(
+    model: str,
+    calibration: str,
+    input_path: str,
+    standardisation: str | None,
+    rounding: RoundingName,
+    weight_bits: int,
+    as_json: bool,
+    **loading: Any,
+) -> None:
+    """Show where the error of integers comes from: what each part of MODEL costs that is quantized alone.
+
+    For each line, the float model runs with that one part as integers have it, and all else in float64. SQNR is the
+    float model's signal to the difference that this makes: of the states of the last GRU layer, and of the outputs.
+    A weight tensor has the name that --weight-bits knows, and comes with what biases take back. Functions are
+    pre-activations in their formats and tables; a state is rounded h and n, with the residual. The last lines are of
+    all weights in float64, and of the integer model.
+    """
+    import json
+
+    from quantgru.cli.console import console, progress
+    from quantgru.quantizer import fold_standardisation, quantize
+    from quantgru.sensitivity import n_sources
+    from quantgru.sensitivity import sensitivity as measure
+    from quantgru.sequences import load_initial_states, load_npz
+
+    statistics = {"mean": None, "scale": None} | load_standardisation(standardisation)
+    float_model = fold_standardisation(load_model(model, loading), **statistics)
+    calibrated, _ = load_npz(calibration, "calibration data")
+    starts = load_initial_states(calibration, "calibration data")
+    x, _ = load_npz(input_path)
+    int_model = quantize(float_model, calibrated, initial_states=starts, rounding=rounding, weight_bits=weight_bits)
+    with progress("measuring", n_sources(int_model), "parts") as advance:
+        result = measure(
+            int_model,
+            float_model,
+            x,
+            calibrated,
+            initial_states=load_initial_states(input_path),
+            calibration_states=starts,
+            progress=advance,
+        )
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        console().print(_table(result))
+
+
+def _table(result: Sensitivity) -> Table:
+    from rich.table import Table
+
+    title = f"{result.n_sequences:,} sequences, {result.n_steps:,} steps, {result.n_labels:,} outputs"
+    table = Table(
+        "quantized alone", "states", "outputs", "other labels", "first at", "flash", "saturated",
+        title=title, title_justify="left",
+    )  # fmt: skip
+    for effect in result.sources:
+        table.add_row(*_cells(effect))
+    table.add_section()
+    for effect in result.together:
+        table.add_row(*_cells(effect))
+    return table
+
+
+def _cells(effect: Effect) -> list[str]:
+    from quantgru.report.gates import figure
+
+    first = "" if effect.first is None else f"step {effect.first.step} of sequence {effect.first.sequence}"
+    return [
+        effect.name,
+        figure(effect.state_db, "dB"),
+        figure(effect.output_db, "dB"),
+        "" if effect.changed_labels is None else f"{effect.changed_labels:,}",
+        first,
+        "" if effect.flash_bytes is None else figure(effect.flash_bytes, "bytes"),
+        "" if effect.saturated is None else f"{effect.saturated:,}",
+    ]

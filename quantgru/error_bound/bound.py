@@ -1,0 +1,181 @@
+"""How far an integer model can be from its float model: enclosures through all layers, for one step and for many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from quantgru.array_types import FloatArray
+from quantgru.error_bound.enclosure import Enclosure
+from quantgru.error_bound.interval import Interval
+from quantgru.error_bound.layers import DensePair, GruPair, Steps, merged
+from quantgru.errors import DataError
+from quantgru.fixed import INT16_MAX, INT16_MIN, to_raw16, to_real
+from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntModel, require_int_model
+from quantgru.model import Dense, Embedding, FloatModel, Reverse
+from quantgru.quantizer.counterpart import counterparts
+
+LARGEST_ERROR: Final = 0.1
+MOST_STEPS: Final = 1024
+
+InputRange = tuple[FloatArray, FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorBound:
+    """No |integer - float| is larger, for any inputs within the range.
+
+    low, high      of each input [inputs]
+    one_step       of h of each GRU layer [units], after one step from any state that its format holds, the same in both
+    outputs        of each output [outputs], after that step
+    largest_error, most_steps  what `steps` is about
+    steps          in sequences of up to so many steps from the reset no |integer - float| of h exceeds largest_error;
+                   at most `most_steps`, where the search for more ends
+    after_steps    the largest |integer - float| of h in these; 0 for no steps
+    """
+
+    model: IntModel
+    low: FloatArray
+    high: FloatArray
+    one_step: tuple[FloatArray, ...]
+    outputs: FloatArray
+    largest_error: float
+    most_steps: int
+    steps: int
+    after_steps: float
+
+
+def error_bound(
+    int_model: IntModel,
+    model: FloatModel,
+    *,
+    input_range: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    largest_error: float = LARGEST_ERROR,
+    most_steps: int = MOST_STEPS,
+) -> ErrorBound:
+    """A proved bound of the error of `int_model` against `model`, the float model that it was made from.
+
+    input_range  lowest and highest real value of each input [inputs], limited to what the formats hold, which is the
+                 range if None. Tokens are all that there are
+    most_steps   where the search for `ErrorBound.steps` ends
+
+    Where the float model was trained on standardised inputs, `model` is the folded one. Raises ModelError for models
+    that are no pair, DataError for a range that is none.
+    """
+    require_int_model(int_model, "error bound")
+    low, high = _range(int_model, input_range)
+    network = _Network(int_model, model)
+    x = _inputs(int_model, low, high)
+    with np.errstate(over="ignore", invalid="ignore"):  # an error that leaves float64 is too large, like any other
+        states, outputs = network.run([x], [pair.any_state() for pair in network.grus])
+        steps, after_steps = _most_steps(network, x, largest_error, most_steps)
+    one_step = tuple(of_layer.errors.magnitude for (of_layer,) in states)
+    return ErrorBound(
+        int_model, low, high, one_step, outputs[-1].errors.magnitude, largest_error, most_steps, steps, after_steps
+    )
+
+
+def calibrated_range(model: IntModel) -> InputRange | None:
+    """What inputs the quantizer noted, lowest and highest; None where a model has no such notes."""
+    try:
+        low, high = (np.array([float(entry[end]) for entry in model.notes["inputs"]]) for end in ("min", "max"))
+    except (KeyError, TypeError, ValueError):  # no digest covers notes: in a file they may be anything
+        return None
+    return (low, high) if low.shape == (model.n_inputs,) and (low <= high).all() else None
+
+
+def _range(model: IntModel, given: tuple[npt.ArrayLike, npt.ArrayLike] | None) -> InputRange:
+    ends = tuple(np.ldexp(float(end), -model.input_fraction_bits.astype(np.int64)) for end in (INT16_MIN, INT16_MAX))
+    if model.embedding is not None:
+        ends = np.zeros(1), np.array([model.embedding.n_tokens - 1.0])
+    elif given is not None:
+        low, high = (np.asarray(end, dtype=np.float64) for end in given)
+        shape = (model.n_inputs,)
+        if low.shape != shape or high.shape != shape or not (low <= high).all():
+            raise DataError(
+                f"input range: {low.shape} and {high.shape}, expected {shape} lowest values and as many highest ones "
+                "that are not below them"
+            )
+        ends = np.clip(low, *ends), np.clip(high, *ends)
+    return ends[0], ends[1]
+
+
+def _inputs(model: IntModel, low: FloatArray, high: FloatArray) -> Enclosure:
+    """[R15]; of tokens their numbers, which are exact."""
+    reals = Interval(low, high)
+    if model.embedding is not None:
+        return Enclosure(reals, reals, Interval.around_zero(np.zeros(1)))
+    bits = model.input_fraction_bits.astype(np.int64)
+    ends = (to_real(to_raw16(end, bits)[0], bits) for end in (low, high))
+    return Enclosure(Interval(*ends), reals, Interval.around_zero(np.exp2(-1.0 - bits)))
+
+
+def _most_steps(network: _Network, x: Enclosure, largest_error: float, most_steps: int) -> tuple[int, float]:
+    """The longest sequence whose errors stay small, and the largest of them: by doubling, then by halves."""
+
+    def error(n_steps: int) -> float:
+        states, _ = network.run([x] * n_steps, [pair.reset() for pair in network.grus])
+        return max(float(step.errors.magnitude.max()) for of_layer in states for step in of_layer)
+
+    good, error_of_good, bad = 0, 0.0, most_steps + 1
+    tried = 1
+    while good + 1 < bad:
+        found = error(tried)
+        if found <= largest_error:
+            good, error_of_good = tried, found
+        else:
+            bad = tried
+        tried = min(2 * good, most_steps) if bad > most_steps else (good + bad) // 2
+    return good, error_of_good
+
+
+class _Network:
+    """All layers, each in float and in integers."""
+
+    def __init__(self, int_model: IntModel, model: FloatModel) -> None:
+        floats, meant = counterparts(model, int_model)
+        self._layers = list(zip(floats.layers, meant.layers, int_model.layers, strict=True))
+        self.grus = [GruPair(*layers) for layers in zip(floats.grus, meant.grus, int_model.grus, strict=True)]
+
+    def run(self, signal: Steps, starts: Sequence[Enclosure]) -> tuple[list[Steps], Steps]:
+        """h of each GRU layer after each step, in the order in which it reads them; and the outputs of each step."""
+        states: list[Steps] = []
+        pairs = iter(zip(self.grus, starts, strict=True))
+
+        def run_gru(inputs: Steps) -> Steps:
+            pair, start = next(pairs)
+            states.append(pair.run(inputs, start))
+            return states[-1]
+
+        for floats, meant, integers in self._layers:
+            match integers:
+                case IntGru():
+                    signal = run_gru(signal)
+                case IntBidirectional():
+                    forward, backward = run_gru(signal), run_gru(signal[::-1])
+                    if integers.final:
+                        signal = [merged(integers, forward[-1], backward[-1])]
+                    else:
+                        pairwise = zip(forward, backward[::-1], strict=True)
+                        signal = [merged(integers, f, b) for f, b in pairwise]
+                case Reverse():
+                    signal = signal[::-1]
+                case IntDense():
+                    assert isinstance(floats, Dense) and isinstance(meant, Dense)
+                    pair = DensePair(floats, meant, integers)
+                    signal = [pair.step(x) for x in signal]
+                case IntEmbedding():
+                    assert isinstance(floats, Embedding) and isinstance(meant, Embedding)
+                    signal = [_any_vector(floats, meant)] * len(signal)
+        return states, signal
+
+
+def _any_vector(floats: Embedding, meant: Embedding) -> Enclosure:
+    """Of all tokens [R21]."""
+    every = Enclosure.of_constants(floats.vectors, meant.vectors)
+    parts = (every.values, every.reals, every.errors)
+    return Enclosure(*(Interval(part.low.min(axis=0), part.high.max(axis=0)) for part in parts))

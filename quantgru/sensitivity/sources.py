@@ -1,0 +1,148 @@
+"""Sources of error: the float model with one of its parts as the integer model has it, and all else in float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from quantgru.array_types import FloatArray
+from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
+from quantgru.model import Bidirectional, Dense, FloatModel, Gate, Gru, Layer
+from quantgru.model.run import NOTHING_REPLACED, Replaced
+from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics
+from quantgru.sensitivity.rounding import DeviceState, device_activation, device_functions
+from quantgru.simulator import SimulationResult
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One part of a model.
+
+    name           of a weight tensor, as `weight_bits` names it
+    model          the float model, with this part as in the integer model
+    flash_bytes    of the part; None for what is no constant
+    replaced       what a run of `model` computes as a device does, made for each run: states have residuals
+    rounds_inputs  whether the run gets inputs as the device does
+    saturated      how many values of the part saturated in a run of the integer model; None for what cannot
+    """
+
+    name: str
+    model: FloatModel
+    flash_bytes: int | None = None
+    replaced: Callable[[], Replaced] = lambda: NOTHING_REPLACED
+    rounds_inputs: bool = False
+    saturated: Callable[[SimulationResult], int] | None = None
+
+
+def n_sources(model: IntModel) -> int:
+    """How many `sources` gives."""
+    return 1 + 9 * len(model.grus) + 3 * len(model.dense)
+
+
+def sources(int_model: IntModel, floats: FloatModel, meant: FloatModel, seen: Calibration) -> Iterator[Source]:
+    """All of them, in the order of the model; `floats` and `meant` are counterparts, `seen` is of `floats`."""
+    yield _first(int_model, floats, meant)
+    for number, gru in enumerate(int_model.grus):
+        pair = floats.grus[number], meant.grus[number]
+        for name, layer, n_bytes in _gru_tensors(*pair, gru, seen.grus[number]):
+            yield Source(f"{gru.name}{name}", _with(floats, pair[0], layer), n_bytes)
+        yield from _gru_arithmetic(floats, pair[1], gru, number)
+    for number, dense in enumerate(int_model.dense):
+        yield from _of_dense(floats, meant.dense[number], dense, number, seen.dense[number])
+
+
+def _first(int_model: IntModel, floats: FloatModel, meant: FloatModel) -> Source:
+    """Inputs, or the embedding: token numbers are exact."""
+    if int_model.embedding is None or floats.embedding is None or meant.embedding is None:
+        n_bytes = int_model.input_fraction_bits.nbytes
+        return Source(
+            "inputs", floats, n_bytes, rounds_inputs=True, saturated=lambda run: int(run.clipped_inputs.sum())
+        )
+    codes = replace(floats.embedding, vectors=meant.embedding.vectors)
+    return Source(codes.name, _with(floats, floats.embedding, codes), int_model.embedding.codes.nbytes)
+
+
+def _gru_tensors(floats: Gru, meant: Gru, of_device: IntGru, seen: GruStatistics) -> Iterator[tuple[str, Gru, int]]:
+    """End of the name, the layer with this tensor alone as integers, and its bytes.
+
+    A weight tensor comes with what biases take back of it.
+    """
+    bias, recurrent_bias = meant.bias.copy(), meant.recurrent_bias.copy()  # of integers, less what they take back
+    means = {"W": [seen.inputs.mean] * 3, "U": [seen.states.mean, seen.states.mean, seen.candidate_states.mean]}
+    arrays = {"W": "input_weights", "U": "recurrent_weights"}
+    matrices = {"W": of_device.input, "U": of_device.recurrent}
+    for matrix, array in arrays.items():
+        exact, rounded = getattr(floats, array), getattr(meant, array)
+        for gate in Gate:
+            weights = exact.copy()
+            weights[gate] = rounded[gate]
+            lost = _lost(exact[gate], rounded[gate], means[matrix][gate])
+            changed = {array: weights}
+            if matrix == "U" and gate == Gate.N and floats.reset == "after":
+                recurrent_bias -= lost
+                changed["recurrent_bias"] = floats.recurrent_bias + lost
+            else:
+                bias[gate] -= lost
+                changed["bias"] = floats.bias.copy()
+                changed["bias"][gate] += lost
+            n_bytes = _matrix_bytes(matrices[matrix]) // 3
+            yield f".{matrix}.{gate.name.lower()}", replace(floats, **changed), n_bytes
+    n_bytes = of_device.bias.nbytes + of_device.recurrent_bias.nbytes
+    yield ", biases", replace(floats, bias=bias, recurrent_bias=recurrent_bias), n_bytes
+
+
+def _gru_arithmetic(floats: FloatModel, meant: Gru, of_device: IntGru, number: int) -> Iterator[Source]:
+    """Functions and states of a layer."""
+    functions = {number: device_functions(of_device)}
+    yield Source(f"{of_device.name}, functions", floats, replaced=lambda: Replaced(functions))
+    start = replace(floats.grus[number], initial_state=meant.initial_state)
+    h0 = of_device.initial_state
+    yield Source(
+        f"{of_device.name}, state",
+        _with(floats, floats.grus[number], start),
+        None if h0 is None else h0.nbytes,
+        lambda: Replaced({number: DeviceState(of_device).cell()}),
+        saturated=lambda run: run.saturated_states[number],
+    )
+
+
+def _of_dense(
+    floats: FloatModel, meant: Dense, of_device: IntDense, number: int, seen: DenseStatistics
+) -> Iterator[Source]:
+    layer, name = floats.dense[number], of_device.name
+    lost = _lost(layer.weights, meant.weights, seen.inputs.mean)
+    weights = replace(layer, weights=meant.weights, bias=layer.bias + lost)
+    yield Source(name, _with(floats, layer, weights), _matrix_bytes(of_device.matrix))
+    biases = replace(layer, bias=meant.bias - lost)
+    yield Source(f"{name}, biases", _with(floats, layer, biases), of_device.bias.nbytes)
+    activations = {number: device_activation(of_device)}
+    yield Source(
+        f"{name}, output",
+        floats,
+        replaced=lambda: Replaced(activations=activations),
+        saturated=lambda run: run.saturated_outputs[number],
+    )
+
+
+def _lost(exact: FloatArray, rounded: FloatArray, mean: FloatArray) -> FloatArray:
+    """What rounding of weights [rows, columns] takes from each row's mean [rows], and the bias gives back."""
+    return np.asarray((exact - rounded) @ mean)
+
+
+def _matrix_bytes(matrix: Matrix) -> int:
+    return matrix.codes.nbytes + matrix.multipliers.nbytes + matrix.shifts.nbytes
+
+
+def _with(model: FloatModel, old: Layer, new: Layer) -> FloatModel:
+    """The model with a layer, or a direction of one, in the place of another."""
+
+    def changed(layer: Layer) -> Layer:
+        if isinstance(layer, Bidirectional):
+            forward, backward = (new if gru is old else gru for gru in (layer.forward, layer.backward))
+            assert isinstance(forward, Gru) and isinstance(backward, Gru)
+            return replace(layer, forward=forward, backward=backward)
+        return new if layer is old else layer
+
+    return replace(model, layers=tuple(map(changed, model.layers)))

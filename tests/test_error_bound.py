@@ -1,0 +1,295 @@
+"""Error bounds: never below what is measured, by a formula in one unit, and not far above what a search finds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import assert_refused, done, quantgru
+from float_models import random_dense, random_gru, random_x, scaled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import any_plans, int_models
+from test_float_structure import CANDIDATES, GATES, every_kind, gru_of
+
+import quantgru as qg
+from quantgru.error_bound import ErrorBound, calibrated_range, error_bound, find_errors
+from quantgru.error_bound.enclosure import table_errors
+from quantgru.errors import DataError, ModelError
+from quantgru.fixed import to_real
+from quantgru.int_model import IntModel
+from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Reverse
+from quantgru.model.run import dense_output, run_body
+from quantgru.quantizer import dequantize
+from quantgru.sequences import Sequences
+from quantgru.simulator import GruState, run
+
+N = 48  # points of each example
+
+
+# ---- what is measured ----------------------------------------------------------------------------------------------
+
+
+def points(rng: np.random.Generator, low: Any, high: Any, *shape: int) -> np.ndarray:
+    """Anywhere, and at the ends: some of each."""
+    kind = rng.random(shape)
+    ends = np.where(kind < 0.3, low, high)
+    return np.where(kind < 0.6, ends, low + (np.asarray(high) - low) * rng.random(shape))
+
+
+def measured(
+    bound: ErrorBound, model: FloatModel, x: np.ndarray, states: list[GruState] | None
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """|integer - float| of h of each GRU layer [sequences, steps, units], and of the last output [sequences, outputs].
+
+    States are equal before the first step if they are given.
+    """
+    int_model = replace(bound.model, mask_value=None)
+    bits = [gru.state_fraction_bits for gru in int_model.grus]
+    reals = None if states is None else [to_real(state.h, f) for state, f in zip(states, bits, strict=True)]
+    sequences = Sequences(x, np.full(len(x), x.shape[1]))
+    result = run(int_model, sequences, initial_states=states, trace=True)
+    body = run_body(model, sequences, reals)
+    errors = [abs(to_real(h, f) - y) for h, y, f in zip(result.states_raw, body.states, bits, strict=True)]
+    y = body.output.values[:, -1]
+    for layer in model.head:
+        y = dense_output(layer, y)
+    assert result.trace is not None
+    return errors, abs(to_real(result.trace.outputs[:, -1], int_model.output_fraction_bits) - y)
+
+
+def random_states(rng: np.random.Generator, model: IntModel) -> list[GruState]:
+    return [
+        GruState(
+            points(rng, -32768, 32767, N, gru.n_units).astype(np.int16),
+            points(rng, 0, 32767 * model.streaming, N, gru.n_units).astype(np.uint16),
+        )
+        for gru in model.grus
+    ]
+
+
+def random_inputs(rng: np.random.Generator, bound: ErrorBound, n_steps: int = 1) -> np.ndarray:
+    x = points(rng, bound.low, bound.high, N, n_steps, bound.low.size)
+    return np.round(x) if bound.model.embedding is not None else x
+
+
+def assert_sound(int_model: IntModel, model: FloatModel, seed: int, input_range: Any = None) -> ErrorBound:
+    """The float run itself rounds: that much is allowed for."""
+    rng = np.random.default_rng(seed)
+    bound = error_bound(int_model, model, input_range=input_range, most_steps=8)
+    errors, of_outputs = measured(bound, model, random_inputs(rng, bound), random_states(rng, int_model))
+    for error, proved in zip(errors, bound.one_step, strict=True):
+        assert (error[:, 0] <= proved * (1 + 1e-9)).all()
+    assert (of_outputs <= bound.outputs * (1 + 1e-9)).all()
+    if bound.steps:
+        errors, _ = measured(bound, model, random_inputs(rng, bound, bound.steps), None)
+        assert max(error.max() for error in errors) <= bound.after_steps <= bound.largest_error
+    return bound
+
+
+# ---- soundness -----------------------------------------------------------------------------------------------------
+
+
+def disturbed(rng: np.random.Generator, value: Any, size: float) -> Any:
+    """Every weight of a layer or a model off by up to `size` of itself; nothing else."""
+    match value:
+        case np.ndarray():
+            return value * (1 + size * rng.uniform(-1, 1, value.shape))
+        case tuple():
+            return tuple(disturbed(rng, item, size) for item in value)
+        case Gru() | Dense() | Embedding():
+            names = [name for name, array in vars(value).items() if isinstance(array, np.ndarray)]
+            return replace(value, **{name: disturbed(rng, getattr(value, name), size) for name in names})
+        case Bidirectional():
+            directions = {name: disturbed(rng, getattr(value, name), size) for name in ("forward", "backward")}
+            return replace(value, **directions)
+        case FloatModel():
+            return replace(value, layers=disturbed(rng, value.layers, size))
+        case Reverse():
+            return value
+
+
+@settings(max_examples=60)
+@given(int_models(any_plans()), st.sampled_from([0.0, 1e-3, 0.3]), st.integers(0, 2**32))
+def test_any_integers_and_floats_near_them(int_model: IntModel, size: float, seed: int) -> None:
+    """Of every kind of layer, with numbers at the ends of what SPEC.md allows."""
+    model = disturbed(np.random.default_rng(seed), dequantize(int_model), size)
+    assert_sound(int_model, model, seed)
+
+
+@pytest.mark.parametrize("reset", ["after", "before"])
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("candidate", CANDIDATES)
+def test_quantized_models_of_every_function(reset: Any, gate: Any, candidate: Any) -> None:
+    for seed, bits in ((1, 8), (2, 3)):
+        grus = (gru_of(seed, 2, 5, reset, gate=gate, candidate=candidate), gru_of(seed + 5, 5, 4, reset, gate=gate))
+        model = FloatModel((*grus, random_dense(np.random.default_rng(seed), 4, 2)), last_step=False)
+        int_model = qg.quantize(model, random_x(20, 30, 2), weight_bits=bits)
+        for input_range in (None, calibrated_range(int_model)):
+            assert_sound(int_model, model, seed, input_range)
+
+
+def test_a_quantized_model_of_every_kind_of_layer() -> None:
+    model = every_kind()
+    tokens = np.random.default_rng(0).integers(0, 5, (30, 9))
+    bound = assert_sound(qg.quantize(model, tokens), model, 0)
+    assert (bound.low, bound.high) == (0, 4)
+
+
+def test_outputs_of_the_calibrated_range_stay_within_it() -> None:
+    """A range that is narrower gives a bound that is no larger, and one that is wider than the formats is theirs."""
+    model = small()
+    int_model = quantized(model)
+    narrow, wide = (error_bound(int_model, model, input_range=([-r] * 3, [r] * 3)) for r in (0.5, 1e9))
+    everything = error_bound(int_model, model)
+    assert (narrow.one_step[0] < everything.one_step[0]).all()
+    assert (wide.one_step[0] == everything.one_step[0]).all()
+
+
+def small(seed: int = 0) -> FloatModel:
+    rng = np.random.default_rng(seed)
+    return FloatModel((random_gru(rng, 3, 6), random_dense(rng, 6, 2)), last_step=False)
+
+
+def quantized(model: FloatModel, **options: Any) -> IntModel:
+    return qg.quantize(model, random_x(20, 30, 3), **options)
+
+
+# ---- how large it is -----------------------------------------------------------------------------------------------
+
+
+def test_the_table_has_the_errors_that_the_contract_says() -> None:
+    """SPEC.md: 0.80 and 1.08 LSB of 2^-15."""
+    found = {name: round(error * 2**15, 2) for name, error in table_errors().items()}
+    assert found == {"sigmoid": 0.80, "tanh": 1.08}
+
+
+def test_one_unit_by_hand() -> None:
+    """Only n has a weight: z and r are 1/2. Each error in turn, with the rule that makes it."""
+    weights = np.zeros((3, 1, 1))
+    weights[2] = 1.0
+    gru = Gru("gru", "after", weights, np.zeros((3, 1, 1)), np.zeros((3, 1)), [0.0], candidate="linear")
+    model = FloatModel((gru,), last_step=False)
+    int_model = qg.quantize(model, [[[-1.0]], [[1.0]]], rounding="nearest")
+    meant = dequantize(int_model).grus[0]
+    assert not meant.bias.any() and int_model.grus[0].state_fraction_bits == 13  # states of -4 ... 4
+    lsb, lsb_of_input = 2.0**-13, 2.0 ** -int(int_model.input_fraction_bits[0])
+    of_weight = abs(1.0 - meant.input_weights[2, 0, 0])  # times 1
+    of_sums = lsb / 2 + 0.5 * lsb / 2 + lsb / 2  # R9 of W; R9 of U, times r; R5
+    of_n = of_weight + lsb_of_input / 2 + of_sums
+    of_z = 0.25 * 2 * 2.0**-15 + 0.8013 * 2.0**-15  # R9 twice, times the slope of sigmoid; R7
+    expected = 0.5 * of_n + of_z * (4 + 1) + lsb  # |h - n|; R12
+    bound = error_bound(int_model, model, input_range=([-1.0], [1.0]))
+    assert bound.one_step[0][0] == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(8, 6.0), (4, 4.0)])
+def test_it_is_not_far_above_what_a_search_finds(bits: int, factor: float) -> None:
+    """The median of the units, and two steps. What is found is not the largest there is: the bound is nearer still."""
+    model = small()
+    bound = error_bound(quantized(model, weight_bits=bits), model, input_range=([-3.0] * 3, [3.0] * 3))
+    found = find_errors(bound, model)
+    ratios = bound.one_step[0] / found.one_step[0]
+    assert ratios.min() >= 1
+    assert np.median(ratios) < factor
+    if bound.steps:
+        assert found.steps is not None and found.steps <= bound.after_steps < 10 * found.steps
+
+
+def test_a_search_finds_more_the_longer_it_goes_on() -> None:
+    model = small()
+    bound = error_bound(quantized(model), model)
+    short, long = (find_errors(bound, model, rounds=rounds).one_step[0] for rounds in (5, 100))
+    assert (short <= long).all() and short.max() < long.max()
+
+
+def test_errors_that_die_away_stay_small_for_as_long_as_one_asks() -> None:
+    """Weights so small that no error is carried on: the bound settles."""
+    model = scaled(FloatModel((random_gru(np.random.default_rng(1), 3, 4),), False), recurrent_weights=0.02)
+    int_model = quantized(model)
+    bounds = [error_bound(int_model, model, most_steps=n, input_range=([-1.0] * 3, [1.0] * 3)) for n in (10, 200)]
+    assert [bound.steps for bound in bounds] == [10, 200]
+    assert bounds[0].after_steps <= bounds[1].after_steps < bounds[0].after_steps * 3
+
+
+def test_the_longest_sequence_is_the_longest() -> None:
+    """One step more, and the limit is exceeded: asked for a limit just above what `steps` steps reach."""
+    model = scaled(FloatModel((random_gru(np.random.default_rng(1), 3, 4),), False), recurrent_weights=0.3)
+    int_model = quantized(model)
+    reached = [error_bound(int_model, model, largest_error=2.0, most_steps=n).after_steps for n in range(1, 8)]
+    assert reached == sorted(reached)
+    for n_steps, error in enumerate(reached, start=1):
+        bound = error_bound(int_model, model, largest_error=error, most_steps=7)
+        assert (bound.steps, bound.after_steps) == (n_steps, error)
+    assert error_bound(int_model, model, largest_error=reached[0] * 0.99).steps == 0
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+
+def test_models_that_are_no_pair() -> None:
+    int_model = quantized(small())
+    other = FloatModel((gru_of(0, 3, 6, gate="hard_sigmoid"), *small().layers[1:]), last_step=False)
+    says = (
+        r"layer 0 is a GRU 3 → 6, reset after, hard_sigmoid, tanh, and a GRU 3 → 6, reset after, sigmoid, tanh in int"
+    )
+    with pytest.raises(ModelError, match=says):
+        error_bound(int_model, other)
+    with pytest.raises(ModelError, match=r"\(3 → 6\) is not what integer model .* \(3 → 6 → 2\) was made from; give"):
+        error_bound(int_model, FloatModel(small().layers[:1], last_step=False))
+    with pytest.raises(ModelError, match="type IntModel, expected the FloatModel"):
+        error_bound(int_model, int_model)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="error bound: a model of type FloatModel, expected an IntModel"):
+        error_bound(small(), small())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given_range", [([0.0], [1.0]), ([1.0] * 3, [0.0] * 3), ([np.nan] * 3, [1.0] * 3)])
+def test_ranges_that_are_none(given_range: Any) -> None:
+    model = small()
+    with pytest.raises(DataError, match=r"^input range: \(.,\) and \(.,\), expected \(3,\) lowest"):
+        error_bound(quantized(model), model, input_range=given_range)
+
+
+@pytest.mark.parametrize(
+    "notes", [{}, {"inputs": [{"min": 0}] * 3}, {"inputs": 5}, {"inputs": [{"min": 2, "max": 1}] * 3}]
+)
+def test_notes_without_a_range(notes: dict[str, Any]) -> None:
+    assert calibrated_range(replace(quantized(small()), notes=notes)) is None
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_inspect_shows_proved_and_found(here: Path) -> None:
+    out = " ".join(done(quantgru("inspect", "m.qgru", "--bound", "m.qgf")).split())
+    assert "proved: largest" in out and "found, not proved: largest" in out
+    assert "from the reset the error is proved to stay within 0.1 for 1 step: within" in out
+    facts = json.loads(done(quantgru("inspect", "m.qgru", "--bound", "m.qgf", "--json")))["bound"]
+    (layer,) = facts["one_step"]["layers"]
+    assert len(layer["proved"]) == len(layer["found"]) == 32
+    assert all(0 < found < proved for found, proved in zip(layer["found"], layer["proved"], strict=True))
+    assert facts["steps"]["found"] < facts["steps"]["proved"] < facts["steps"]["largest_error"] == 0.1
+    assert len(facts["inputs"]["low"]) == 8 and len(facts["one_step"]["outputs"]) == 10
+
+
+def test_standardised_inputs(here: Path) -> None:
+    """Folded into the float model, as when it was quantized: without, the two models are far apart."""
+    rng = np.random.default_rng(0)
+    small().save("s.qgf")
+    np.savez("s.npz", mean=[1.0, -2.0, 0.0], scale=[1.0, 2.0, 0.5])
+    np.savez("c.npz", x=rng.normal([1.0, -2.0, 0.0], [1.0, 2.0, 0.5], (20, 30, 3)))
+    folded = ("--standardisation", "s.npz")
+    done(quantgru("quantize", "s.qgf", "--calibration", "c.npz", "-o", "s.qgru", *folded))
+    reports = [quantgru("inspect", "s.qgru", "--bound", "s.qgf", "--json", *options) for options in (folded, ())]
+    right, wrong = (json.loads(done(report))["bound"]["one_step"]["layers"][0]["proved"] for report in reports)
+    assert max(right) < 0.2 < max(wrong)
+
+
+def test_a_float_model_of_another_model(here: Path) -> None:
+    small().save("other.qgf")
+    assert_refused(quantgru("inspect", "m.qgru", "--bound", "other.qgf"), "(3 → 6 → 2) is not what integer model")
+    assert_refused(quantgru("inspect", "m.qgru", "--bound", "nothing.qgf"), "nothing.qgf")
