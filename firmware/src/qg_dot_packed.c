@@ -3,13 +3,13 @@
 
 #if QG_KERNELS == QG_KERNELS_MANY_REGISTERS
 
-/* Rows 0 ... 3 lie in the first word, 4 ... 7 in the second, which overlaps it, or is the same: up to 4 bits, one word
- * has all. |code x| <= 2^6 2^15. */
+/* Rows 0 ... 3 lie in the first word, 4 ... 7 in the second, which overlaps it, or is the same if it has all. A word
+ * has as many bytes as one load can have. |code x| <= 2^6 2^15. */
 #define COLUMN                                                                                                         \
     do {                                                                                                               \
         const int32_t value = *x++;                                                                                    \
         const uint32_t low = qg_packed_bytes(codes, n_bytes);                                                          \
-        const uint32_t high = bits <= 4 ? low : qg_packed_bytes(codes + bits - n_bytes, n_bytes);                      \
+        const uint32_t high = bits == n_bytes ? low : qg_packed_bytes(codes + bits - n_bytes, n_bytes);                \
         codes += bits;                                                                                                 \
         acc0 += qg_packed_code(low, 0, bits) * value;                                                                  \
         acc1 += qg_packed_code(low, bits, bits) * value;                                                               \
@@ -25,7 +25,7 @@ static inline void dot_block(const int8_t *codes, uint8_t bits, uint16_t n_colum
                              int32_t dots[QG_BLOCK_ROWS])
 {
     const int16_t *const end = x + n_columns;
-    const uint8_t n_bytes = bits <= 4 ? bits : 4;
+    const uint8_t n_bytes = bits < 4 ? 2 : 4;
     const uint8_t row4 = (uint8_t)(4 * bits - 8 * (bits - n_bytes)); /* where it begins in `high` */
     int32_t acc0 = 0, acc1 = 0, acc2 = 0, acc3 = 0;
     int32_t acc4 = 0, acc5 = 0, acc6 = 0, acc7 = 0;
