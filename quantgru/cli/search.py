@@ -66,6 +66,7 @@ def search(
     """
     from quantgru.cli.console import progress, require_writable, write_file, write_json
     from quantgru.report.pareto_plot import pareto_plot, require_matplotlib
+    from quantgru.width_search import search as search_widths
 
     for path in filter(None, (output, plot_path, json_path)):
         require_writable(path)
@@ -73,12 +74,12 @@ def search(
         require_matplotlib()
     arguments = _arguments(model, output, input_path, **options)
     with progress("searching", trials, "trials") as advance:
-        result = _search(arguments | {"trials": trials, "progress": advance})
-    result.model.save(output)
+        result = search_widths(**arguments, trials=trials, progress=advance)
     if plot_path is not None:
         write_file(plot_path, pareto_plot(result.tried, result.front, result.chosen, result.quality, result.unit))
     if json_path is not None:
         write_json(json_path, result.to_json())
+    result.model.save(output)
     _print(result)
     click.echo(f"wrote {output}")
 
@@ -114,12 +115,6 @@ def _arguments(
         "widths": _widths(widths),
         "name": nearest_c_name(Path(output).stem),
     }
-
-
-def _search(arguments: dict[str, Any]) -> SearchResult:
-    from quantgru.width_search import search
-
-    return search(**arguments)
 
 
 def _widths(text: str) -> list[int]:

@@ -65,7 +65,8 @@ def open_study(storage: str | None, name: str, digest: str, seed: int) -> optuna
     except Exception as error:  # of any database's driver
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(f"study {storage}: cannot be used ({reason[0]}); choose another file or URL") from None
-    if about != digest and (about is not None or n_before or tuple(study.directions) != _directions()):
+    directions = tuple(direction.name.lower() for direction in study.directions)
+    if about != digest and (about is not None or n_before or directions != _DIRECTIONS):
         raise ConfigError(
             f"study {name!r} in {storage}: of another model, or of other data, objectives or widths; choose another "
             "name or storage"
@@ -88,14 +89,8 @@ def _storage(storage: str | None) -> Any:
     return RDBStorage(storage, engine_kwargs=options)
 
 
-def _directions() -> tuple[Any, ...]:
-    from optuna.study import StudyDirection
-
-    return tuple(StudyDirection[direction.upper()] for direction in _DIRECTIONS)
-
-
 def enqueue_uniform(study: optuna.Study, sections: Sequence[str], widths: Sequence[int]) -> None:
-    """One width for all, from the most bits down, comes before anything else: no result is worse than these."""
+    """One width for all, from the most bits down, before anything else: with as many trials, no result is worse."""
     from optuna.trial import TrialState
 
     known = [
