@@ -25,6 +25,7 @@ from torch.nn import functional
 from trained_tasks import TASKS, Data, Task, trained
 
 import quantgru as qg
+from quantgru.int_model.cost import cost
 
 BITS: Final = (3, 2)
 WANTED: Final = {3: 0.2, 2: 1.0}  # points lost at most
@@ -32,10 +33,16 @@ TEMPERATURE: Final = 2.0  # of the outputs that are compared: what the float mod
 
 
 class Tuned(NamedTuple):
-    """Of one model: as it is quantized, as it is after fine-tuning, and the seconds that an epoch took."""
+    """Of one model: as it is quantized, and as it is after fine-tuning.
 
+    quality    of the float model, as `float_quality` gives it
+    size_left  bytes of constants, as a share of those of the model in 8 bits
+    """
+
+    quality: float
     before: Found
     after: Found
+    size_left: float
     epoch_s: float
 
 
@@ -65,25 +72,30 @@ def tune(task: Task, prepared: nn.Module, data: Data, of_float: torch.Tensor) ->
     return (time.perf_counter() - started) / epochs
 
 
-def tuned(task: Task, seed: int, bits: int) -> tuple[float, Tuned]:
-    """The quality of the float model, and what becomes of it."""
+def tuned(task: Task, seed: int, bits: int) -> Tuned:
     model, training, test = trained(task, seed)
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     prepared = qg.torch.prepare(model, training.x[:N_CALIBRATION], weight_bits=bits)
     before = measure(task, model, test, qg.torch.convert(prepared))
     epoch_s = tune(task, prepared, training, torch.tensor(model.run(training.x), dtype=torch.float32))
-    after = measure(task, model, test, qg.torch.convert(prepared))
-    return float_quality(task, model, test), Tuned(before, after, epoch_s)
+    int_model = qg.torch.convert(prepared)
+    of_8_bits = qg.quantize(model, training.x[:N_CALIBRATION], rounding="nearest")
+    size_left = cost(int_model).constant_bytes / cost(of_8_bits).constant_bytes
+    after = measure(task, model, test, int_model)
+    return Tuned(float_quality(task, model, test), before, after, size_left, epoch_s)
 
 
 def row_of(task: Task, seeds: int, bits: int) -> list[str]:
-    quality, found = zip(*(tuned(task, seed, bits) for seed in range(seeds)), strict=True)
+    found = [tuned(task, seed, bits) for seed in range(seeds)]
+    quality, size_left, epoch_s = (
+        np.median([getattr(one, name) for one in found]) for name in ("quality", "size_left", "epoch_s")
+    )
     unit = " %" if task.classes else ""
     lost = [_lost(task, [one.before for one in found]), _lost(task, [one.after for one in found])]
     wanted = f"≤ {WANTED[bits]}" if task.classes else ""
-    seconds = np.median([one.epoch_s for one in found])
-    return [task.name, f"{np.median(quality):.3f}{unit}", str(bits), *lost, wanted, f"{seconds:.1f}"]
+    of_8_bits = f"{100 * size_left:.0f} %"
+    return [task.name, f"{quality:.3f}{unit}", str(bits), *lost, wanted, of_8_bits, f"{epoch_s:.1f}"]
 
 
 def _lost(task: Task, found: list[Found]) -> str:
@@ -97,7 +109,7 @@ def main() -> None:
     parser.add_argument("--task", choices=[task.name for task in TASKS], action="append", help="may be repeated")
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
-    columns = ("task", "float", "bits", "points lost", "fine-tuned", "wanted", "an epoch, s")
+    columns = ("task", "float", "bits", "points lost", "fine-tuned", "wanted", "bytes of 8 bits", "an epoch, s")
     table = Table(*columns, title=f"Medians of {arguments.seeds} seeds; of memory, error more instead of points lost")
     for task in TASKS:
         if arguments.task is None or task.name in arguments.task:

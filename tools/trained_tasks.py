@@ -79,7 +79,7 @@ def trained(task: Task, seed: int) -> tuple[qg.FloatModel, Data, Data]:
     path = MODELS / f"{task.name}-{seed}-{zlib.crc32(repr(task).encode()):08x}.qgf"
     if not path.is_file():
         MODELS.mkdir(parents=True, exist_ok=True)
-        qg.load(_train(task, seed, training), name=task.name).save(path)
+        qg.load(_train(task, seed, training), name=f"task_{task.name}").save(path)
     return qg.load(path), training, test
 
 
