@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from test_float_structure import CANDIDATES, GATES, every_kind, gru_of
 import quantgru as qg
 from quantgru.error_bound import ErrorBound, calibrated_range, error_bound, find_errors
 from quantgru.error_bound.enclosure import table_errors
+from quantgru.error_bound.interval import Interval, mixture, product
 from quantgru.errors import DataError, ModelError
 from quantgru.fixed import to_real
 from quantgru.int_model import IntModel
@@ -157,6 +159,46 @@ def small(seed: int = 0) -> FloatModel:
 
 def quantized(model: FloatModel, **options: Any) -> IntModel:
     return qg.quantize(model, random_x(20, 30, 3), **options)
+
+
+def exactly(values: np.ndarray) -> list[Fraction]:
+    return [Fraction(float(value)) for value in values]
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1, 3, 40]), st.sampled_from([0, 30]))
+def test_intervals_hold_what_exact_arithmetic_gives(seed: int, n: int, spread: int) -> None:
+    """Of single numbers, so that nothing but rounding makes them wide; sums cancel, and magnitudes spread."""
+    rng = np.random.default_rng(seed)
+    a, b, share = (rng.normal(size=n) * np.exp2(rng.integers(-spread, spread + 1, n)) for _ in range(3))
+    share = abs(share) / (1 + abs(share))
+    intervals = [Interval.of(values) for values in (a, b, share)]
+    x, y, of_share = intervals
+    f, g, s = map(exactly, (a, b, share))
+    matrix = np.concatenate([rng.normal(size=(2, n)), [-b / a * rng.permutation(n)]])
+    cases = [
+        (x + y, [p + q for p, q in zip(f, g, strict=True)]),
+        (x - y, [p - q for p, q in zip(f, g, strict=True)]),
+        (x * y, [p * q for p, q in zip(f, g, strict=True)]),
+        (mixture(of_share, x, y), [t * p + (1 - t) * q for t, p, q in zip(s, f, g, strict=True)]),
+        (product(matrix, x), [sum(m * p for m, p in zip(exactly(row), f, strict=True)) for row in matrix]),
+        (x.beyond(-0.5, 0.25), [p - min(max(p, Fraction(-1, 2)), Fraction(1, 4)) for p in f]),
+    ]
+    for found, expected in cases:
+        for low, exact, high in zip(exactly(found.low), expected, exactly(found.high), strict=True):
+            assert low <= exact <= high
+            assert high - low <= Fraction(1, 2**40) * max(1, max(map(abs, f)) * n, max(map(abs, g)) * n) ** 2
+
+
+def test_errors_that_explode_end_the_steps() -> None:
+    """A state that grows without limit in float, and saturates in integers: infinite errors are errors, too."""
+    recurrent = np.zeros((3, 2, 2))
+    recurrent[2] = 1e3
+    gru = Gru("gru", "after", np.ones((3, 2, 1)), recurrent, np.zeros((3, 2)), np.zeros(2), candidate="linear")
+    model = FloatModel((gru,), last_step=False)
+    int_model = qg.quantize(model, np.full((2, 3, 1), 0.5))
+    small, huge = (error_bound(int_model, model, largest_error=largest) for largest in (0.1, 1e300))
+    assert 0 <= small.steps < 20 < huge.steps < 1024
+    assert huge.after_steps <= 1e300
 
 
 # ---- how large it is -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from quantgru.array_types import FloatArray
     from quantgru.error_bound import ErrorBound, FoundErrors
     from quantgru.int_model import IntModel
     from quantgru.model import FloatModel
@@ -27,29 +29,39 @@ def bound_and_search(int_model: IntModel, model: FloatModel) -> tuple[ErrorBound
 
 def bound_json(bound: ErrorBound, found: FoundErrors) -> dict[str, Any]:
     layers = [
-        {"name": gru.name, "proved": proved.tolist(), "found": of_search.tolist()}
+        {"name": gru.name, "proved": _finite(proved), "found": of_search.tolist()}
         for gru, proved, of_search in zip(bound.model.grus, bound.one_step, found.one_step, strict=True)
     ]
     return {
         "inputs": {"low": bound.low.tolist(), "high": bound.high.tolist()},
-        "one_step": {"layers": layers, "outputs": bound.outputs.tolist()},
+        "one_step": {"layers": layers, "outputs": _finite(bound.outputs)},
         "steps": {"largest_error": bound.largest_error, "steps": bound.steps, "proved": bound.after_steps}
         | {"found": found.steps},
     }
 
 
+def _finite(bounds: FloatArray) -> list[float | None]:
+    """JSON knows no infinity: there, it is null."""
+    return [value if math.isfinite(value) else None for value in bounds.tolist()]
+
+
 def print_bound(bound: ErrorBound, found: FoundErrors, console: Console) -> None:
     from rich.table import Table
 
+    from quantgru.error_bound import calibrated_range
+
     table = Table(
         "layer", "proved: largest", "of unit", "median", "found, not proved: largest", "median",
-        title="|integer - float| of h after one step, from any state, for all inputs in range (--json: of each unit)",
+        title="|integer - float| of h after one step, from any state (of each unit: --json)",
         title_justify="left",
     )  # fmt: skip
     for gru, proved, of_search in zip(bound.model.grus, bound.one_step, found.one_step, strict=True):
         figures = [f"{value:.4f}" for value in (proved.max(), np.median(proved), of_search.max(), np.median(of_search))]
         table.add_row(gru.name, figures[0], str(proved.argmax()), *figures[1:])
     console.print(table)
+    known = calibrated_range(bound.model) is not None
+    inputs = "within the range of the calibration data" if known else "that their formats hold"
+    console.print(f"for all inputs {inputs}")
     console.print(f"outputs after one step: proved within {bound.outputs.max():.4g}")
     at_least = "at least " if bound.steps == bound.most_steps else ""
     steps = f"{at_least}{bound.steps:,} step{'' if bound.steps == 1 else 's'}"

@@ -170,12 +170,6 @@ class _Network:
                     signal = [pair.step(x) for x in signal]
                 case IntEmbedding():
                     assert isinstance(floats, Embedding) and isinstance(meant, Embedding)
-                    signal = [_any_vector(floats, meant)] * len(signal)
+                    any_vector = Enclosure.of_constants(floats.vectors, meant.vectors).hull_of_parts()
+                    signal = [any_vector] * len(signal)
         return states, signal
-
-
-def _any_vector(floats: Embedding, meant: Embedding) -> Enclosure:
-    """Of all tokens [R21]."""
-    every = Enclosure.of_constants(floats.vectors, meant.vectors)
-    parts = (every.values, every.reals, every.errors)
-    return Enclosure(*(Interval(part.low.min(axis=0), part.high.max(axis=0)) for part in parts))

@@ -51,6 +51,10 @@ class Enclosure:
         parts = zip(self._parts(), other._parts(), strict=True)
         return Enclosure(*(mine.hull(others) for mine, others in parts))
 
+    def contains(self, other: Enclosure) -> bool:
+        """Whether nothing of the other one is outside."""
+        return all(mine.contains(others) for mine, others in zip(self._parts(), other._parts(), strict=True))
+
     def split(self, axis: int) -> Enclosure:
         """In parts, by what the device holds: arrays get `axis` more dimensions, the parts along the first of them."""
         ends = np.expand_dims(_ENDS_OF_PARTS, tuple(range(1, axis + 1)))
@@ -58,14 +62,14 @@ class Enclosure:
         values = Interval(edges[:-1], edges[1:])
         return Enclosure(values, (values + self.errors).intersection(self.reals), self.errors)
 
-    def joined_parts(self) -> Enclosure:
-        """What was split, in one again [n]."""
+    def hull_of_parts(self) -> Enclosure:
+        """Of all axes but the last one [n]."""
         return Enclosure(*(part.hull_of_parts() for part in self._parts()))
 
-    def joined(self, other: Enclosure) -> Enclosure:
+    def concatenated(self, other: Enclosure) -> Enclosure:
         """One after the other."""
         parts = zip(self._parts(), other._parts(), strict=True)
-        return Enclosure(*(mine.joined(others) for mine, others in parts))
+        return Enclosure(*(mine.concatenated(others) for mine, others in parts))
 
     def off_by(self, radius: npt.ArrayLike) -> Enclosure:
         """Where a device is up to `radius` from the exact result for its operands."""

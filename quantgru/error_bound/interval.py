@@ -40,8 +40,9 @@ class Interval:
 
     @property
     def magnitude(self) -> FloatArray:
-        """The largest absolute value [n]."""
-        return np.maximum(np.abs(self.low), np.abs(self.high))
+        """The largest absolute value [n]; infinite where an end has left float64."""
+        largest = np.maximum(np.abs(self.low), np.abs(self.high))
+        return np.where(np.isnan(largest), np.inf, largest)
 
     def __add__(self, other: Interval) -> Interval:
         return _outward(self.low + other.low, self.high + other.high)
@@ -56,6 +57,10 @@ class Interval:
     def hull(self, other: Interval) -> Interval:
         """What lies in either, and between them."""
         return Interval(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+    def contains(self, other: Interval) -> bool:
+        """Whether nothing of the other one is outside."""
+        return bool(((self.low <= other.low) & (other.high <= self.high)).all())
 
     def hull_of_parts(self) -> Interval:
         """Of all axes but the last one [n]."""
@@ -75,7 +80,7 @@ class Interval:
         kept = self.limited(low, high)
         return _outward(self.low - kept.low, self.high - kept.high)
 
-    def joined(self, other: Interval) -> Interval:
+    def concatenated(self, other: Interval) -> Interval:
         """One after the other."""
         return Interval(np.concatenate((self.low, other.low)), np.concatenate((self.high, other.high)))
 

@@ -35,10 +35,15 @@ class GruPair:
 
     def run(self, inputs: Steps, h: Enclosure) -> Steps:
         """h after each step. What it is before a step includes what it was before earlier ones: a run of fewer steps is
-        among those that are enclosed."""
-        found = []
-        for x in inputs:
+        among those that are enclosed. Where that adds nothing any more, all later steps on the same input are equal."""
+        found: Steps = []
+        settled = False
+        for t, x in enumerate(inputs):
+            if settled and x is inputs[t - 1]:
+                found.append(found[-1])
+                continue
             found.append(self.step(x, h))
+            settled = h.contains(found[-1])
             h = h.hull(found[-1])
         return found
 
@@ -49,13 +54,13 @@ class GruPair:
         r = gate(a_r.split(1))
         if self.integers.reset == "after":
             c = Enclosure.of_constants(self.floats.recurrent_bias, self.meant.recurrent_bias)
-            inner = (r * (self._from_state(Gate.N, h) + c)).joined_parts().rounded(self.integers.candidate_bits)
+            inner = (r * (self._from_state(Gate.N, h) + c)).hull_of_parts().rounded(self.integers.candidate_bits)
         else:
-            inner = self._from_state(Gate.N, (r * h).joined_parts().rounded(self._bits))
+            inner = self._from_state(Gate.N, (r * h).hull_of_parts().rounded(self._bits))
         candidate = output_function(self.integers.candidate, 15 if self.integers.bounded else self._bits)
         n = candidate((self._from_input(Gate.N, x) + inner).split(2))
         n = n.rounded(self._bits) if self.integers.state_shift else n
-        return self._update(h, gate(a_z.split(1)), n).joined_parts()
+        return self._update(h, gate(a_z.split(1)), n).hull_of_parts()
 
     def _update(self, h: Enclosure, z: Enclosure, n: Enclosure) -> Enclosure:
         """z h + (1 - z) n, and the residual, which before and after is less than one LSB [R12].
@@ -103,7 +108,7 @@ def merged(layer: IntBidirectional, forward: Enclosure, backward: Enclosure) -> 
     bits = layer.output_fraction_bits
     match layer.merge:
         case "concat":
-            return forward.joined(backward)
+            return forward.concatenated(backward)
         case "sum":
             return (forward + backward).rounded(bits)
         case "mul":
