@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import subprocess
 import sys
 from itertools import product
+from tempfile import NamedTemporaryFile
 from typing import Final
 
 import numpy as np
@@ -45,8 +45,10 @@ def _clip(word: int, voice: int, speed: int, pitch: int) -> FloatArray:
     program = shutil.which("espeak-ng")
     if program is None:
         sys.exit("espeak-ng not found on this machine; install it: apt-get install espeak-ng")
-    command = [program, "-v", _VOICES[voice], "-s", str(speed), "-p", str(pitch), "--stdout", WORDS[word]]
-    rate, samples = wavfile.read(io.BytesIO(subprocess.run(command, capture_output=True, check=True).stdout))
+    with NamedTemporaryFile(suffix=".wav") as file:  # through a pipe, the header would have no lengths
+        settings = ["-v", _VOICES[voice], "-s", str(speed), "-p", str(pitch)]
+        subprocess.run([program, *settings, "-w", file.name, WORDS[word]], capture_output=True, check=True)
+        rate, samples = wavfile.read(file.name)
     return np.asarray(resample_poly(samples / 2**15, RATE, rate))
 
 
