@@ -203,12 +203,14 @@ def test_the_integer_model_is_what_the_simulator_gives() -> None:
     assert found.first is not None and (found.first.step, found.first.sequence) == min(parted)
 
 
-def test_bytes_are_those_of_the_model(digits: Any) -> None:
-    int_model = qg.quantize(digits.model, digits.calibration)
+@pytest.mark.parametrize(("widths", "bits"), [(8, 8), (4, 4), ({"": 4, "gru.U.n": 6, "gru.W": 8}, 6)])
+def test_bytes_are_those_of_the_model(digits: Any, widths: Any, bits: int) -> None:
+    """Packed codes: as many bytes as bits for each column of eight rows."""
+    int_model = qg.quantize(digits.model, digits.calibration, weight_bits=widths)
     result = sensitivity(int_model, digits.model, digits.x[:5], digits.calibration)
     digest = 32
     assert effects(result)[EVERYTHING].flash_bytes == cost(int_model).constant_bytes - digest
-    assert effects(result)["gru.U.n"].flash_bytes == 32 * 32 + 3 * 32
+    assert effects(result)["gru.U.n"].flash_bytes == 32 * 32 * bits / 8 + 3 * 32
 
 
 def test_names_are_those_of_weight_bits_and_as_many_as_said() -> None:
@@ -277,13 +279,13 @@ def test_wrong_arguments() -> None:
 
 
 def test_the_command(here: Path) -> None:
-    command = ("sensitivity", "m.qgf", "--calibration", "x.npz", "--input", "x.npz", "--weight-bits", "3")
+    command = ("sensitivity", "m.qgf", "--calibration", "x.npz", "--input", "x.npz", "--weight-bits", "3,gru.W=8")
     out = " ".join(done(quantgru(*command)).split())
     assert "6 sequences, 48 steps, 6 outputs" in out and "gru.U.n" in out and "the integer model" in out
     facts = json.loads(done(quantgru(*command, "--json")))
     assert facts["n_steps"] == 48 and len(facts["sources"]) == 13
     (dense,) = [source for source in facts["sources"] if source["name"] == "dense"]
-    assert dense["state_db"] is None and 0 < dense["output_db"] < 60 and dense["flash_bytes"] == 350
+    assert dense["state_db"] is None and 0 < dense["output_db"] < 60 and dense["flash_bytes"] == 32 * (3 + 2) + 10 * 3
     assert facts["together"][1]["state_db"] < 40
 
 
@@ -292,3 +294,6 @@ def test_the_command_refuses(here: Path) -> None:
     random = FloatModel((random_gru(np.random.default_rng(0), 3, 4),), last_step=False)
     random.save("other.qgf")
     assert_refused(quantgru("sensitivity", "other.qgf", "--calibration", "x.npz", "--input", "x.npz"), "8 features")
+    command = ("sensitivity", "m.qgf", "--calibration", "x.npz", "--input", "x.npz", "--weight-bits")
+    assert_refused(quantgru(*command, "gru.V=4"), "nothing of this name")
+    assert_refused(quantgru(*command, "many"), "'many' is no width")

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="As for quantgru quantize.",
 )
-@click.option("--weight-bits", type=click.IntRange(2, 8), default=8, show_default=True, help="Of all weights.")
+@click.option(
+    "--weight-bits",
+    default="8",
+    show_default=True,
+    metavar="BITS",
+    help="As for quantgru quantize: 4,gru.U.n=8,dense=6",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def sensitivity(
     model: str,
@@ -36,7 +42,7 @@ def sensitivity(
     input_path: str,
     standardisation: str | None,
     rounding: RoundingName,
-    weight_bits: int,
+    weight_bits: str,
     as_json: bool,
     **loading: Any,
 ) -> None:
@@ -52,16 +58,18 @@ def sensitivity(
 
     from quantgru.cli.console import console, progress
     from quantgru.quantizer import fold_standardisation, quantize
+    from quantgru.quantizer.widths import parse_weight_bits
     from quantgru.sensitivity import n_sources
     from quantgru.sensitivity import sensitivity as measure
     from quantgru.sequences import load_initial_states, load_npz
 
+    widths = parse_weight_bits(weight_bits)
     statistics = {"mean": None, "scale": None} | load_standardisation(standardisation)
     float_model = fold_standardisation(load_model(model, loading), **statistics)
     calibrated, _ = load_npz(calibration, "calibration data")
     starts = load_initial_states(calibration, "calibration data")
     x, _ = load_npz(input_path)
-    int_model = quantize(float_model, calibrated, initial_states=starts, rounding=rounding, weight_bits=weight_bits)
+    int_model = quantize(float_model, calibrated, initial_states=starts, rounding=rounding, weight_bits=widths)
     with progress("measuring", n_sources(int_model), "parts") as advance:
         result = measure(
             int_model,

@@ -29,6 +29,7 @@ class DeviceState:
         return Cell(GATES[self._layer.gate], CANDIDATES[self._layer.candidate], self._update)
 
     def _update(self, h: FloatArray, z: FloatArray, n: FloatArray) -> FloatArray:
+        h = rounded16(h, self._bits)  # which it is, but for the start of a run
         full = np.ldexp((1 - z) * (rounded16(n, self._bits) - h), self._bits) + self._residual
         step = np.floor(full)
         self._residual = full - step

@@ -9,6 +9,7 @@ import numpy as np
 
 from quantgru.array_types import FloatArray
 from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
+from quantgru.int_model.packing import Section, code_bits, packed_sections
 from quantgru.model import Bidirectional, Dense, FloatModel, Gate, Gru, Layer
 from quantgru.model.run import NOTHING_REPLACED, Replaced
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics
@@ -46,11 +47,14 @@ def sources(int_model: IntModel, floats: FloatModel, meant: FloatModel, seen: Ca
     yield _first(int_model, floats, meant)
     for number, gru in enumerate(int_model.grus):
         pair = floats.grus[number], meant.grus[number]
-        for name, layer, n_bytes in _gru_tensors(*pair, gru, seen.grus[number]):
+        matrices = {"W": gru.input, "U": gru.recurrent}
+        sizes = {name: _tensor_bytes(int_model, matrix, gru.n_units) for name, matrix in matrices.items()}
+        for name, layer, n_bytes in _gru_tensors(*pair, gru, seen.grus[number], sizes):
             yield Source(f"{gru.name}{name}", _with(floats, pair[0], layer), n_bytes)
         yield from _gru_arithmetic(floats, pair[1], gru, number)
     for number, dense in enumerate(int_model.dense):
-        yield from _of_dense(floats, meant.dense[number], dense, number, seen.dense[number])
+        (size,) = _tensor_bytes(int_model, dense.matrix, dense.n_outputs)
+        yield from _of_dense(floats, meant.dense[number], dense, number, seen.dense[number], size)
 
 
 def _first(int_model: IntModel, floats: FloatModel, meant: FloatModel) -> Source:
@@ -64,7 +68,9 @@ def _first(int_model: IntModel, floats: FloatModel, meant: FloatModel) -> Source
     return Source(codes.name, _with(floats, floats.embedding, codes), int_model.embedding.codes.nbytes)
 
 
-def _gru_tensors(floats: Gru, meant: Gru, of_device: IntGru, seen: GruStatistics) -> Iterator[tuple[str, Gru, int]]:
+def _gru_tensors(
+    floats: Gru, meant: Gru, of_device: IntGru, seen: GruStatistics, sizes: dict[str, list[int]]
+) -> Iterator[tuple[str, Gru, int]]:
     """End of the name, the layer with this tensor alone as integers, and its bytes.
 
     A weight tensor comes with what biases take back of it.
@@ -72,7 +78,6 @@ def _gru_tensors(floats: Gru, meant: Gru, of_device: IntGru, seen: GruStatistics
     bias, recurrent_bias = meant.bias.copy(), meant.recurrent_bias.copy()  # of integers, less what they take back
     means = {"W": [seen.inputs.mean] * 3, "U": [seen.states.mean, seen.states.mean, seen.candidate_states.mean]}
     arrays = {"W": "input_weights", "U": "recurrent_weights"}
-    matrices = {"W": of_device.input, "U": of_device.recurrent}
     for matrix, array in arrays.items():
         exact, rounded = getattr(floats, array), getattr(meant, array)
         for gate in Gate:
@@ -87,8 +92,7 @@ def _gru_tensors(floats: Gru, meant: Gru, of_device: IntGru, seen: GruStatistics
                 bias[gate] -= lost
                 changed["bias"] = floats.bias.copy()
                 changed["bias"][gate] += lost
-            n_bytes = _matrix_bytes(matrices[matrix]) // 3
-            yield f".{matrix}.{gate.name.lower()}", replace(floats, **changed), n_bytes
+            yield f".{matrix}.{gate.name.lower()}", replace(floats, **changed), sizes[matrix][gate]
     n_bytes = of_device.bias.nbytes + of_device.recurrent_bias.nbytes
     yield ", biases", replace(floats, bias=bias, recurrent_bias=recurrent_bias), n_bytes
 
@@ -109,12 +113,12 @@ def _gru_arithmetic(floats: FloatModel, meant: Gru, of_device: IntGru, number: i
 
 
 def _of_dense(
-    floats: FloatModel, meant: Dense, of_device: IntDense, number: int, seen: DenseStatistics
+    floats: FloatModel, meant: Dense, of_device: IntDense, number: int, seen: DenseStatistics, size: int
 ) -> Iterator[Source]:
     layer, name = floats.dense[number], of_device.name
     lost = _lost(layer.weights, meant.weights, seen.inputs.mean)
     weights = replace(layer, weights=meant.weights, bias=layer.bias + lost)
-    yield Source(name, _with(floats, layer, weights), _matrix_bytes(of_device.matrix))
+    yield Source(name, _with(floats, layer, weights), size)
     biases = replace(layer, bias=meant.bias - lost)
     yield Source(f"{name}, biases", _with(floats, layer, biases), of_device.bias.nbytes)
     activations = {number: device_activation(of_device)}
@@ -131,8 +135,14 @@ def _lost(exact: FloatArray, rounded: FloatArray, mean: FloatArray) -> FloatArra
     return np.asarray((exact - rounded) @ mean)
 
 
-def _matrix_bytes(matrix: Matrix) -> int:
-    return matrix.codes.nbytes + matrix.multipliers.nbytes + matrix.shifts.nbytes
+def _tensor_bytes(model: IntModel, matrix: Matrix, section_rows: int) -> list[int]:
+    """Codes, multipliers and shifts of each section, a gate or all of a dense layer."""
+    packed = bool(packed_sections(model, matrix, section_rows))
+    of_scales = section_rows * (matrix.multipliers.itemsize + matrix.shifts.itemsize)
+    return [
+        (Section(codes, code_bits(codes)).n_bytes if packed else codes.size) + of_scales
+        for codes in np.split(matrix.codes, matrix.n_rows // section_rows)
+    ]
 
 
 def _with(model: FloatModel, old: Layer, new: Layer) -> FloatModel:
