@@ -14,6 +14,7 @@ from quantgru.exporter.layout import packed
 from quantgru.hil.boards import find_boards
 from quantgru.int_model.cost import cost
 from quantgru.int_model.packing import Section, code_array_bytes, code_bits, sections
+from quantgru.report.inspection import inspection
 
 WIDTHS = [([0, 0], 2), ([1, -2], 2), ([2], 3), ([-3], 3), ([-4, 3], 3), ([-5], 4), ([7, -8], 4), ([8], 5)]
 WIDTHS += [([-17], 6), ([31], 6), ([32], 7), ([-64, 63], 7), ([64], 8), ([-65], 8), ([-128, 127], 8)]
@@ -112,3 +113,8 @@ def test_a_board_computes_the_same(board: str) -> None:
     result = qg.run_on_board(model, x, board=board, by="states")
     assert result.equal, str(result.first_difference)
     assert result.steps == 40
+
+
+def test_inspection_shows_the_widths() -> None:
+    first, second, dense = inspection(model_of_widths())["layers"]
+    assert (first["weight_bits"], second["weight_bits"], dense["weight_bits"]) == ([2, 3, 4, 8], [4, 5, 6, 7], [3])

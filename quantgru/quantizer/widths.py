@@ -24,8 +24,9 @@ def parse_weight_bits(text: str) -> dict[str, int]:
     for entry in text.split(","):
         name, _, bits = entry.rpartition("=")
         name, bits = name.strip(), bits.strip()
-        if not (bits.isascii() and bits.isdecimal() and len(bits) <= 2) or name in found:
-            what = "is given twice" if name in found else "is no width"
+        is_number = bits.isascii() and bits.isdecimal() and len(bits) <= 2
+        if not is_number or name in found:
+            what = "is given twice" if is_number else "is no width"
             raise ModelError(
                 f"weight bits {text!r}: {entry.strip()!r} {what}; write a number for all, "
                 f"{LEAST_BITS} ... {MOST_BITS}, and name=number for others: 4,gru.U.n=8,dense=6"

@@ -15,11 +15,13 @@ from quantgru.int_model import (
     IntGru,
     IntLayer,
     IntModel,
+    Matrix,
     Reverse,
 )
 from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
 from quantgru.int_model.cost import cost
 from quantgru.int_model.layers import EMBEDDING_BITS
+from quantgru.int_model.packing import sections
 from quantgru.int_model.proof import prove
 
 
@@ -82,7 +84,7 @@ def _entries(layer: IntLayer) -> list[dict[str, Any]]:
                 {
                     **_plain(layer, f"dense, {layer.activation}", Format(16, layer.output_fraction_bits)),
                     **_bounds(layer),
-                    "weight_bits": [layer.matrix.bits],
+                    "weight_bits": _widths((layer.matrix, layer.n_outputs)),
                 }
             ]
         case IntEmbedding():
@@ -103,8 +105,13 @@ def _gru(layer: IntGru) -> dict[str, Any]:
     return {
         **_plain(layer, ", ".join(kind), Format(16, layer.state_fraction_bits)),
         **_bounds(layer),
-        "weight_bits": sorted({layer.input.bits, layer.recurrent.bits}),
+        "weight_bits": _widths((layer.input, layer.n_units), (layer.recurrent, layer.n_units)),
     }
+
+
+def _widths(*matrices: tuple[Matrix, int]) -> list[int]:
+    """Bits that hold all codes, of each section of matrices with so many rows a section."""
+    return sorted({section.bits for matrix, rows in matrices for section in sections(matrix, rows)})
 
 
 def _plain(layer: IntGru | IntBidirectional | IntDense | IntEmbedding, kind: str, output: Format) -> dict[str, Any]:
