@@ -13,6 +13,7 @@ import pytest
 from command_line import assert_refused, done, quantgru
 from conftest import path_without_cache
 from hil_boards import board_or_skip
+from packed_models import model_of_widths
 from strategies import Plan, from_oracle, random_model
 from support_export import WARNINGS, load, run_command
 
@@ -125,11 +126,12 @@ int main(void)
 """
 
 
-@pytest.mark.parametrize("name", ["gesture", "valve"])
+# Of packed rows, the frame of qg_affine_add is counted, which it has left when it jumps to qg_packed_add.
+@pytest.mark.parametrize(("name", "too_much"), [("gesture", 8), ("valve", 8), ("packed", 8 + 96)])
 @pytest.mark.parametrize("board_name", ["mps2-an386", "microbit", "atmega328p", "riscv-rv32imc"])
-def test_the_stack_is_what_a_run_leaves_marks_on(board_name: str, name: str, tmp_path: Path) -> None:
+def test_the_stack_is_what_a_run_leaves_marks_on(board_name: str, name: str, too_much: int, tmp_path: Path) -> None:
     """And on what the call itself takes; the last bytes of a frame may stay unwritten."""
-    board, model = board_or_skip(board_name), load(name)
+    board, model = board_or_skip(board_name), model_of_widths() if name == "packed" else load(name)
     predicted = measured(model, board, tmp_path).stack_bytes
     (tmp_path / "program.c").write_text(HIGH_WATER_PROGRAM)
     library = tmp_path / "export" / "quantgru"
@@ -147,7 +149,7 @@ def test_the_stack_is_what_a_run_leaves_marks_on(board_name: str, name: str, tmp
             assert received, "no answer"
             answer += received
     found = int.from_bytes(answer, "little")
-    assert predicted - 8 <= found <= predicted + 16
+    assert predicted - too_much <= found <= predicted + 16
 
 
 STACK_USAGE = """\

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-import oracle
 import pytest
 from hil_boards import board_or_skip
-from strategies import DensePlan, GruPlan, Plan, from_oracle, random_model
+from packed_models import model_of_widths, narrowed
+from strategies import Plan, from_oracle, random_model
 
 import quantgru as qg
 from quantgru.exporter.files import export_files
@@ -52,23 +52,6 @@ def test_rows_that_are_left_are_a_block_where_that_is_shorter() -> None:
     in_block = [0b01010101, 0b01010101] * 2  # each column has two bytes
     assert in_memory([*block, [-1, 0], [0, 1]], 2) == [*in_block, 255, 0, 0, 1]  # each row by itself
     assert in_memory([*block, [-1, 0], [0, 1], [1, -1]], 2) == [*in_block, 0b010011, 0, 0b110100, 0]
-
-
-def model_of_widths() -> qg.IntModel:
-    """Blocks that are full, blocks with zeros, rows by themselves; gates of equal and of different widths."""
-    layers = (GruPlan(24), GruPlan(21, oracle.RESET_BEFORE), DensePlan(13, oracle.LINEAR))
-    model = random_model(Plan(3, layers=layers), seed=5)
-    first, second, dense = model.layers
-    first = replace(first, w=narrowed(first.w, 4), u=narrowed(first.u, 2, 3, 8))
-    second = replace(second, w=narrowed(second.w, 5, 6, 7), u=narrowed(second.u, 4))
-    return from_oracle(replace(model, layers=(first, second, replace(dense, matrix=narrowed(dense.matrix, 3)))))
-
-
-def narrowed(matrix: oracle.Matrix, *widths: int) -> oracle.Matrix:
-    """With codes that have these bits, in as many sections. What it needs of an accumulator becomes less."""
-    n = len(matrix.codes) // len(widths)
-    codes = tuple(tuple(code >> (8 - widths[row // n]) for code in codes) for row, codes in enumerate(matrix.codes))
-    return replace(matrix, codes=codes)
 
 
 def test_gates_of_equal_width_are_one_section_where_their_blocks_are_full() -> None:
