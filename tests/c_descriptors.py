@@ -18,11 +18,24 @@ from quantgru.int_model.cost import WorkShape
 BLOCK_ROWS = 8
 
 
+class CSection(Structure):
+    """qg_section"""
+
+    _fields_ = (("codes", POINTER(c_int8)), ("dot", c_void_p), ("n_rows", c_uint16), ("bits", c_uint8))
+
+
+class CPacking(Structure):
+    """qg_packing"""
+
+    _fields_ = (("add", c_void_p), ("sections", POINTER(CSection)))
+
+
 class CMatrix(Structure):
     """qg_matrix"""
 
     _fields_ = (
         ("codes", POINTER(c_int8)),
+        ("packing", POINTER(CPacking)),
         ("multipliers", POINTER(c_uint16)),
         ("shifts", POINTER(c_uint8)),
         ("n_rows", c_uint16),
@@ -133,6 +146,8 @@ class CSelfTest(Structure):
 
 # In the order of shim_sizes.
 STRUCTURES = (
+    CSection,
+    CPacking,
     CMatrix,
     CGates,
     CGru,
@@ -163,18 +178,51 @@ def array(ctype: type, values: Sequence[int]) -> ctypes.Array:
     return (ctype * len(values))(*values)
 
 
-def _matrix(matrix: Matrix, n_sections: int) -> CMatrix:
+def packed_codes(rows: Sequence[Sequence[int]], bits: int) -> list[int]:
+    """The bytes of a qg_section, as quantgru.h says."""
+    n_left = len(rows) % BLOCK_ROWS
+    n_blocked = len(rows) if n_left > bits else len(rows) - n_left
+    packed = b""
+    for start in range(0, n_blocked, BLOCK_ROWS):
+        for column in zip(*rows[start : min(start + BLOCK_ROWS, n_blocked)], strict=True):
+            digits = sum(code % 2**bits << bits * i for i, code in enumerate(column))
+            packed += digits.to_bytes(bits, "little")
+    packed += b"".join(code.to_bytes(1, "little", signed=True) for row in rows[n_blocked:] for code in row)
+    return [byte - 256 if byte > 127 else byte for byte in packed]
+
+
+def _matrix(library: ctypes.CDLL, matrix: Matrix, n_sections: int) -> CMatrix:
+    """Packed where a section has codes of less than 8 bits."""
     rows = matrix.codes.tolist()
     n = len(rows) // n_sections
-    codes = [code for section in range(n_sections) for code in section_codes(rows[section * n : (section + 1) * n])]
+    sections = [rows[section * n : (section + 1) * n] for section in range(n_sections)]
+    widths = [_width(section) for section in sections]
+    codes = packing = None
+    if min(widths) == 8:
+        codes = array(c_int8, [code for section in sections for code in section_codes(section)])
+    else:
+        packing = ctypes.pointer(_packing(library, sections, widths))
     return CMatrix(
-        array(c_int8, codes),
+        codes,
+        packing,
         array(c_uint16, matrix.multipliers.tolist()),
         array(c_uint8, matrix.shifts.tolist()),
         matrix.n_rows,
         matrix.n_columns,
         matrix.left_shift,
     )
+
+
+def _width(rows: Sequence[Sequence[int]]) -> int:
+    return next(bits for bits in range(2, 9) if all(-(2**bits) <= 2 * code < 2**bits for row in rows for code in row))
+
+
+def _packing(library: ctypes.CDLL, sections: Sequence[Sequence[Sequence[int]]], widths: Sequence[int]) -> CPacking:
+    described = [
+        CSection(array(c_int8, packed_codes(rows, bits)), _address(library, f"qg_dot_block_{bits}"), len(rows), bits)
+        for rows, bits in zip(sections, widths, strict=True)
+    ]
+    return CPacking(_address(library, "qg_packed_add"), (CSection * len(described))(*described))
 
 
 def _address(library: ctypes.CDLL, name: str) -> c_void_p:
@@ -203,8 +251,8 @@ def _gru(library: ctypes.CDLL, gru: IntGru) -> CGru:
         _address(library, f"qg_gru_reset_{gru.reset}"),
         _address(library, _GATES[gru.gate]),
         _address(library, _CANDIDATES[gru.candidate]),
-        _matrix(gru.input, 3),
-        _matrix(gru.recurrent, 3),
+        _matrix(library, gru.input, 3),
+        _matrix(library, gru.recurrent, 3),
         array(c_int32, gru.bias.tolist()),
         array(c_int32, gru.recurrent_bias.tolist()) if gru.reset == "after" else None,
         None if gru.initial_state is None else array(c_int16, gru.initial_state.tolist()),
@@ -219,7 +267,7 @@ def _gru(library: ctypes.CDLL, gru: IntGru) -> CGru:
 def _dense(library: ctypes.CDLL, dense: IntDense) -> CDense:
     return CDense(
         _address(library, _ACTIVATIONS[dense.activation]),
-        _matrix(dense.matrix, 1),
+        _matrix(library, dense.matrix, 1),
         array(c_int32, dense.bias.tolist()),
         _number(_ACTIVATIONS, dense.activation),
         dense.output_fraction_bits,

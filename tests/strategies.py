@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from quantgru.int_model import IntModel
 
 UNITS = (1, 3, 7, 8, 9, 17)  # around QG_BLOCK_ROWS = 8: only rest rows, only blocks, both
-WEIGHTS = ("random", "small", "extreme")
+WEIGHTS = ("random", "small", "extreme", "packed")  # small ones have 3 bits; of packed ones, each matrix has a width
 SCALES = ("useful", "any")
 BIASES = ("zero", "small", "limit", "slow")
 INPUTS = ("random", "small", "lowest", "highest", "alternating", "tokens")
@@ -113,7 +113,7 @@ def _layer(rng: random.Random, plan: Plan, layer: LayerPlan, columns: int) -> or
         case DensePlan():
             return _dense(rng, plan, layer, columns)
         case EmbeddingPlan():
-            codes = tuple(tuple(_codes(rng, plan.weights, layer.dim)) for _ in range(layer.tokens))
+            codes = tuple(tuple(_codes(rng, plan.weights, layer.dim, MOST[plan.weights])) for _ in range(layer.tokens))
             return oracle.Embedding(codes)
     return layer
 
@@ -162,7 +162,8 @@ def _bias(rng: random.Random, plan: Plan, limit: int) -> int:
 def _matrix(rng: random.Random, plan: Plan, columns: int, narrow: Sequence[bool]) -> oracle.Matrix:
     """A row for each of `narrow`, which says whether its pre-activations are to be small."""
     rows = len(narrow)
-    codes = tuple(tuple(_codes(rng, plan.weights, columns)) for _ in range(rows))
+    most = 2 ** rng.randint(1, 6) - 1 if plan.weights == "packed" else MOST[plan.weights]
+    codes = tuple(tuple(_codes(rng, plan.weights, columns, most)) for _ in range(rows))
     largest = max(oracle.accumulator_bound(row) for row in codes)
     k_max = min(15, (oracle.S32_MAX // largest).bit_length() - 1) if largest else 15
     k = rng.choice((0, k_max, rng.randint(0, k_max)))
@@ -174,14 +175,16 @@ def _matrix(rng: random.Random, plan: Plan, columns: int, narrow: Sequence[bool]
     return oracle.Matrix(codes, m, s, k)
 
 
-def _codes(rng: random.Random, kind: str, columns: int) -> list[int]:
-    """One row of weights. Random rows keep within P1 at any length."""
+MOST = {"random": 127, "small": 3, "extreme": 127, "packed": 63}
+
+
+def _codes(rng: random.Random, kind: str, columns: int, most: int) -> list[int]:
+    """One row of weights up to `most`. Random rows keep within P1 at any length."""
     if kind == "extreme":
         a, b = rng.choice(((-128, -128), (127, 127), (0, 0), (-128, 127), (0, -128), (127, 0)))
         row = [a if c % 2 == 0 else b for c in range(columns)]
     else:
-        largest = 3 if kind == "small" else 127
-        row = [rng.randint(-largest - 1, largest) for _ in range(columns)]
+        row = [rng.randint(-most - 1, most) for _ in range(columns)]
     return row if oracle.accumulator_bound(row) <= oracle.S32_MAX else [w // 2 for w in row]
 
 

@@ -75,7 +75,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_sent() -> None:
     with (
         running(image_of("microbit"), "microbit") as line,
         pytest.raises(
-            DeviceError, match=r"the model needs 84,856 bytes of RAM, and the board has room for 8,192; use a"
+            DeviceError, match=r"the model needs 84,880 bytes of RAM, and the board has room for 8,192; use a"
         ),
     ):
         Session(line, PATIENCE).open(model, upload(model))

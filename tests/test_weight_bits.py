@@ -8,6 +8,7 @@ import quantgru as qg
 from quantgru.errors import ModelError
 from quantgru.int_model import IntModel
 from quantgru.model import FloatModel
+from quantgru.quantizer.widths import parse_weight_bits
 from quantgru.simulator import run
 
 X = random_x(20, 30, 3)
@@ -86,3 +87,18 @@ def test_compensated_is_nearer_to_the_float_model(digits, bits: int) -> None:
         outputs = run(model, digits.x).outputs
         decibels.append(10 * np.log10((exact**2).sum() / ((outputs - exact) ** 2).sum()))
     assert decibels[1] > decibels[0] + 3
+
+
+def test_widths_in_a_text() -> None:
+    assert parse_weight_bits("4") == {"": 4}
+    assert parse_weight_bits(" 4, gru.U.n=8,dense = 6") == {"": 4, "gru.U.n": 8, "dense": 6}
+    assert parse_weight_bits("a=b=3") == {"a=b": 3}
+
+
+NO_WIDTHS = ["", "x", "4,", "4.5", "-4", "gru=", "gru=x", "²", "4,gru=8,5", "a=2,a=2", "123456789"]
+
+
+@pytest.mark.parametrize("text", NO_WIDTHS)
+def test_what_is_no_text_of_widths(text: str) -> None:
+    with pytest.raises(ModelError, match=r"^weight bits '.*': '.*' is (no width|given twice); write a number"):
+        parse_weight_bits(text)

@@ -19,23 +19,53 @@ static void add_s32_array(sha256 *hash, const int32_t *values, uint16_t n)
     }
 }
 
-static void add_s8_array(sha256 *hash, const int8_t *values, size_t n, uint8_t stride)
+static void add_s8_array(sha256 *hash, const int8_t *values, size_t n)
 {
     for (size_t i = 0; i < n; ++i) {
-        sha256_add(hash, (uint8_t)QG_READ_S8(values));
-        values += stride;
+        sha256_add(hash, (uint8_t)QG_READ_S8(values + i));
     }
 }
 
-/* The codes of one section row by row. In memory, the rows of a full block take turns; see qg_matrix. */
-static void add_section(sha256 *hash, const int8_t *codes, uint16_t n_rows, uint16_t n_columns)
+/* The code that begins with bit `first` of a column's packed bytes; it ends in the same byte, or in the next. */
+static uint8_t packed_code(const int8_t *bytes, uint8_t first, uint8_t bits)
 {
-    const uint16_t n_in_blocks = (uint16_t)(n_rows / QG_BLOCK_ROWS * QG_BLOCK_ROWS);
+    const uint8_t end = (uint8_t)(first % 8 + bits);
+    uint16_t word = (uint8_t)QG_READ_S8(bytes + first / 8);
+    if (end > 8) {
+        word = (uint16_t)(word | (uint16_t)(uint8_t)QG_READ_S8(bytes + first / 8 + 1) << 8);
+    }
+    return (uint8_t)((int16_t)(uint16_t)((uint32_t)word << (16 - end)) >> (16 - bits));
+}
+
+/* Codes of one gate, or of a dense layer, row by row; in memory, the rows of a block take turns. See qg_section. */
+static void add_rows(sha256 *hash, const int8_t *codes, uint8_t bits, uint16_t n_rows, uint16_t n_columns)
+{
     for (uint16_t row = 0; row < n_rows; ++row) {
-        const uint16_t row_in_block = row < n_in_blocks ? row % QG_BLOCK_ROWS : 0;
-        const uint8_t stride = row < n_in_blocks ? QG_BLOCK_ROWS : 1;
-        const size_t start = (size_t)(row - row_in_block) * n_columns + row_in_block;
-        add_s8_array(hash, codes + start, n_columns, stride);
+        const uint8_t row_in_block = row % QG_BLOCK_ROWS;
+        const uint16_t left = (uint16_t)(n_rows - row + row_in_block);
+        const int8_t *const block = codes + (size_t)(row / QG_BLOCK_ROWS) * bits * n_columns;
+        if (left < QG_BLOCK_ROWS && left <= bits) {
+            add_s8_array(hash, block + (size_t)row_in_block * n_columns, n_columns);
+            continue;
+        }
+        for (uint16_t column = 0; column < n_columns; ++column) {
+            sha256_add(hash, packed_code(block + (size_t)column * bits, (uint8_t)(row_in_block * bits), bits));
+        }
+    }
+}
+
+static void add_codes(sha256 *hash, const qg_matrix *matrix, uint16_t section_rows)
+{
+    if (matrix->packing == NULL) {
+        for (uint16_t row = 0; row < matrix->n_rows; row = (uint16_t)(row + section_rows)) {
+            const int8_t *const codes = matrix->codes + (size_t)row * matrix->n_columns;
+            add_rows(hash, codes, WEIGHT_BITS, section_rows, matrix->n_columns);
+        }
+        return;
+    }
+    const qg_section *section = matrix->packing->sections;
+    for (uint16_t row = 0; row < matrix->n_rows; row = (uint16_t)(row + section->n_rows), ++section) {
+        add_rows(hash, section->codes, section->bits, section->n_rows, matrix->n_columns);
     }
 }
 
@@ -51,9 +81,7 @@ static void add_matrix(sha256 *hash, const qg_matrix *matrix, uint16_t section_r
     for (uint16_t i = 0; i < matrix->n_rows; ++i) {
         sha256_add(hash, QG_READ_U8(matrix->shifts + i));
     }
-    for (uint16_t row = 0; row < matrix->n_rows; row = (uint16_t)(row + section_rows)) {
-        add_section(hash, matrix->codes + (size_t)row * matrix->n_columns, section_rows, matrix->n_columns);
-    }
+    add_codes(hash, matrix, section_rows);
 }
 
 static void add_gru(sha256 *hash, const qg_gru *gru)
@@ -89,7 +117,7 @@ static void add_embedding(sha256 *hash, const qg_embedding *embedding)
     sha256_add(hash, QG_EMBEDDING);
     add_u16(hash, embedding->n_tokens);
     add_u16(hash, embedding->n_outputs);
-    add_s8_array(hash, embedding->codes, (size_t)embedding->n_tokens * embedding->n_outputs, 1);
+    add_s8_array(hash, embedding->codes, (size_t)embedding->n_tokens * embedding->n_outputs);
 }
 
 /* The two directions stand one after the other. */
@@ -138,7 +166,7 @@ void model_digest(const qg_model *model, uint8_t digest[QG_DIGEST_BYTES])
     sha256_add(&hash, QG_SPEC_MAJOR);
     sha256_add(&hash, model->last_step);
     add_u16(&hash, model->n_inputs);
-    add_s8_array(&hash, model->input_fraction_bits, model->n_inputs, 1);
+    add_s8_array(&hash, model->input_fraction_bits, model->n_inputs);
     sha256_add(&hash, model->n_layers);
     add_layers(&hash, model);
     sha256_end(&hash, digest);

@@ -24,7 +24,7 @@
 #define QG_SPEC_MINOR 1
 
 /* Exported code checks this, too. Raised when a descriptor below changes, or the order of codes in memory. */
-#define QG_EXPORT_FORMAT 2
+#define QG_EXPORT_FORMAT 3
 
 #define QG_DIGEST_BYTES 32
 
@@ -39,6 +39,8 @@ extern "C" {
 #endif
 
 /* Descriptors, which are constants: an AVR has them in flash, where C, but not C++, can read their fields. */
+QG_DESCRIPTOR(struct qg_section) qg_section;
+QG_DESCRIPTOR(struct qg_packing) qg_packing;
 QG_DESCRIPTOR(struct qg_matrix) qg_matrix;
 QG_DESCRIPTOR(struct qg_gru) qg_gru;
 QG_DESCRIPTOR(struct qg_dense) qg_dense;
@@ -50,12 +52,58 @@ QG_DESCRIPTOR(uint8_t) qg_kind;
 /* Rows that are multiplied together, and lie in memory together: column by column. */
 #define QG_BLOCK_ROWS 8
 
+/* Rows of a matrix whose codes have `bits` each: as many blocks of QG_BLOCK_ROWS rows as there are, column by column. A
+ * column has as many bytes as a code has bits, with the first row in the lowest bits of the first byte. The rows that
+ * are left are one more block, with zeros, if they are more than `bits`; else each lies by itself, in bytes. */
+struct qg_section {
+    const int8_t *codes; /* QG_CONSTANT */
+#if QG_KERNELS != QG_KERNELS_AVR
+    /* qg_dot_block_2 ... qg_dot_block_8: the dot products of a block with x [n_columns]. */
+    void (*dot)(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+#endif
+    uint16_t n_rows;
+    uint8_t bits; /* 2 ... 8 */
+};
+
+/* A matrix some of whose codes have less than 8 bits: sections of a gate each, or of gates whose blocks are full. What
+ * computes with them is in no image without them. */
+struct qg_packing {
+#if QG_KERNELS == QG_KERNELS_AVR
+    int32_t (*dot)(const qg_matrix *matrix, uint16_t row, const int16_t *x); /* qg_packed_dot */
+#else
+    /* qg_packed_add, which does what qg_affine_add does */
+    void (*add)(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
+#endif
+    const qg_section *sections;
+};
+
+#if QG_KERNELS == QG_KERNELS_AVR
+#define QG_SECTION(codes, n_rows, bits)                                                                                \
+    {                                                                                                                  \
+        codes, n_rows, bits                                                                                            \
+    }
+#define QG_PACKING(sections)                                                                                           \
+    {                                                                                                                  \
+        qg_packed_dot, sections                                                                                        \
+    }
+#else
+#define QG_SECTION(codes, n_rows, bits)                                                                                \
+    {                                                                                                                  \
+        codes, qg_dot_block_##bits, n_rows, bits                                                                       \
+    }
+#define QG_PACKING(sections)                                                                                           \
+    {                                                                                                                  \
+        qg_packed_add, sections                                                                                        \
+    }
+#endif
+
 /* Rows of weights, each with its own scale [R4]. Arrays are QG_CONSTANT.
  *
- * The rows of a section (one gate of a GRU, all rows of a dense layer) lie one after the other: as many blocks of
- * QG_BLOCK_ROWS rows as there are, each column by column, then the rows that are left, each by itself. */
+ * The rows of a gate of a GRU, or all rows of a dense layer, lie one after the other: as many blocks of QG_BLOCK_ROWS
+ * rows as there are, each column by column, then the rows that are left, each by itself. */
 struct qg_matrix {
-    const int8_t *codes;         /* n_rows n_columns of them */
+    const int8_t *codes;         /* n_rows n_columns of them; NULL if they are packed */
+    const qg_packing *packing;   /* NULL if each code is a byte */
     const uint16_t *multipliers; /* [n_rows], m: 2^14 ... 2^15 - 1 */
     const uint8_t *shifts;       /* [n_rows], s: 1 ... 30 */
     uint16_t n_rows;
@@ -239,6 +287,9 @@ int16_t qg_relu(int32_t a);           /* saturates */
 int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and ave, which mean different things by it */
 int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */
 
+/* The dot product of a row of a packed matrix with x, on AVRs. */
+int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x);
+
 /* Parts of the layers for QG_KERNELS other than those of AVRs. */
 
 /* Copies n constants, at least 1. */
@@ -247,10 +298,19 @@ void qg_read_s32(const int32_t *constants, size_t n, int32_t *values);
 /* Adds rows first_row ... first_row + n_rows - 1, requantized, to sums [R4]. Reads x [n_columns]. first_row is the
  * first row of a block, n_rows at least 1. */
 void qg_affine_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
+void qg_packed_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
 
-/* The dot product of one row of n_columns weights with x, and those of a block of rows. */
+/* The dot product of one row of n_columns weights with x. */
 int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int16_t *x);
-void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+
+/* Those of a block of rows with codes of 2 ... 8 bits, which lie as in a section. */
+void qg_dot_block_2(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+void qg_dot_block_3(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+void qg_dot_block_4(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+void qg_dot_block_5(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+void qg_dot_block_6(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+void qg_dot_block_7(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+void qg_dot_block_8(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 
 /* CRC-32 (IEEE 802.3) of bytes, and of 16-bit values, low byte first; continued from `crc`, first 0 [R16]. */
 uint32_t qg_crc32(uint32_t crc, const uint8_t *bytes, size_t n_bytes);

@@ -15,6 +15,10 @@ QG_KERNEL void qg_read_s32(const int32_t *constants, size_t n, int32_t *values)
 
 QG_KERNEL void qg_affine_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums)
 {
+    if (matrix->packing != NULL) {
+        matrix->packing->add(matrix, first_row, n_rows, x, sums);
+        return;
+    }
     const uint16_t n_columns = matrix->n_columns;
     const uint8_t k = matrix->left_shift;
     const int8_t *codes = matrix->codes + first_row * n_columns;
@@ -27,7 +31,7 @@ QG_KERNEL void qg_affine_add(const qg_matrix *matrix, size_t first_row, size_t n
         const int32_t *acc = dots;
         if (end - sums >= QG_BLOCK_ROWS) {
             n = QG_BLOCK_ROWS;
-            qg_dot_block(codes, n_columns, x, dots);
+            qg_dot_block_8(codes, n_columns, x, dots);
         } else {
             dots[0] = qg_dot_row(codes, n_columns, x);
         }

@@ -21,7 +21,7 @@
         acc7 += (int32_t)QG_READ_S8(codes + QG_BLOCK_ROWS * (c) + 7) * x[c];                                           \
     } while (0)
 
-QG_KERNEL void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS])
+QG_KERNEL void qg_dot_block_8(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS])
 {
     const int16_t *const end = x + n_columns;
     const uint8_t n_first = (uint8_t)((n_columns - 1) % 4 + 1);

@@ -21,7 +21,7 @@ static inline void dot_half_block(const int8_t *codes, const int16_t *x, const i
     dots[3] = acc3;
 }
 
-QG_KERNEL void qg_dot_block(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS])
+QG_KERNEL void qg_dot_block_8(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS])
 {
     const int16_t *const end = x + n_columns;
     uint8_t half = 2;

@@ -76,6 +76,7 @@ static void read_matrix(qg_blob *blob, const uint8_t *record, uint16_t n_rows, u
 {
     require_zeros(blob, record + QG_RECORD_MATRIX_ZEROS);
     matrix->codes = (const int8_t *)find_array(blob, record + QG_RECORD_MATRIX_CODES, (uint32_t)n_rows * n_columns, 1);
+    matrix->packing = NULL;
     matrix->multipliers = (const uint16_t *)find_array(blob, record + QG_RECORD_MATRIX_MULTIPLIERS, n_rows, 2);
     matrix->shifts = (const uint8_t *)find_array(blob, record + QG_RECORD_MATRIX_SHIFTS, n_rows, 1);
     matrix->n_rows = n_rows;

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="How weights become integers: so that errors make up for one another on X.npz, or each by itself.",
 )
+@click.option(
+    "--weight-bits",
+    default="8",
+    show_default=True,
+    metavar="BITS",
+    help="Bits of the weights' codes, 2 ... 8; others for layers, matrices, gates: 4,gru.U.n=8,dense=6",
+)
 @click.option("--input-units", metavar="UNITS", help="Units of the inputs, set apart by commas: g,g,g,deg/s")
 @click.option("--output-units", metavar="UNITS", help="Units of the outputs, set apart by commas.")
 @click.option("--name", help="Name of the model, which starts its C identifiers.  [default: the file's name]")
@@ -34,6 +41,7 @@ def quantize(
     output: str,
     standardisation: str | None,
     rounding: RoundingName,
+    weight_bits: str,
     input_units: str | None,
     output_units: str | None,
     name: str | None,
@@ -45,9 +53,11 @@ def quantize(
     from quantgru.c_names import c_name, nearest_c_name
     from quantgru.cli.console import console, require_writable
     from quantgru.quantizer import quantize as to_integers
+    from quantgru.quantizer.widths import parse_weight_bits
     from quantgru.report.inspection import print_inspection
     from quantgru.sequences import load_initial_states, load_npz
 
+    widths = parse_weight_bits(weight_bits)
     require_writable(output)
     name = nearest_c_name(Path(output).stem) if name is None else c_name(name)
     float_model = load_model(model, loading)
@@ -59,6 +69,7 @@ def quantize(
         **load_standardisation(standardisation),
         initial_states=initial_states,
         rounding=rounding,
+        weight_bits=widths,
         name=name,
         input_units=_units(input_units),
         output_units=_units(output_units),

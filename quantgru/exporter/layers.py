@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
-
 from quantgru.c_names import comment_text
-from quantgru.exporter.layout import memory_order
+from quantgru.exporter.layout import memory_order, packed
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, Matrix, Reverse
+from quantgru.int_model.packing import packed_sections
 
 _GATES: Final = {"sigmoid": "qg_sigmoid", "hard_sigmoid": "qg_hard_sigmoid"}
 
@@ -30,8 +29,8 @@ def layer_values(model: IntModel) -> dict[str, Any]:
     """All layers, by kind and in order, as the descriptors have them."""
     return {
         "kinds": [_kind(layer) for layer in model.layers],
-        "grus": [_gru(i, layer, name) for i, (layer, name) in enumerate(_named_grus(model))],
-        "dense": [_dense(i, layer) for i, layer in enumerate(model.dense)],
+        "grus": [_gru(model, i, layer, name) for i, (layer, name) in enumerate(_named_grus(model))],
+        "dense": [_dense(model, i, layer) for i, layer in enumerate(model.dense)],
         "embedding": None if model.embedding is None else _embedding(model.embedding),
         "bidirectionals": [_bidirectional(layer) for layer in model.layers if isinstance(layer, IntBidirectional)],
         "n_head": len(model.head),
@@ -91,7 +90,7 @@ def _named_grus(model: IntModel) -> list[tuple[IntGru, str]]:
     return found
 
 
-def _gru(i: int, layer: IntGru, name: str) -> dict[str, Any]:
+def _gru(model: IntModel, i: int, layer: IntGru, name: str) -> dict[str, Any]:
     return {
         "prefix": f"gru{i}",
         "comment": f"GRU {comment_text(name)}: {layer.n_inputs} inputs, {layer.n_units} units, reset {layer.reset}, "
@@ -100,8 +99,8 @@ def _gru(i: int, layer: IntGru, name: str) -> dict[str, Any]:
         "gate": _GATES[layer.gate],
         "candidate": _CANDIDATES[layer.candidate],
         "n_units": layer.n_units,
-        "input": _matrix(layer.input, layer.n_units),
-        "recurrent": _matrix(layer.recurrent, layer.n_units),
+        "input": _matrix(model, layer.input, layer.n_units),
+        "recurrent": _matrix(model, layer.recurrent, layer.n_units),
         "bias": layer.bias.tolist(),
         "recurrent_bias": layer.recurrent_bias.tolist(),
         "initial_state": [] if layer.initial_state is None else layer.initial_state.tolist(),
@@ -112,7 +111,7 @@ def _gru(i: int, layer: IntGru, name: str) -> dict[str, Any]:
     }
 
 
-def _dense(i: int, layer: IntDense) -> dict[str, Any]:
+def _dense(model: IntModel, i: int, layer: IntDense) -> dict[str, Any]:
     return {
         "prefix": f"dense{i}",
         "comment": f"Dense {comment_text(layer.name)}: {layer.n_inputs} inputs, {layer.n_outputs} outputs, "
@@ -120,7 +119,7 @@ def _dense(i: int, layer: IntDense) -> dict[str, Any]:
         "activation": _ACTIVATIONS[layer.activation],
         "activation_kind": f"QG_ACTIVATION_{layer.activation.upper()}",
         "output_fraction_bits": layer.output_fraction_bits,
-        "matrix": _matrix(layer.matrix, layer.n_outputs),
+        "matrix": _matrix(model, layer.matrix, layer.n_outputs),
         "bias": layer.bias.tolist(),
     }
 
@@ -139,9 +138,14 @@ def _bidirectional(layer: IntBidirectional) -> dict[str, Any]:
     return {"merge": _MERGES[layer.merge], "merge_kind": merge_kind, "final": int(layer.final)}
 
 
-def _matrix(matrix: Matrix, section_rows: int) -> dict[str, Any]:
+def _matrix(model: IntModel, matrix: Matrix, section_rows: int) -> dict[str, Any]:
+    sections = packed_sections(model, matrix, section_rows)
     return {
-        "codes": np.asarray(memory_order(matrix.codes, section_rows)).tolist(),
+        "codes": [] if sections else memory_order(matrix.codes, section_rows).tolist(),
+        "sections": [
+            {"codes": packed(section).tolist(), "n_rows": len(section.codes), "bits": section.bits}
+            for section in sections
+        ],
         "multipliers": matrix.multipliers.tolist(),
         "shifts": matrix.shifts.tolist(),
         "n_rows": matrix.n_rows,

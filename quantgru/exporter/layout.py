@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-BLOCK_ROWS: Final = 8  # QG_BLOCK_ROWS
+from quantgru.int_model.packing import BLOCK_ROWS, BYTE_BITS, Section
 
 _LINE_LENGTH = 120
 _INDENT = "    "
 
 
 def memory_order(codes: npt.NDArray[np.int8], section_rows: int) -> npt.NDArray[np.int8]:
-    """Codes [rows, columns] as the kernels read them: in each section of rows (a gate, or all rows of a dense layer)
-    blocks of BLOCK_ROWS rows column by column, then the rows that are left, one after the other."""
-    parts = []
-    for start in range(0, codes.shape[0], section_rows):
-        section = codes[start : start + section_rows]
-        blocked = section_rows - section_rows % BLOCK_ROWS
-        parts += [section[first : first + BLOCK_ROWS].T.ravel() for first in range(0, blocked, BLOCK_ROWS)]
-        parts.append(section[blocked:].ravel())
-    return np.concatenate(parts)
+    """Codes [rows, columns] of a byte each, as the kernels read them: the sections (gates, or all rows of a dense
+    layer) one after the other."""
+    starts = range(0, codes.shape[0], section_rows)
+    return np.concatenate([packed(Section(codes[start : start + section_rows], BYTE_BITS)) for start in starts])
+
+
+def packed(section: Section) -> npt.NDArray[np.int8]:
+    """The bytes of a section: blocks of BLOCK_ROWS rows column by column, the first row in the lowest bits of a column;
+    then the rows that are left, as one more block with zeros or as bytes, one row after the other."""
+    n_rows = len(section.codes)
+    blocked = n_rows - n_rows % BLOCK_ROWS
+    if n_rows - blocked > section.bits:
+        blocked = n_rows
+    blocks = [_block(section, first) for first in range(0, blocked, BLOCK_ROWS)]
+    return np.concatenate([*blocks, section.codes[blocked:].ravel()])
+
+
+def _block(section: Section, first_row: int) -> npt.NDArray[np.int8]:
+    codes = section.codes[first_row : first_row + BLOCK_ROWS].astype(np.int64)
+    digits = (codes % 2**section.bits).astype(np.uint64)
+    places = np.arange(len(codes), dtype=np.uint64) * np.uint64(section.bits)
+    columns = (digits << places[:, None]).sum(axis=0, dtype=np.uint64)
+    in_bytes = columns.astype("<u8").view(np.int8).reshape(-1, BLOCK_ROWS)
+    return np.asarray(in_bytes[:, : section.bits].ravel())
 
 
 def c_array(c_type: str, name: str, values: Iterable[int]) -> str:

@@ -23,9 +23,15 @@ _INDIRECT = re.compile(
     r"\t(?:blx?\s+(?:r\d+|ip)|bx\s+(?:r\d+|ip)|j(?:al)?r\s+\w+$|e?i(?:call|jmp)\b|(?:call|jmp)q?\s+\*)", re.MULTILINE
 )
 
-_CALL_VALUE_FUNCTIONS = ("qg_gru", "qg_dense")  # files of the library that call nothing else through pointers
-_LAYER_STEPS = "qg_gru_"
-_MODEL_STEPS = "qg_step"  # wrappers call them by name
+_STEPS = ("qg_step", "qg_gru_")  # of models, which wrappers call by name, and of layers
+_PACKED_ROWS = "qg_packed_"
+_PACKED_DOTS = "qg_dot_block_"
+
+# Files of the library, by how their names begin: what they call through pointers begins so.
+_CALLS_ONLY = {"qg_affine": _PACKED_ROWS, "qg_packed": _PACKED_DOTS}
+# The same: what they call does not begin so. All other files call no more than layers.
+_CALLS_NO = dict.fromkeys(("qg_gru", "qg_dense"), (*_STEPS, _PACKED_ROWS, _PACKED_DOTS))
+_OTHERS_CALL_NO = ("qg_step", _PACKED_ROWS, _PACKED_DOTS)
 
 
 @dataclass
@@ -76,9 +82,12 @@ def _calls(functions: Functions, caller: str) -> set[str]:
     called = set(functions.references.get(caller, ()))
     if caller not in functions.indirect:
         return called
-    values_only = functions.files[caller].startswith(_CALL_VALUE_FUNCTIONS)
-    others = (_MODEL_STEPS, _LAYER_STEPS) if values_only else (_MODEL_STEPS,)
-    return called | {name for name in functions.pointed_to if not name.startswith(others)}
+    file = functions.files[caller]
+    for prefix, only in _CALLS_ONLY.items():
+        if file.startswith(prefix):
+            return called | {name for name in functions.pointed_to if name.startswith(only)}
+    not_called = next((names for prefix, names in _CALLS_NO.items() if file.startswith(prefix)), _OTHERS_CALL_NO)
+    return called | {name for name in functions.pointed_to if not name.startswith(not_called)}
 
 
 def _depth(frames: Mapping[str, int], calls: Mapping[str, set[str]], name: str, above: frozenset[str]) -> int:

@@ -6,6 +6,7 @@ from typing import Final
 
 from quantgru.int_model.cost import cost
 from quantgru.int_model.int_model import IntModel
+from quantgru.int_model.packing import code_array_bytes
 
 MOST_ARRAY_BYTES: Final = 2**15 - 1  # a difference of two addresses is a signed number
 MOST_CONSTANT_BYTES: Final = 64_000  # of 65,536: the library's tables, descriptors and strings are there, too
@@ -13,10 +14,8 @@ MOST_CONSTANT_BYTES: Final = 64_000  # of 65,536: the library's tables, descript
 
 def largest_array_bytes(model: IntModel) -> int:
     """Bytes of the largest array of constants, a matrix or an embedding's table."""
-    matrices = [matrix for gru in model.grus for matrix in (gru.input, gru.recurrent)]
-    arrays = [matrix.codes for matrix in (*matrices, *(dense.matrix for dense in model.dense))]
-    arrays += [] if model.embedding is None else [model.embedding.codes]
-    return max(array.nbytes for array in arrays)
+    of_embedding = [] if model.embedding is None else [model.embedding.codes.nbytes]
+    return max(code_array_bytes(model) + of_embedding)
 
 
 def avr_excess(model: IntModel) -> str:

@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from quantgru.int_model.int_model import IntModel
-from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru, Matrix
+from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru
+from quantgru.int_model.packing import code_array_bytes, matrices
 from quantgru.structure import Reverse
 
 _VALUE_BYTES: Final = 2  # of gates, states, residuals and vectors
@@ -95,17 +96,14 @@ def cost(model: IntModel) -> Cost:
 def _constant_bytes(model: IntModel) -> int:
     arrays: list[npt.NDArray[Any]] = [model.input_fraction_bits]
     for gru in model.grus:
-        arrays += [*_arrays(gru.input), *_arrays(gru.recurrent), gru.bias, gru.recurrent_bias]
+        arrays += [gru.bias, gru.recurrent_bias]
         arrays += [] if gru.initial_state is None else [gru.initial_state]
-    for dense in model.dense:
-        arrays += [*_arrays(dense.matrix), dense.bias]
+    arrays += [dense.bias for dense in model.dense]
+    for matrix, _ in matrices(model):
+        arrays += [matrix.multipliers, matrix.shifts]
     if model.embedding is not None:
         arrays.append(model.embedding.codes)
-    return sum(array.nbytes for array in arrays) + len(model.digest)
-
-
-def _arrays(matrix: Matrix) -> list[npt.NDArray[Any]]:
-    return [matrix.codes, matrix.multipliers, matrix.shifts]
+    return sum(array.nbytes for array in arrays) + sum(code_array_bytes(model)) + len(model.digest)
 
 
 def _vectors_of_a_step(model: IntModel) -> int:

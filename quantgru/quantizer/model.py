@@ -49,7 +49,7 @@ def quantize(
     rounding  "compensated": errors of a row's weights make up for one another on the calibration data; "nearest": each
               weight by itself
     weight_bits  2 ... 8 bits for all codes, or by name of layer, matrix and gate: {"": 4, "gru.U.n": 8, "dense": 6};
-                 exports have a byte for each code all the same
+                 exports pack what has less than 8
 
     Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold.
     """

@@ -34,7 +34,7 @@ def quantize_rows(
     parts = list(zip(np.split(weights, len(roundings)), roundings, strict=True))
     scale = np.concatenate([rounding.best_scale(of_part) for of_part, rounding in parts])
     _, exponent = _multipliers(np.ldexp(scale, fraction_bits), _LARGEST_SHIFT)
-    left_shift = max(0, int((1 - exponent).max()))  # at most 10: no factor is above 2**14 / 127
+    left_shift = max(0, int((1 - exponent).max()))  # no factor is above 2**14 / the largest code
     while True:
         multiplier, exponent = _multipliers(np.ldexp(scale, fraction_bits), _LARGEST_SHIFT - left_shift)
         shift = exponent + left_shift

@@ -21,6 +21,25 @@ def sections(model: FloatModel) -> list[str]:
     return list(dict.fromkeys([*of_grus, *(dense.name for dense in model.dense)]))
 
 
+def parse_weight_bits(text: str) -> dict[str, int]:
+    """The widths in a text: "4", or "4,gru.U.n=8,dense=6"; an entry without a name stands for all others.
+
+    Raises ModelError for what is no number, and for two numbers of one name.
+    """
+    found: dict[str, int] = {}
+    for entry in text.split(","):
+        name, _, bits = entry.rpartition("=")
+        name, bits = name.strip(), bits.strip()
+        if not (bits.isascii() and bits.isdecimal() and len(bits) <= 2) or name in found:
+            what = "is given twice" if name in found else "is no width"
+            raise ModelError(
+                f"weight bits {text!r}: {entry.strip()!r} {what}; write a number for all, "
+                f"{LEAST_BITS} ... {MOST_BITS}, and name=number for others: 4,gru.U.n=8,dense=6"
+            )
+        found[name] = int(bits)
+    return found
+
+
 class Widths:
     """The width of each matrix of a model.
 

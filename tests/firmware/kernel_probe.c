@@ -35,7 +35,7 @@ static int32_t requantize(int32_t shifted, uint16_t m, uint8_t s)
 #else
 
 #define dot_row qg_dot_row
-#define dot_block qg_dot_block
+#define dot_block qg_dot_block_8
 #define reset_product qg_reset_product
 
 static int32_t requantize(int32_t shifted, uint16_t m, uint8_t s)

@@ -59,8 +59,8 @@ void shim_step(const qg_model *model, const int16_t *x, int16_t *h, uint16_t *re
 
 size_t shim_sizes(int32_t i)
 {
-    const size_t sizes[] = {sizeof(qg_matrix),    sizeof(qg_gates),          sizeof(qg_gru),   sizeof(qg_dense),
-                            sizeof(qg_embedding), sizeof(qg_bidirectional),  sizeof(qg_model), sizeof(qg_scratch),
-                            sizeof(qg_work),      sizeof(qg_selftest_vector)};
+    const size_t sizes[] = {sizeof(qg_section), sizeof(qg_packing), sizeof(qg_matrix),    sizeof(qg_gates),
+                            sizeof(qg_gru),     sizeof(qg_dense),   sizeof(qg_embedding), sizeof(qg_bidirectional),
+                            sizeof(qg_model),   sizeof(qg_scratch), sizeof(qg_work),      sizeof(qg_selftest_vector)};
     return sizes[i];
 }

@@ -1,0 +1,114 @@
+"""Codes of less than a byte: where they lie, when they are packed, and that no board computes anything else."""
+
+from dataclasses import replace
+
+import numpy as np
+import oracle
+import pytest
+from hil_boards import board_or_skip
+from strategies import DensePlan, GruPlan, Plan, from_oracle, random_model
+
+import quantgru as qg
+from quantgru.exporter.files import export_files
+from quantgru.exporter.layout import packed
+from quantgru.hil.boards import find_boards
+from quantgru.int_model.cost import cost
+from quantgru.int_model.packing import Section, code_array_bytes, code_bits, sections
+
+WIDTHS = [([0, 0], 2), ([1, -2], 2), ([2], 3), ([-3], 3), ([-4, 3], 3), ([-5], 4), ([7, -8], 4), ([8], 5)]
+WIDTHS += [([-17], 6), ([31], 6), ([32], 7), ([-64, 63], 7), ([64], 8), ([-65], 8), ([-128, 127], 8)]
+
+
+@pytest.mark.parametrize(("codes", "bits"), WIDTHS)
+def test_as_many_bits_as_hold_all_codes(codes: list[int], bits: int) -> None:
+    assert code_bits(np.array([codes], np.int8)) == bits
+
+
+def in_memory(rows: list[list[int]], bits: int) -> list[int]:
+    section = Section(np.array(rows, np.int8), bits)
+    found = packed(section)
+    assert len(found) == section.n_bytes
+    return found.view(np.uint8).tolist()
+
+
+def test_a_block_of_four_bits() -> None:
+    rows = [[1, -1], [2, -2], [3, -3], [4, -4], [5, -5], [6, -6], [7, -7], [-8, -8]]
+    assert in_memory(rows, 4) == [0x21, 0x43, 0x65, 0x87, 0xEF, 0xCD, 0xAB, 0x89]
+
+
+def test_a_block_of_three_bits() -> None:
+    rows = [[0], [1], [2], [3], [-4], [-3], [-2], [-1]]  # from the top: 111 110 101 100 011 010 001 000
+    assert in_memory(rows, 3) == [0b10001000, 0b11000110, 0b11111010]
+
+
+def test_a_block_of_seven_bits() -> None:
+    rows = [[-1], [0], [-1], [0], [-1], [0], [-1], [0]]
+    assert in_memory(rows, 7) == [0x7F, 0xC0, 0x1F, 0xF0, 0x07, 0xFC, 0x01]
+
+
+def test_rows_that_are_left_are_a_block_where_that_is_shorter() -> None:
+    block = [[1, 1]] * 8
+    in_block = [0b01010101, 0b01010101] * 2  # each column has two bytes
+    assert in_memory([*block, [-1, 0], [0, 1]], 2) == [*in_block, 255, 0, 0, 1]  # each row by itself
+    assert in_memory([*block, [-1, 0], [0, 1], [1, -1]], 2) == [*in_block, 0b010011, 0, 0b110100, 0]
+
+
+def model_of_widths() -> qg.IntModel:
+    """Blocks that are full, blocks with zeros, rows by themselves; gates of equal and of different widths."""
+    layers = (GruPlan(24), GruPlan(21, oracle.RESET_BEFORE), DensePlan(13, oracle.LINEAR))
+    model = random_model(Plan(3, layers=layers), seed=5)
+    first, second, dense = model.layers
+    first = replace(first, w=narrowed(first.w, 4), u=narrowed(first.u, 2, 3, 8))
+    second = replace(second, w=narrowed(second.w, 5, 6, 7), u=narrowed(second.u, 4))
+    return from_oracle(replace(model, layers=(first, second, replace(dense, matrix=narrowed(dense.matrix, 3)))))
+
+
+def narrowed(matrix: oracle.Matrix, *widths: int) -> oracle.Matrix:
+    """With codes that have these bits, in as many sections. What it needs of an accumulator becomes less."""
+    n = len(matrix.codes) // len(widths)
+    codes = tuple(tuple(code >> (8 - widths[row // n]) for code in codes) for row, codes in enumerate(matrix.codes))
+    return replace(matrix, codes=codes)
+
+
+def test_gates_of_equal_width_are_one_section_where_their_blocks_are_full() -> None:
+    first, second = model_of_widths().grus
+    assert [(section.bits, len(section.codes)) for section in sections(first.input, 24)] == [(4, 72)]
+    assert [(section.bits, len(section.codes)) for section in sections(first.recurrent, 24)] == [
+        (2, 24),
+        (3, 24),
+        (8, 24),
+    ]
+    assert [(section.bits, len(section.codes)) for section in sections(second.recurrent, 21)] == [(4, 21)] * 3
+
+
+def test_what_the_codes_take() -> None:
+    """Columns times blocks times bits; then what the rows take that are left, 5 of 21 and of 13."""
+    model = model_of_widths()
+    of_first = [3 * 9 * 4, 24 * 3 * 2, 24 * 3 * 3, 24 * 3 * 8]
+    of_second = [24 * (2 * bits + 5) for bits in (5, 6, 7)] + 3 * [21 * (2 * 4 + 4)]
+    assert code_array_bytes(model) == [*of_first, *of_second, 21 * (3 + 3)]
+    grus, dense = model.grus, model.dense[0]
+    others = sum(array.nbytes for gru in grus for array in (gru.bias, gru.recurrent_bias)) + dense.bias.nbytes
+    rows = sum(matrix.n_rows for gru in grus for matrix in (gru.input, gru.recurrent)) + 13
+    assert cost(model).constant_bytes == sum(code_array_bytes(model)) + others + 3 * rows + 3 + 32  # formats, digest
+
+
+def test_a_model_that_saves_less_than_kernels_take_is_not_packed() -> None:
+    model = random_model(Plan(3, (8,)), seed=1)
+    small = from_oracle(replace(model, layers=(replace(model.layers[0], u=narrowed(model.layers[0].u, 2)),)))
+    assert "QG_PACKING" not in export_files(small, "small")["small.c"]
+    assert "QG_PACKING" in export_files(model_of_widths(), "large")["large.c"]
+
+
+BOARDS = [name for name, board in find_boards().items() if name != "rp2040" or not board.missing()]
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_board_computes_the_same(board: str) -> None:
+    """Digest, outputs and states: the board makes the digest of the codes that it unpacks."""
+    board_or_skip(board)
+    model = model_of_widths()
+    x = np.random.default_rng(3).integers(-(2**15), 2**15, (2, 20, 3)) * 2.0**-model.input_fraction_bits
+    result = qg.run_on_board(model, x, board=board, by="states")
+    assert result.equal, str(result.first_difference)
+    assert result.steps == 40
