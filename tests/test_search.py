@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import signal
 import sys
 import time
@@ -83,6 +84,9 @@ def test_the_command_writes_what_it_says(files: Path, model: qg.FloatModel, labe
     assert chosen in result["front"]
     assert (result["tried"], result["failed"]) == (12, 0)
     assert f"chosen: {chosen['flash_bytes']:,} bytes, " in out and "points of the float model's 90.00 %" in out
+    (again,) = re.findall(r"--weight-bits (\S+)", out)
+    done(quantgru("quantize", "m.qgf", "--calibration", "c.npz", "--weight-bits", again, "-o", "again.qgru"))
+    assert qg.IntModel.load("again.qgru").digest == written.digest
     assert (files / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -99,6 +103,14 @@ def test_no_uniform_width_is_both_smaller_and_better(model: qg.FloatModel) -> No
     for smaller, larger in itertools.pairwise(result.front):
         assert smaller.flash_bytes < larger.flash_bytes and smaller.quality < larger.quality
     assert result.front[-1].quality - 6 <= result.chosen.quality
+
+
+def test_a_mixture_is_smaller_than_uniform_widths_of_its_quality(model: qg.FloatModel) -> None:
+    result = qg.search(model, CALIBRATION, X, objective="agreement", trials=60)
+    uniform = [one for one in result.tried if one.uniform_bits and one.quality >= result.chosen.quality]
+    assert result.chosen.uniform_bits is None
+    assert all(result.chosen.flash_bytes < one.flash_bytes for one in uniform)
+    assert best_within(result.front, result.chosen.flash_bytes)[0] == result.chosen
 
 
 def test_models_of_one_calibration_are_those_of_quantize(model: qg.FloatModel) -> None:

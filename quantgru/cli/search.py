@@ -137,4 +137,6 @@ def _print(result: SearchResult) -> None:
     if widest.uniform_bits:
         share = f", {100 * chosen.flash_bytes / widest.flash_bytes:.1f} % of {widest.uniform_bits} bits for all"
     quality = quality_text(chosen.quality, result.unit)
+    names = ",".join(f"{name}={bits}" for name, bits in chosen.weight_bits.items())
+    click.echo(f"quantgru quantize makes the same with --weight-bits {names}")
     click.echo(f"chosen: {chosen.flash_bytes:,} bytes{share}; {quality}: {result.because}")
