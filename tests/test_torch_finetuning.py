@@ -21,7 +21,7 @@ from strategies import INPUTS, any_plans, int_models, random_inputs
 
 import quantgru as qg
 from quantgru.activations import CANDIDATES, GATES
-from quantgru.int_model import IntModel, Matrix
+from quantgru.int_model import IntBidirectional, IntModel, Matrix
 from quantgru.report.accuracy import sqnr_db
 from quantgru.simulator import run
 
@@ -100,8 +100,12 @@ def assert_equal_in_evaluation(prepared: qg.torch.Prepared, x: np.ndarray, lengt
 def test_the_integers_are_those_of_the_contract(model: IntModel, kind: str, seed: int) -> None:
     raw = random_inputs(kind, 4, model.n_inputs, seed)
     expected = oracle.run_sequence(to_oracle(model), raw)
-    outputs, _ = run_integers(model, Steps(torch.tensor([raw]), torch.tensor([4])))
+    outputs, states = run_integers(model, Steps(torch.tensor([raw]), torch.tensor([4])))
     assert outputs.reshape(len(expected.outputs), -1).tolist() == [list(y) for y in expected.outputs]
+    backward = [layer.backward for layer in model.layers if isinstance(layer, IntBidirectional)]
+    for h, gru, steps in zip(states, model.grus, expected.traces, strict=True):
+        in_order = steps[::-1] if gru in backward else steps
+        assert h[0].tolist() == [list(step.h) for step in in_order]
 
 
 @pytest.mark.parametrize("layers", [*CELLS.values(), *CHAINS.values()], ids=[*CELLS, *CHAINS])
