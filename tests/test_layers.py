@@ -43,7 +43,7 @@ MODELS = ["model", "int_model"]
 SIBLINGS = ["importers", "simulator", "exporter", "hil", "report"]  # none knows another
 # These put the parts together.
 TOP = ["expected_steps", "on_board", "on_boards", "pytest_plugin", "board_fit", "model_check", "explanation"]
-TOP += ["error_bound", "sensitivity", "demo", "cli", "__main__"]
+TOP += ["error_bounds", "error_sources", "demo", "cli", "__main__"]
 
 # Part of quantgru -> the parts that it must not import.
 FORBIDDEN = {
@@ -58,8 +58,8 @@ FORBIDDEN = {
     "board_fit": ["model_check", "explanation", "demo", "cli"],
     "model_check": ["importers", "exporter", "hil", "on_board", "board_fit", "explanation", "demo", "cli"],
     "explanation": ["importers", "exporter", "hil", "on_board", "board_fit", "model_check", "demo", "cli"],
-    "error_bound": ["importers", "exporter", "hil", "report", *(part for part in TOP if part != "error_bound")],
-    "sensitivity": ["importers", "exporter", "hil", *(part for part in TOP if part != "sensitivity")],
+    "error_bounds": ["importers", "exporter", "hil", "report", *(part for part in TOP if part != "error_bounds")],
+    "error_sources": ["importers", "exporter", "hil", *(part for part in TOP if part != "error_sources")],
     "demo": ["cli"],
     "cli": [],
     "__main__": [],
