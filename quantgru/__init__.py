@@ -20,6 +20,8 @@ from quantgru.errors import ConfigError, DataError, DeviceError, ModelError, Qua
 
 if TYPE_CHECKING:
     from quantgru.board_fit import BoardFit, inspect_board
+    from quantgru.error_bounds import ErrorBound, FoundErrors, error_bound, find_errors
+    from quantgru.error_sources import Sensitivity, sensitivity
     from quantgru.explanation import explain
     from quantgru.exporter import export, export_arduino, to_blob
     from quantgru.importers import from_arrays, load
@@ -48,8 +50,14 @@ _HOMES = {
     "BoardFit": "board_fit",
     "BoardResult": "on_board",
     "CheckResult": "model_check",
+    "ErrorBound": "error_bounds",
+    "FoundErrors": "error_bounds",
+    "Sensitivity": "error_sources",
     "check": "model_check",
+    "error_bound": "error_bounds",
     "explain": "explanation",
+    "find_errors": "error_bounds",
+    "sensitivity": "error_sources",
     "inspect_board": "board_fit",
     "export": "exporter",
     "export_arduino": "exporter",
@@ -76,7 +84,9 @@ __all__ = [
     "Dense",
     "DeviceError",
     "Embedding",
+    "ErrorBound",
     "FloatModel",
+    "FoundErrors",
     "Gru",
     "InputLog",
     "IntModel",
@@ -86,11 +96,14 @@ __all__ = [
     "Replay",
     "Reverse",
     "SearchResult",
+    "Sensitivity",
     "Stream",
     "check",
+    "error_bound",
     "explain",
     "export",
     "export_arduino",
+    "find_errors",
     "from_arrays",
     "inspect_board",
     "load",
@@ -101,6 +114,7 @@ __all__ = [
     "run_on_board",
     "run_seeded_on_board",
     "search",
+    "sensitivity",
     "simulate",
     "to_blob",
 ]

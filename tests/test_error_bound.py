@@ -18,9 +18,9 @@ from strategies import any_plans, int_models
 from test_float_structure import CANDIDATES, GATES, every_kind, gru_of
 
 import quantgru as qg
-from quantgru.error_bound import ErrorBound, calibrated_range, error_bound, find_errors
-from quantgru.error_bound.enclosure import table_errors
-from quantgru.error_bound.interval import Interval, mixture, product
+from quantgru.error_bounds import ErrorBound, calibrated_range, error_bound, find_errors
+from quantgru.error_bounds.enclosure import table_errors
+from quantgru.error_bounds.interval import Interval, mixture, product
 from quantgru.errors import DataError, ModelError
 from quantgru.fixed import to_real
 from quantgru.int_model import IntModel
@@ -234,7 +234,7 @@ def test_it_is_not_far_above_what_a_search_finds(bits: int, factor: float) -> No
     """The median of the units, and two steps. What is found is not the largest there is: the bound is nearer still."""
     model = small()
     bound = error_bound(quantized(model, weight_bits=bits), model, input_range=([-3.0] * 3, [3.0] * 3))
-    found = find_errors(bound, model)
+    found = find_errors(bound)
     ratios = bound.one_step[0] / found.one_step[0]
     assert ratios.min() >= 1
     assert np.median(ratios) < factor
@@ -245,7 +245,7 @@ def test_it_is_not_far_above_what_a_search_finds(bits: int, factor: float) -> No
 def test_a_search_finds_more_the_longer_it_goes_on() -> None:
     model = small()
     bound = error_bound(quantized(model), model)
-    short, long = (find_errors(bound, model, rounds=rounds).one_step[0] for rounds in (5, 100))
+    short, long = (find_errors(bound, rounds=rounds).one_step[0] for rounds in (5, 100))
     assert (short <= long).all() and short.max() < long.max()
 
 

@@ -44,7 +44,7 @@ MODELS = ["model", "int_model"]
 SIBLINGS = ["importers", "simulator", "exporter", "hil", "report"]  # none knows another
 # These put the parts together.
 TOP = ["expected_steps", "on_board", "on_boards", "pytest_plugin", "board_fit", "model_check", "explanation"]
-TOP += ["error_bound", "sensitivity", "width_search", "torch", "demo", "cli", "__main__"]
+TOP += ["error_bounds", "error_sources", "width_search", "torch", "demo", "cli", "__main__"]
 
 # Part of quantgru -> the parts that it must not import.
 FORBIDDEN = {
@@ -60,8 +60,8 @@ FORBIDDEN = {
     "model_check": ["importers", "exporter", "hil", "on_board", "board_fit", "explanation", "demo", "cli"],
     "width_search": ["importers", "exporter", "hil", "on_board", "board_fit", "explanation", "demo", "cli"],
     "explanation": ["importers", "exporter", "hil", "on_board", "board_fit", "model_check", "demo", "cli"],
-    "error_bound": ["importers", "exporter", "hil", "report", *(part for part in TOP if part != "error_bound")],
-    "sensitivity": ["importers", "exporter", "hil", *(part for part in TOP if part != "sensitivity")],
+    "error_bounds": ["importers", "exporter", "hil", "report", *(part for part in TOP if part != "error_bounds")],
+    "error_sources": ["importers", "exporter", "hil", *(part for part in TOP if part != "error_sources")],
     "demo": ["cli"],
     "torch": ["exporter", "hil", "report", *(part for part in TOP if part != "torch")],
     "cli": [],

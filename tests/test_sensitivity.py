@@ -15,13 +15,13 @@ from float_models import random_dense, random_gru, random_x
 from test_float_structure import CANDIDATES, GATES, every_kind, gru_of, states_by_formula
 
 import quantgru as qg
+from quantgru.error_sources import ALL_WEIGHTS, EVERYTHING, Effect, Sensitivity, n_sources, sensitivity
+from quantgru.error_sources.rounding import DeviceState, device_activation, device_functions
 from quantgru.errors import DataError, ModelError
 from quantgru.int_model import IntGru, IntModel
 from quantgru.int_model.cost import cost
 from quantgru.model import FloatModel, Gru
 from quantgru.quantizer import dequantize
-from quantgru.sensitivity import ALL_WEIGHTS, EVERYTHING, Effect, Sensitivity, n_sources, sensitivity
-from quantgru.sensitivity.rounding import DeviceState, device_activation, device_functions
 from quantgru.simulator import run
 
 X = random_x(12, 20, 2)
@@ -259,6 +259,16 @@ def test_given_states() -> None:
     found = effects(sensitivity(int_model, model, X, X, initial_states=states, calibration_states=states))
     exact, integers = (model.run(X, initial_states=states), qg.simulate(int_model, X, initial_states=states))
     assert found[EVERYTHING].output_db == pytest.approx(db(exact, integers), abs=1e-9)
+    assert found["gru, biases"].state_db > 60
+
+
+def test_standardised_inputs() -> None:
+    """The float model reads (x - mean) / scale, the integers x."""
+    model, standard = model_of(gru_of(1)), dict(mean=[5.0, -1.0], scale=[2.0, 0.5])
+    x = X * standard["scale"] + standard["mean"]
+    int_model = qg.quantize(model, x, **standard)
+    found = effects(qg.sensitivity(int_model, model, x, x, **standard))
+    assert found[EVERYTHING].output_db == pytest.approx(db(model.run(X), qg.simulate(int_model, x)), abs=1e-6)
     assert found["gru, biases"].state_db > 60
 
 

@@ -11,20 +11,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantgru.array_types import FloatArray
-    from quantgru.error_bound import ErrorBound, FoundErrors
+    from quantgru.error_bounds import ErrorBound, FoundErrors
     from quantgru.int_model import IntModel
     from quantgru.model import FloatModel
 
 
-def bound_and_search(int_model: IntModel, model: FloatModel) -> tuple[ErrorBound, FoundErrors]:
+def bound_and_search(
+    int_model: IntModel, model: FloatModel, standardisation: dict[str, Any]
+) -> tuple[ErrorBound, FoundErrors]:
     """On the calibrated range of the inputs; on all that their formats hold where it is not known."""
     from quantgru.cli.console import progress
-    from quantgru.error_bound import ROUNDS, calibrated_range, error_bound, find_errors
+    from quantgru.error_bounds import ROUNDS, calibrated_range, error_bound, find_errors
 
-    bound = error_bound(int_model, model, input_range=calibrated_range(int_model))
+    bound = error_bound(int_model, model, **standardisation, input_range=calibrated_range(int_model))
     rounds = ROUNDS * (2 if bound.steps else 1)
     with progress("searching for large errors", rounds, "rounds") as advance:
-        return bound, find_errors(bound, model, progress=advance)
+        return bound, find_errors(bound, progress=advance)
 
 
 def bound_json(bound: ErrorBound, found: FoundErrors) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def _finite(bounds: FloatArray) -> list[float | None]:
 def print_bound(bound: ErrorBound, found: FoundErrors, console: Console) -> None:
     from rich.table import Table
 
-    from quantgru.error_bound import calibrated_range
+    from quantgru.error_bounds import calibrated_range
 
     table = Table(
         "layer", "proved: largest", "of unit", "median", "found, not proved: largest", "median",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from quantgru.board_fit import BoardFit
-    from quantgru.error_bound import ErrorBound, FoundErrors
+    from quantgru.error_bounds import ErrorBound, FoundErrors
     from quantgru.int_model import IntModel
 
 DOES_NOT_FIT = 1
@@ -79,10 +79,8 @@ def _bound(
     int_model: IntModel, path: str, standardisation: str | None, loading: dict[str, Any]
 ) -> tuple[ErrorBound, FoundErrors]:
     from quantgru.cli.error_bound import bound_and_search
-    from quantgru.quantizer import fold_standardisation
 
-    statistics = {"mean": None, "scale": None} | load_standardisation(standardisation)
-    return bound_and_search(int_model, fold_standardisation(load_model(path, loading), **statistics))
+    return bound_and_search(int_model, load_model(path, loading), load_standardisation(standardisation))
 
 
 def _fit(

@@ -11,8 +11,8 @@ from quantgru.cli.loading import load_model, load_standardisation, loading_optio
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from quantgru.error_sources import Effect, Sensitivity
     from quantgru.quantizer.rounding import RoundingName
-    from quantgru.sensitivity import Effect, Sensitivity
 
 
 @click.command(epilog="Example: quantgru sensitivity gesture.keras --calibration train.npz --input test.npz")
@@ -57,25 +57,27 @@ def sensitivity(
     import json
 
     from quantgru.cli.console import console, progress
-    from quantgru.quantizer import fold_standardisation, quantize
+    from quantgru.error_sources import n_sources
+    from quantgru.error_sources import sensitivity as measure
+    from quantgru.quantizer import quantize
     from quantgru.quantizer.widths import parse_weight_bits
-    from quantgru.sensitivity import n_sources
-    from quantgru.sensitivity import sensitivity as measure
     from quantgru.sequences import load_initial_states, load_npz
 
     widths = parse_weight_bits(weight_bits)
-    statistics = {"mean": None, "scale": None} | load_standardisation(standardisation)
-    float_model = fold_standardisation(load_model(model, loading), **statistics)
+    float_model, statistics = load_model(model, loading), load_standardisation(standardisation)
     calibrated, _ = load_npz(calibration, "calibration data")
     starts = load_initial_states(calibration, "calibration data")
     x, _ = load_npz(input_path)
-    int_model = quantize(float_model, calibrated, initial_states=starts, rounding=rounding, weight_bits=widths)
+    int_model = quantize(
+        float_model, calibrated, **statistics, initial_states=starts, rounding=rounding, weight_bits=widths
+    )
     with progress("measuring", n_sources(int_model), "parts") as advance:
         result = measure(
             int_model,
             float_model,
             x,
             calibrated,
+            **statistics,
             initial_states=load_initial_states(input_path),
             calibration_states=starts,
             progress=advance,

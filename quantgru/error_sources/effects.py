@@ -11,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.array_types import FloatArray
+from quantgru.error_sources.rounding import rounded16
+from quantgru.error_sources.sources import sources
 from quantgru.fixed import to_real
 from quantgru.int_model import IntModel, require_int_model
 from quantgru.model import FloatModel
 from quantgru.model.run import NOTHING_REPLACED, Replaced, dense_output, run_body
+from quantgru.quantizer import fold_standardisation
 from quantgru.quantizer.calibrate import calibrate
 from quantgru.quantizer.counterpart import counterparts
 from quantgru.report.accuracy import sqnr_db
-from quantgru.sensitivity.rounding import rounded16
-from quantgru.sensitivity.sources import sources
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.simulator import SimulationResult, run
 
@@ -89,19 +90,23 @@ def sensitivity(
     x: SequencesLike | Sequences,
     calibration: SequencesLike | Sequences,
     *,
+    mean: npt.ArrayLike | None = None,
+    scale: npt.ArrayLike | None = None,
     initial_states: StatesLike | None = None,
     calibration_states: StatesLike | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Sensitivity:
     """What each part of `int_model` costs against `model`, from which it was made on `calibration`, on sequences x.
 
+    mean, scale                         [inputs], where `model` was trained on (x - mean) / scale
     initial_states, calibration_states  of x and of the calibration data, as in `quantize`
     progress                            called with 1 after each of `n_sources(int_model)` runs
 
-    Where the float model was trained on standardised inputs, `model` is the folded one. Raises ModelError for models
-    that are no pair, DataError.
+    Raises ModelError for models that are no pair, DataError.
     """
     require_int_model(int_model, "sensitivity")
+    if isinstance(model, FloatModel):
+        model = fold_standardisation(model, mean, scale)
     floats, meant = counterparts(model, int_model)
     seen = calibrate(floats, floats.sequences(calibration, what="calibration data"), calibration_states)
     data = _Data(floats.sequences(x), initial_states)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from quantgru.array_types import FloatArray
+from quantgru.error_sources.rounding import DeviceState, device_activation, device_functions
 from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
 from quantgru.int_model.packing import Section, code_bits, packed_sections
 from quantgru.model import Bidirectional, Dense, FloatModel, Gate, Gru, Layer
 from quantgru.model.run import NOTHING_REPLACED, Replaced
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics
-from quantgru.sensitivity.rounding import DeviceState, device_activation, device_functions
 from quantgru.simulator import SimulationResult
 
 

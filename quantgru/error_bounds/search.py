@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from quantgru.array_types import FloatArray
-from quantgru.error_bound.bound import ErrorBound
+from quantgru.error_bounds.bound import ErrorBound
 from quantgru.fixed import INT16_MAX, INT16_MIN, to_real
 from quantgru.int_model import IntModel
 from quantgru.model import FloatModel
@@ -35,23 +35,22 @@ class FoundErrors:
 
 def find_errors(
     bound: ErrorBound,
-    model: FloatModel,
     *,
     rounds: int = ROUNDS,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> FoundErrors:
-    """Searches within the ranges of `bound`, which is of `model`.
+    """Searches within the ranges of `bound`, for its two models.
 
     progress  called after each round, of which there are twice as many where there is a bound for more than no steps
     """
     rng = np.random.default_rng(seed)
     advance = progress or (lambda n: None)
     units = np.cumsum([gru.n_units for gru in bound.model.grus])[:-1]
-    of_units = _search(_OneStep(bound, model), rng, rounds, advance)
+    of_units = _search(_OneStep(bound), rng, rounds, advance)
     steps = None
     if bound.steps:
-        steps = float(_search(_FromReset(bound, model), rng, rounds, advance).max())
+        steps = float(_search(_FromReset(bound), rng, rounds, advance).max())
     return FoundErrors(tuple(np.split(of_units, units)), steps)
 
 
@@ -69,8 +68,8 @@ class _Problem(Protocol):
 class _OneStep:
     """A candidate is the inputs of a step, then h of all units before it, then their residuals, all these raw."""
 
-    def __init__(self, bound: ErrorBound, model: FloatModel) -> None:
-        self._models = _Models(bound.model, model)
+    def __init__(self, bound: ErrorBound) -> None:
+        self._models = _Models(bound.model, bound.float_model)
         self.n_units = n = bound.model.n_units
         residual = _LARGEST_RESIDUAL if bound.model.streaming else 0  # a whole sequence begins without one [R24]
         self.low = np.concatenate((bound.low, np.full(n, float(INT16_MIN)), np.zeros(n)))
@@ -84,8 +83,8 @@ class _OneStep:
 class _FromReset:
     """A candidate is the inputs of all steps, one after the other."""
 
-    def __init__(self, bound: ErrorBound, model: FloatModel) -> None:
-        self._models = _Models(bound.model, model)
+    def __init__(self, bound: ErrorBound) -> None:
+        self._models = _Models(bound.model, bound.float_model)
         self._steps = bound.steps
         self.n_units = bound.model.n_units
         self.low, self.high = np.tile(bound.low, bound.steps), np.tile(bound.high, bound.steps)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantgru.error_bound.enclosure import Enclosure, gate_function, output_function, rows
-from quantgru.error_bound.interval import Interval, mixture
+from quantgru.error_bounds.enclosure import Enclosure, gate_function, output_function, rows
+from quantgru.error_bounds.interval import Interval, mixture
 from quantgru.fixed import INT16_MAX, INT16_MIN
 from quantgru.int_model import IntBidirectional, IntDense, IntGru
 from quantgru.model import Dense, Gate, Gru

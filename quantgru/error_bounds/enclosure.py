@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from quantgru.activations import CANDIDATES, GATES, Candidate, Function, GateFunction
 from quantgru.array_types import FloatArray
-from quantgru.error_bound.interval import FUNCTION_SLACK, Interval, change, image, product
+from quantgru.error_bounds.interval import FUNCTION_SLACK, Interval, change, image, product
 from quantgru.fixed import GATE, INT16_MAX, INT16_MIN, PRE_ACTIVATION, to_real
 from quantgru.simulator.tables import LAST_ARGUMENT, function_values
 

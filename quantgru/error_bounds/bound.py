@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.array_types import FloatArray
-from quantgru.error_bound.enclosure import Enclosure
-from quantgru.error_bound.interval import Interval
-from quantgru.error_bound.layers import DensePair, GruPair, Steps, merged
+from quantgru.error_bounds.enclosure import Enclosure
+from quantgru.error_bounds.interval import Interval
+from quantgru.error_bounds.layers import DensePair, GruPair, Steps, merged
 from quantgru.errors import DataError
 from quantgru.fixed import INT16_MAX, INT16_MIN, to_raw16, to_real
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntModel, require_int_model
 from quantgru.model import Dense, Embedding, FloatModel, Reverse
+from quantgru.quantizer import fold_standardisation
 from quantgru.quantizer.counterpart import counterparts
 
 LARGEST_ERROR: Final = 0.1
@@ -29,6 +30,7 @@ InputRange = tuple[FloatArray, FloatArray]
 class ErrorBound:
     """No |integer - float| is larger, for any inputs within the range.
 
+    float_model    the model that `model` was made from, on inputs in their own units
     low, high      of each input [inputs]
     one_step       of h of each GRU layer [units], after one step from any state that its format holds, the same in both
     outputs        of each output [outputs], after that step
@@ -39,6 +41,7 @@ class ErrorBound:
     """
 
     model: IntModel
+    float_model: FloatModel
     low: FloatArray
     high: FloatArray
     one_step: tuple[FloatArray, ...]
@@ -53,20 +56,24 @@ def error_bound(
     int_model: IntModel,
     model: FloatModel,
     *,
+    mean: npt.ArrayLike | None = None,
+    scale: npt.ArrayLike | None = None,
     input_range: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     largest_error: float = LARGEST_ERROR,
     most_steps: int = MOST_STEPS,
 ) -> ErrorBound:
     """A proved bound of the error of `int_model` against `model`, the float model that it was made from.
 
+    mean, scale  [inputs], where `model` was trained on (x - mean) / scale
     input_range  lowest and highest real value of each input [inputs], limited to what the formats hold, which is the
                  range if None. Tokens are all that there are
     most_steps   where the search for `ErrorBound.steps` ends
 
-    Where the float model was trained on standardised inputs, `model` is the folded one. Raises ModelError for models
-    that are no pair, DataError for a range that is none.
+    Raises ModelError for models that are no pair, DataError for a range that is none.
     """
     require_int_model(int_model, "error bound")
+    if isinstance(model, FloatModel):
+        model = fold_standardisation(model, mean, scale)
     low, high = _range(int_model, input_range)
     network = _Network(int_model, model)
     x = _inputs(int_model, low, high)
@@ -74,9 +81,8 @@ def error_bound(
         states, outputs = network.run([x], [pair.any_state() for pair in network.grus])
         steps, after_steps = _most_steps(network, x, largest_error, most_steps)
     one_step = tuple(of_layer.errors.magnitude for (of_layer,) in states)
-    return ErrorBound(
-        int_model, low, high, one_step, outputs[-1].errors.magnitude, largest_error, most_steps, steps, after_steps
-    )
+    of_outputs = outputs[-1].errors.magnitude
+    return ErrorBound(int_model, model, low, high, one_step, of_outputs, largest_error, most_steps, steps, after_steps)
 
 
 def calibrated_range(model: IntModel) -> InputRange | None:
