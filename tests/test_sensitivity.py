@@ -288,6 +288,12 @@ def test_wrong_arguments() -> None:
         sensitivity(int_model, model, random_x(3, 4, 3), X)
 
 
+def test_no_error_and_no_signal_are_null_in_json() -> None:
+    facts = Effect("part", math.inf, -math.inf, None, None, None, None).to_json()
+    assert (facts["state_db"], facts["output_db"]) == (None, None)
+    json.dumps(facts, allow_nan=False)
+
+
 def test_the_command(here: Path) -> None:
     command = ("sensitivity", "m.qgf", "--calibration", "x.npz", "--input", "x.npz", "--weight-bits", "3,gru.W=8")
     out = " ".join(done(quantgru(*command)).split())

@@ -56,9 +56,10 @@ class Effect:
     saturated: int | None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, which know no infinity: where there is no error, dB are null."""
-        values = {name: None if value == math.inf else value for name, value in vars(self).items()}
-        return values | {"first": None if self.first is None else vars(self.first)}
+        """As JSON values, which know no infinity: where there is no error or no signal, dB are null."""
+        decibels = {name: vars(self)[name] for name in ("state_db", "output_db")}
+        finite = {name: value if math.isfinite(value) else None for name, value in decibels.items()}
+        return vars(self) | finite | {"first": None if self.first is None else vars(self.first)}
 
 
 @dataclass(frozen=True)
