@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from quantgru.array_types import FloatArray
 from quantgru.error_sources.rounding import rounded16
-from quantgru.error_sources.sources import sources
+from quantgru.error_sources.sources import Source, sources, whole_layers
 from quantgru.fixed import to_real
 from quantgru.int_model import IntModel, require_int_model
 from quantgru.model import FloatModel
@@ -69,7 +69,8 @@ class Sensitivity:
     n_sequences, n_steps  of the data
     n_labels   outputs that were compared
     sources    each by itself, in the order of the model
-    together   ALL_WEIGHTS, with arithmetic in float; and EVERYTHING, as the simulator runs it
+    together   all weights and biases of each layer; then ALL_WEIGHTS, all of these, with arithmetic in float; and
+               EVERYTHING, as the simulator runs it
     """
 
     n_sequences: int
@@ -113,17 +114,20 @@ def sensitivity(
     data = _Data(floats.sequences(x), initial_states)
     exact = data.run(floats)
     integers = run(int_model, data.sequences, initial_states=initial_states)
-    effects = []
-    for part in sources(int_model, floats, meant, seen):
+
+    def effect(part: Source) -> Effect:
         given = data.rounded(int_model) if part.rounds_inputs else data
         found = given.run(part.model, part.replaced())
         saturated = None if part.saturated is None else part.saturated(integers)
-        effects.append(data.effect(part.name, exact, found, part.flash_bytes, saturated))
         if progress is not None:
             progress(1)
-    n_bytes = sum(effect.flash_bytes or 0 for effect in effects)
-    saturated = sum(effect.saturated or 0 for effect in effects)
+        return data.effect(part.name, exact, found, part.flash_bytes, saturated)
+
+    effects = [effect(part) for part in sources(int_model, floats, meant, seen)]
+    n_bytes = sum(each.flash_bytes or 0 for each in effects)
+    saturated = sum(each.saturated or 0 for each in effects)
     together = (
+        *(effect(part) for part in whole_layers(int_model, floats, meant)),
         data.effect(ALL_WEIGHTS, exact, data.run(meant), None, None),
         data.effect(EVERYTHING, exact, _of_simulator(integers), n_bytes, saturated),
     )
