@@ -15,6 +15,7 @@ from quantgru.error_sources.rounding import rounded16
 from quantgru.error_sources.sources import Source, sources, whole_layers
 from quantgru.fixed import to_real
 from quantgru.int_model import IntModel, require_int_model
+from quantgru.int_model.cost import cost
 from quantgru.model import FloatModel
 from quantgru.model.run import NOTHING_REPLACED, Replaced, dense_output, run_body
 from quantgru.quantizer import fold_standardisation
@@ -124,12 +125,11 @@ def sensitivity(
         return data.effect(part.name, exact, found, part.flash_bytes, saturated)
 
     effects = [effect(part) for part in sources(int_model, floats, meant, seen)]
-    n_bytes = sum(each.flash_bytes or 0 for each in effects)
     saturated = sum(each.saturated or 0 for each in effects)
     together = (
         *(effect(part) for part in whole_layers(int_model, floats, meant)),
         data.effect(ALL_WEIGHTS, exact, data.run(meant), None, None),
-        data.effect(EVERYTHING, exact, _of_simulator(integers), n_bytes, saturated),
+        data.effect(EVERYTHING, exact, _of_simulator(integers), cost(int_model).constant_bytes, saturated),
     )
     n_sequences, n_steps = data.sequences.n_sequences, data.sequences.n_steps
     return Sensitivity(n_sequences, n_steps, len(exact.outputs), tuple(effects), together)
