@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +210,26 @@ def test_bytes_are_those_of_the_model(digits: Any, widths: Any, bits: int) -> No
     int_model = qg.quantize(digits.model, digits.calibration, weight_bits=widths)
     result = sensitivity(int_model, digits.model, digits.x[:5], digits.calibration)
     digest = 32
-    assert effects(result)[EVERYTHING].flash_bytes == cost(int_model).constant_bytes - digest
+    assert sum(part.flash_bytes or 0 for part in result.sources) == cost(int_model).constant_bytes - digest
+    assert effects(result)[EVERYTHING].flash_bytes == cost(int_model).constant_bytes
     assert effects(result)["gru.U.n"].flash_bytes == 32 * 32 * bits / 8 + 3 * 32
+
+
+def test_a_whole_layer() -> None:
+    """What the float model gives with the weights that this layer's integers mean; bytes are those of its parts."""
+    layers = (gru_of(1), gru_of(2, 3, 4), random_dense(np.random.default_rng(1), 4, 2))
+    model = FloatModel(tuple(replace(layer, name=f"l{i}") for i, layer in enumerate(layers)), last_step=False)
+    int_model = qg.quantize(model, X, weight_bits=3)
+    meant = dequantize(int_model)
+    result = sensitivity(int_model, model, X, X)
+    found = effects(result)
+    for i in range(3):
+        changed = FloatModel((*model.layers[:i], meant.layers[i], *model.layers[i + 1 :]), last_step=False)
+        effect = found[f"l{i}, all weights"]
+        assert effect.output_db == pytest.approx(db(model.run(X), changed.run(X)), abs=1e-9)
+        assert effect.flash_bytes == sum(
+            part.flash_bytes or 0 for part in result.sources if part.name.startswith(f"l{i}")
+        )
 
 
 def test_names_are_those_of_weight_bits_and_as_many_as_said() -> None:
@@ -220,7 +239,7 @@ def test_names_are_those_of_weight_bits_and_as_many_as_said() -> None:
     tensors = [effect.name for effect in result.sources if "," not in effect.name and effect.name != "inputs"]
     assert len(tensors) == 7
     qg.quantize(model, X, weight_bits=dict.fromkeys(tensors, 4))
-    assert len(result.sources) == n_sources(int_model) == 13
+    assert len(result.sources) + len(result.together) - 2 == n_sources(int_model) == 15
 
 
 def test_what_saturates_is_counted() -> None:
@@ -247,7 +266,8 @@ def test_every_kind_of_layer() -> None:
     int_model = qg.quantize(model, tokens)
     result = sensitivity(int_model, model, tokens, tokens)
     assert [effect.name for effect in result.sources][:2] == ["words", "gru.W.z"]
-    assert len(result.sources) == n_sources(int_model) == 1 + 3 * 9 + 2 * 3
+    assert len(result.sources) == 1 + 3 * 9 + 2 * 3
+    assert n_sources(int_model) == len(result.sources) + 3 + 2
     found = effects(result)
     assert -10 * math.log10(noise([*result.sources])) == pytest.approx(found[EVERYTHING].state_db, abs=4)
 
@@ -288,6 +308,12 @@ def test_wrong_arguments() -> None:
         sensitivity(int_model, model, random_x(3, 4, 3), X)
 
 
+def test_no_error_and_no_signal_are_null_in_json() -> None:
+    facts = Effect("part", math.inf, -math.inf, None, None, None, None).to_json()
+    assert (facts["state_db"], facts["output_db"]) == (None, None)
+    json.dumps(facts, allow_nan=False)
+
+
 def test_the_command(here: Path) -> None:
     command = ("sensitivity", "m.qgf", "--calibration", "x.npz", "--input", "x.npz", "--weight-bits", "3,gru.W=8")
     out = " ".join(done(quantgru(*command)).split())
@@ -296,7 +322,7 @@ def test_the_command(here: Path) -> None:
     assert facts["n_steps"] == 48 and len(facts["sources"]) == 13
     (dense,) = [source for source in facts["sources"] if source["name"] == "dense"]
     assert dense["state_db"] is None and 0 < dense["output_db"] < 60 and dense["flash_bytes"] == 32 * (3 + 2) + 10 * 3
-    assert facts["together"][1]["state_db"] < 40
+    assert facts["together"][-1]["state_db"] < 40
 
 
 def test_the_command_refuses(here: Path) -> None:

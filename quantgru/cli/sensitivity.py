@@ -52,7 +52,7 @@ def sensitivity(
     float model's signal to the difference that this makes: of the states of the last GRU layer, and of the outputs.
     A weight tensor has the name that --weight-bits knows, and comes with what biases take back. Functions are
     pre-activations in their formats and tables; a state is rounded h and n, with the residual. The last lines are of
-    all weights in float64, and of the integer model.
+    all weights of a layer, of all weights, and of the integer model.
     """
     import json
 

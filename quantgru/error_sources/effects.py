@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from quantgru.array_types import FloatArray
 from quantgru.error_sources.rounding import rounded16
-from quantgru.error_sources.sources import sources
+from quantgru.error_sources.sources import Source, sources, whole_layers
 from quantgru.fixed import to_real
 from quantgru.int_model import IntModel, require_int_model
+from quantgru.int_model.cost import cost
 from quantgru.model import FloatModel
 from quantgru.model.run import NOTHING_REPLACED, Replaced, dense_output, run_body
 from quantgru.quantizer import fold_standardisation
@@ -56,9 +57,10 @@ class Effect:
     saturated: int | None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, which know no infinity: where there is no error, dB are null."""
-        values = {name: None if value == math.inf else value for name, value in vars(self).items()}
-        return values | {"first": None if self.first is None else vars(self.first)}
+        """As JSON values, which know no infinity: where there is no error or no signal, dB are null."""
+        decibels = {name: vars(self)[name] for name in ("state_db", "output_db")}
+        finite = {name: value if math.isfinite(value) else None for name, value in decibels.items()}
+        return vars(self) | finite | {"first": None if self.first is None else vars(self.first)}
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Sensitivity:
     n_sequences, n_steps  of the data
     n_labels   outputs that were compared
     sources    each by itself, in the order of the model
-    together   ALL_WEIGHTS, with arithmetic in float; and EVERYTHING, as the simulator runs it
+    together   all weights and biases of each layer; then ALL_WEIGHTS, all of these, with arithmetic in float; and
+               EVERYTHING, as the simulator runs it
     """
 
     n_sequences: int
@@ -112,19 +115,21 @@ def sensitivity(
     data = _Data(floats.sequences(x), initial_states)
     exact = data.run(floats)
     integers = run(int_model, data.sequences, initial_states=initial_states)
-    effects = []
-    for part in sources(int_model, floats, meant, seen):
+
+    def effect(part: Source) -> Effect:
         given = data.rounded(int_model) if part.rounds_inputs else data
         found = given.run(part.model, part.replaced())
         saturated = None if part.saturated is None else part.saturated(integers)
-        effects.append(data.effect(part.name, exact, found, part.flash_bytes, saturated))
         if progress is not None:
             progress(1)
-    n_bytes = sum(effect.flash_bytes or 0 for effect in effects)
-    saturated = sum(effect.saturated or 0 for effect in effects)
+        return data.effect(part.name, exact, found, part.flash_bytes, saturated)
+
+    effects = [effect(part) for part in sources(int_model, floats, meant, seen)]
+    saturated = sum(each.saturated or 0 for each in effects)
     together = (
+        *(effect(part) for part in whole_layers(int_model, floats, meant)),
         data.effect(ALL_WEIGHTS, exact, data.run(meant), None, None),
-        data.effect(EVERYTHING, exact, _of_simulator(integers), n_bytes, saturated),
+        data.effect(EVERYTHING, exact, _of_simulator(integers), cost(int_model).constant_bytes, saturated),
     )
     n_sequences, n_steps = data.sequences.n_sequences, data.sequences.n_steps
     return Sensitivity(n_sequences, n_steps, len(exact.outputs), tuple(effects), together)

@@ -38,8 +38,8 @@ class Source:
 
 
 def n_sources(model: IntModel) -> int:
-    """How many `sources` gives."""
-    return 1 + 9 * len(model.grus) + 3 * len(model.dense)
+    """How many `sources` and `whole_layers` give."""
+    return 1 + 10 * len(model.grus) + 4 * len(model.dense)
 
 
 def sources(int_model: IntModel, floats: FloatModel, meant: FloatModel, seen: Calibration) -> Iterator[Source]:
@@ -55,6 +55,27 @@ def sources(int_model: IntModel, floats: FloatModel, meant: FloatModel, seen: Ca
     for number, dense in enumerate(int_model.dense):
         (size,) = _tensor_bytes(int_model, dense.matrix, dense.n_outputs)
         yield from _of_dense(floats, meant.dense[number], dense, number, seen.dense[number], size)
+
+
+def whole_layers(int_model: IntModel, floats: FloatModel, meant: FloatModel) -> Iterator[Source]:
+    """Of each layer all weights and biases at once."""
+    of_device: list[IntGru | IntDense] = [*int_model.grus, *int_model.dense]
+    exact: list[Layer] = [*floats.grus, *floats.dense]
+    rounded: list[Layer] = [*meant.grus, *meant.dense]
+    for layer, of_integers, integers in zip(exact, rounded, of_device, strict=True):
+        yield Source(
+            f"{integers.name}, all weights", _with(floats, layer, of_integers), _layer_bytes(int_model, integers)
+        )
+
+
+def _layer_bytes(model: IntModel, layer: IntGru | IntDense) -> int:
+    if isinstance(layer, IntDense):
+        return sum(_tensor_bytes(model, layer.matrix, layer.n_outputs)) + layer.bias.nbytes
+    tensors = (
+        size for matrix in (layer.input, layer.recurrent) for size in _tensor_bytes(model, matrix, layer.n_units)
+    )
+    h0 = 0 if layer.initial_state is None else layer.initial_state.nbytes
+    return sum(tensors) + layer.bias.nbytes + layer.recurrent_bias.nbytes + h0
 
 
 def _first(int_model: IntModel, floats: FloatModel, meant: FloatModel) -> Source:
