@@ -181,7 +181,7 @@ def test_the_shell_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mo
     board_or_skip("host")
     monkeypatch.chdir(tmp_path)
     shutil.copy(MODELS / "stack.keras", "gesture.keras")
-    for name in ("train.npz", "test.npz"):
+    for name in ("train.npz", "test.npz", "validation.npz"):
         shutil.copy(MODELS / "stack.npz", name)
     # Arguments are aligned in columns; what three blanks set apart is a remark.
     shown = re.findall(r"^    quantgru (\w+) {1,9}(\S.*?)?(?: {3}.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
@@ -189,6 +189,7 @@ def test_the_shell_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mo
     assert [command[0] for command in commands] == [
         "formats",
         "quantize",
+        "search",
         "sensitivity",
         "inspect",
         "inspect",
@@ -200,11 +201,13 @@ def test_the_shell_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mo
         "blob",
         "hil",
         "boards",
+        "search",
         "export",
     ]
     done(quantgru("quantize", "gesture.keras", "--calibration", "train.npz", "-o", "released.qgru"))
     for command in commands:
-        done(quantgru(*command))
+        few = ["--trials", "8"] if command[0] == "search" else []
+        done(quantgru(*command, *few))
 
 
 def test_units_go_from_the_command_line_into_header_and_report(here: Path) -> None:

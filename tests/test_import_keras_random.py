@@ -94,7 +94,7 @@ def chains(draw):
     return makers, "tokens" in first
 
 
-@settings(max_examples=50)
+@settings(max_examples=35)
 @given(chains(), st.integers(0, 2**32 - 1))
 def test_random_chains(case, seed):
     """Structure x functions x reset x bias x masks: the outputs of all steps that are not masked."""
