@@ -227,6 +227,18 @@ def test_an_interrupt_loses_no_trial(files: Path) -> None:
 # ---- what is refused -----------------------------------------------------------------------------------------------
 
 
+def test_a_journal_in_another_folder(model: qg.FloatModel, files: Path) -> None:
+    Path("studies").mkdir()
+    qg.search(model, CALIBRATION, X, trials=1, study="studies/s.journal")
+    assert sorted(path.name for path in Path("studies").iterdir()) == ["s.journal"]
+    assert [trial.state.name for trial in study_of("studies/s.journal").trials].count("COMPLETE") == 1
+
+
+def test_one_path_for_two_outputs(files: Path) -> None:
+    result = quantgru(*COMMAND, "--json", "./m.qgru", "--trials", "1", "-o", "m.qgru")
+    assert result.code == 2 and "-o, --plot and --json: m.qgru, ./m.qgru, expected a file for each" in result.err
+
+
 def test_a_study_of_something_else(model: qg.FloatModel, labels: np.ndarray, files: Path) -> None:
     says = "^study 'search' in s.journal: of another model, or of other data, objectives or widths; choose another"
     qg.search(model, CALIBRATION, X, trials=1, study="s.journal")

@@ -21,6 +21,7 @@ from strategies import INPUTS, any_plans, int_models, random_inputs
 
 import quantgru as qg
 from quantgru.activations import CANDIDATES, GATES
+from quantgru.errors import ConfigError
 from quantgru.int_model import IntBidirectional, IntModel, Matrix
 from quantgru.report.accuracy import sqnr_db
 from quantgru.simulator import run
@@ -295,6 +296,24 @@ def test_a_bias_that_no_format_holds(small) -> None:
         prepared.layers[0].bias[2] = 1e6
     with pytest.raises(qg.ModelError, match=r"^GRU layer 'gru', bias 2: 1e\+06 does not fit s32f14"):
         qg.torch.convert(prepared)
+
+
+@pytest.mark.parametrize("change", [torch.nn.Module.half, torch.nn.Module.bfloat16])
+def test_types_that_do_not_hold_scales_are_refused(small, change) -> None:
+    before = qg.torch.convert(small).digest
+    with pytest.raises(
+        ConfigError, match=r"^prepared module: torch\.b?float16 does not hold .* float32 and float64; for"
+    ):
+        change(torch.nn.Sequential(small))
+    assert qg.torch.convert(small.double()).digest == before
+    small.float()
+
+
+def test_gradients_that_would_be_lost_are_refused(small) -> None:
+    x = torch.zeros(2, 3, small.start.n_inputs, requires_grad=True)
+    with pytest.raises(ConfigError, match=r"^prepared module: x requires gradients, and none pass through quantized"):
+        small.train()(x)
+    small.eval()(x)
 
 
 def test_what_is_not_prepared() -> None:

@@ -62,6 +62,8 @@ def test_what_no_name_stands_for_has_8_bits(model: FloatModel) -> None:
         (1, r"^weight bits: 1, allowed are 2 \.\.\. 8$"),
         (9, "^weight bits: 9, allowed"),
         (True, "^weight bits: True, allowed"),
+        (None, "^weight bits: None, allowed"),
+        ("four", "^weight bits 'four': 'four' is no width"),
         ({"low": 4.0}, r"^weight bits of 'low': 4\.0, allowed"),
         ({"low.V": 4}, r"^weight bits of 'low\.V': the model has nothing of this name; there are low, low\.W, .* out$"),
         ({"out.W": 4}, r"^weight bits of 'out\.W': the model has nothing"),
@@ -70,6 +72,11 @@ def test_what_no_name_stands_for_has_8_bits(model: FloatModel) -> None:
 def test_widths_that_make_no_sense(model: FloatModel, bits, says: str) -> None:
     with pytest.raises(ModelError, match=says):
         qg.quantize(model, X, weight_bits=bits)
+
+
+@pytest.mark.parametrize("bits", ["4", np.int64(4), np.uint8(4), {"": np.int32(4)}])
+def test_other_ways_to_say_four(model: FloatModel, bits) -> None:
+    assert qg.quantize(model, X, weight_bits=bits).digest == qg.quantize(model, X, weight_bits=4).digest
 
 
 def test_a_rounding_that_is_unknown(model: FloatModel) -> None:

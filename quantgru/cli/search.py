@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,8 +69,11 @@ def search(
     from quantgru.report.pareto_plot import pareto_plot, require_matplotlib
     from quantgru.width_search import search as search_widths
 
-    for path in filter(None, (output, plot_path, json_path)):
+    written = [path for path in (output, plot_path, json_path) if path is not None]
+    for path in written:
         require_writable(path)
+    if len({os.path.realpath(path) for path in written}) < len(written):
+        raise ConfigError(f"-o, --plot and --json: {', '.join(written)}, expected a file for each")
     if plot_path is not None:
         require_matplotlib()
     arguments = _arguments(model, output, input_path, **options)

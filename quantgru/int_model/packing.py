@@ -16,7 +16,7 @@ BLOCK_ROWS: Final = 8  # QG_BLOCK_ROWS: they lie in memory together, and a colum
 BYTE_BITS: Final = 8
 
 _LEAST_BITS: Final = 2
-_LEAST_SAVED: Final = 512  # bytes of a model. Kernels for codes of one width take 150 to 350 bytes of flash
+_LEAST_SAVED: Final = 512  # bytes of a model. What computes with codes of one width takes as many, of each more 260
 
 
 @dataclass(frozen=True)

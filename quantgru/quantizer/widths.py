@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
+
 from quantgru.errors import ModelError
 from quantgru.model import FloatModel
 
-WeightBits = int | Mapping[str, int]
+WeightBits = int | str | Mapping[str, int]  # the text as `parse_weight_bits` takes it
 
 LEAST_BITS: Final = 2
 MOST_BITS: Final = 8
@@ -50,18 +52,25 @@ class Widths:
     """
 
     def __init__(self, model: FloatModel, bits: WeightBits) -> None:
-        self._bits: dict[str, int] = {"": bits} if isinstance(bits, int) else dict(bits)
+        if isinstance(bits, str):
+            bits = parse_weight_bits(bits)
+        given: dict[str, int] = dict(bits) if isinstance(bits, Mapping) else {"": bits}
         known = [""]
         for gru in model.grus:
             matrices = [f"{gru.name}.{matrix}" for matrix in "WU"]
             known += [gru.name, *matrices, *(f"{matrix}.{gate}" for matrix in matrices for gate in GATES)]
         known += [dense.name for dense in model.dense]
-        for key, width in self._bits.items():
+        for key, width in given.items():
             where = f"weight bits of {key!r}" if key else "weight bits"
-            if type(width) is not int or not LEAST_BITS <= width <= MOST_BITS:
+            if (
+                isinstance(width, bool)
+                or not isinstance(width, (int, np.integer))
+                or not LEAST_BITS <= width <= MOST_BITS
+            ):
                 raise ModelError(f"{where}: {width!r}, allowed are {LEAST_BITS} ... {MOST_BITS}")
             if key not in known:
                 raise ModelError(f"{where}: the model has nothing of this name; there are {', '.join(known[1:])}")
+        self._bits = {key: int(width) for key, width in given.items()}
 
     def of(self, *path: str) -> int:
         """Of a dense layer, by its name; of a gate, by the names of layer, matrix and gate."""

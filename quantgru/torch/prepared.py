@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from quantgru.errors import DataError, ModelError
+from quantgru.errors import ConfigError, DataError, ModelError
 from quantgru.importers import load
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, output_bits
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru
@@ -67,6 +67,11 @@ class Prepared(nn.Module):
 
     def run(self, x: Tensor, lengths: Tensor | None = None) -> Run:
         """The same with the states."""
+        if self.training and isinstance(x, Tensor) and x.requires_grad:
+            raise ConfigError(
+                "prepared module: x requires gradients, and none pass through quantized inputs; put the layers before "
+                "it into the module that is prepared, or give x.detach()"
+            )
         raw = self._raw(x, lengths)
         if not self.training:
             with torch.no_grad():
@@ -74,6 +79,16 @@ class Prepared(nn.Module):
         values = raw.values if self._token_numbers else (raw.values - self.input_mean) * self.input_scale
         real = Steps(values.to(next(self.parameters()).dtype), raw.lengths)
         return Run(*run_layers(self.start, self.start.last_step, list(self.layers), real))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """What `to`, `half` and others do: types that do not hold scales exactly are refused."""
+        dtype = fn(torch.zeros(1, dtype=torch.float64)).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise ConfigError(
+                f"prepared module: {dtype} does not hold the scales of its weights, allowed are float32 and float64; "
+                "for a faster training use torch.autocast"
+            )
+        return super()._apply(fn, recurse)
 
     def integers(self) -> tuple[IntLayer, ...]:
         """The layers of the integer model. Raises ModelError."""

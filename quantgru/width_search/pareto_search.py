@@ -34,6 +34,7 @@ from quantgru.width_search.trials import (
 )
 from quantgru.width_search.workers import workers as start_workers
 
+_TRIALS_FORMAT: Final = 1  # raised when the same widths give another size or quality: older studies are of no use then
 UNITS: Final[dict[Objective, str]] = {"accuracy": "%", "sqnr": "dB", "agreement": "%"}  # of the quality
 WITHIN: Final[dict[Objective, float]] = {"accuracy": 0.3, "sqnr": 6.0, "agreement": 0.5}  # unless said otherwise
 
@@ -132,7 +133,7 @@ def search(
     judge = judge_of(calibrated.float_model, x, labels, objective)
     states = {f"initial_state{i}": state for i, state in enumerate(initial_states or ())}
     arrays = {"mean": mean, "scale": scale, "labels": labels if objective == "accuracy" else None, **states}
-    digest = _digest(model, model.sequences(calibration), judge.sequences, arrays, [objective, *widths])
+    digest = _digest(model, model.sequences(calibration), judge.sequences, arrays, [_TRIALS_FORMAT, objective, *widths])
     names = sections(calibrated.float_model)
     with optuna_quiet(), start_workers(calibrated, judge, workers) as submit:
         opened = open_study(study, study_name, digest, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,7 +85,8 @@ def _storage(storage: str | None) -> Any:
     if storage is None:
         return None
     if "://" not in storage:
-        return JournalStorage(JournalFileBackend(storage))
+        # Absolute: its lock is a symbolic link with this path as its target, which is looked for beside the lock.
+        return JournalStorage(JournalFileBackend(os.path.abspath(storage)))
     options = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if storage.startswith("sqlite") else None
     return RDBStorage(storage, engine_kwargs=options)
 
