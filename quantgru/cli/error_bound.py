@@ -51,6 +51,7 @@ def print_bound(bound: ErrorBound, found: FoundErrors, console: Console) -> None
     from rich.table import Table
 
     from quantgru.error_bounds import calibrated_range
+    from quantgru.error_bounds.search import MOST_STEPS_SEARCHED
 
     table = Table(
         "layer", "proved: largest", "of unit", "median", "found, not proved: largest", "median",
@@ -69,5 +70,6 @@ def print_bound(bound: ErrorBound, found: FoundErrors, console: Console) -> None
     steps = f"{at_least}{bound.steps:,} step{'' if bound.steps == 1 else 's'}"
     line = f"from the reset the error is proved to stay within {bound.largest_error:g} for {steps}"
     if found.steps is not None:
-        line += f": within {bound.after_steps:.4f}; found, not proved: {found.steps:.4f}"
+        searched = f" in {MOST_STEPS_SEARCHED}" if bound.steps > MOST_STEPS_SEARCHED else ""
+        line += f": within {bound.after_steps:.4f}; found, not proved{searched}: {found.steps:.4f}"
     console.print(line)

@@ -18,6 +18,7 @@ from quantgru.sequences import Sequences
 from quantgru.simulator import GruState, run
 
 ROUNDS: Final = 300
+MOST_STEPS_SEARCHED: Final = 32  # from the reset: a minute for a GRU of 154 units
 _LARGEST_RESIDUAL: Final = 2**15 - 1
 
 
@@ -26,7 +27,7 @@ class FoundErrors:
     """Largest |integer - float| of h that a search found: not proved to be the largest there are.
 
     one_step  of each GRU layer [units], after one step from any state; compare with `ErrorBound.one_step`
-    steps     of sequences of up to `ErrorBound.steps` steps from the reset; None for no steps
+    steps     of sequences of up to `ErrorBound.steps` steps from the reset, 32 at most; None for no steps
     """
 
     one_step: tuple[FloatArray, ...]
@@ -85,9 +86,9 @@ class _FromReset:
 
     def __init__(self, bound: ErrorBound) -> None:
         self._models = _Models(bound.model, bound.float_model)
-        self._steps = bound.steps
+        self._steps = min(bound.steps, MOST_STEPS_SEARCHED)
         self.n_units = bound.model.n_units
-        self.low, self.high = np.tile(bound.low, bound.steps), np.tile(bound.high, bound.steps)
+        self.low, self.high = np.tile(bound.low, self._steps), np.tile(bound.high, self._steps)
 
     def errors(self, candidates: FloatArray) -> FloatArray:
         return self._models.errors(candidates.reshape(len(candidates), self._steps, -1), None)
