@@ -45,6 +45,22 @@ standardisation_option = click.option(
     help="Arrays mean and scale [features]: the model was trained on (x - mean) / scale.",
 )
 
+rounding_option = click.option(
+    "--rounding",
+    type=click.Choice(["compensated", "nearest"]),
+    default="compensated",
+    show_default=True,
+    help="How weights become integers: so that errors make up for one another on X.npz, or each by itself.",
+)
+
+weight_bits_option = click.option(
+    "--weight-bits",
+    default="8",
+    show_default=True,
+    metavar="BITS",
+    help="Bits of the weights' codes, 2 ... 8; others for layers, matrices, gates: 4,gru.U.n=8,dense=6",
+)
+
 
 def load_standardisation(path: str | None) -> dict[str, Any]:
     """The arguments mean and scale of a file; none without one."""

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
+from quantgru.cli.loading import (
+    load_model,
+    load_standardisation,
+    loading_options,
+    rounding_option,
+    standardisation_option,
+    weight_bits_option,
+)
 
 if TYPE_CHECKING:
     from quantgru.quantizer.rounding import RoundingName
@@ -18,20 +25,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", required=True, metavar="M.qgru", help="Where the integer model goes.")
 @standardisation_option
 @loading_options
-@click.option(
-    "--rounding",
-    type=click.Choice(["compensated", "nearest"]),
-    default="compensated",
-    show_default=True,
-    help="How weights become integers: so that errors make up for one another on X.npz, or each by itself.",
-)
-@click.option(
-    "--weight-bits",
-    default="8",
-    show_default=True,
-    metavar="BITS",
-    help="Bits of the weights' codes, 2 ... 8; others for layers, matrices, gates: 4,gru.U.n=8,dense=6",
-)
+@rounding_option
+@weight_bits_option
 @click.option("--input-units", metavar="UNITS", help="Units of the inputs, set apart by commas: g,g,g,deg/s")
 @click.option("--output-units", metavar="UNITS", help="Units of the outputs, set apart by commas.")
 @click.option("--name", help="Name of the model, which starts its C identifiers.  [default: the file's name]")

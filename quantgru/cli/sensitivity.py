@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
+from quantgru.cli.loading import (
+    load_model,
+    load_standardisation,
+    loading_options,
+    rounding_option,
+    standardisation_option,
+    weight_bits_option,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,20 +28,8 @@ if TYPE_CHECKING:
 @click.option("--input", "input_path", required=True, metavar="Y.npz", help="Input sequences: what errors are of.")
 @standardisation_option
 @loading_options
-@click.option(
-    "--rounding",
-    type=click.Choice(["compensated", "nearest"]),
-    default="compensated",
-    show_default=True,
-    help="As for quantgru quantize.",
-)
-@click.option(
-    "--weight-bits",
-    default="8",
-    show_default=True,
-    metavar="BITS",
-    help="As for quantgru quantize: 4,gru.U.n=8,dense=6",
-)
+@rounding_option
+@weight_bits_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def sensitivity(
     model: str,
