@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,13 +34,24 @@ class Program:
         """The compiler and the files that this machine lacks: without a compiler, all of them."""
         if shutil.which(self.compiler) is None:
             return [self.compiler, *self.compiler_files]
-        return [file for file in self.compiler_files if not self._finds(file)]
+        machine = tuple(flag for flag in self.flags if flag.startswith("-m"))
+        return [file for file in self.compiler_files if not _finds((self.compiler, *machine), file)]
 
-    def _finds(self, file: str) -> bool:
-        machine = [flag for flag in self.flags if flag.startswith("-m")]
-        command = [self.compiler, *machine, f"-print-file-name={file}"]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        return result.stdout.strip() != file
+
+def _finds(compiler: tuple[str, ...], file: str) -> bool:
+    with suppress(FileNotFoundError):
+        return bool(_place((shutil.which(compiler[0]) or "", *compiler[1:]), file))
+    return False
+
+
+@cache
+def _place(compiler: tuple[str, ...], file: str) -> str:
+    """Where a compiler has a file of its libraries. Raises FileNotFoundError: only what is there is remembered."""
+    result = subprocess.run([*compiler, f"-print-file-name={file}"], capture_output=True, text=True, check=False)
+    place = result.stdout.strip()
+    if place == file:  # it has no more to say of one that it does not find
+        raise FileNotFoundError(file)
+    return place
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from quantgru.errors import ConfigError
@@ -20,6 +24,18 @@ WARNINGS: Final = ("-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", 
 # What GNU ld says of a program that is too large for a memory region of the linker script.
 _TOO_LARGE: Final = re.compile(r"(?:will not fit in|is not within) region `(\w+)'")
 _OVERFLOW: Final = re.compile(r"region `(\w+)' overflowed by (\d+) bytes")
+
+
+@dataclass(frozen=True)
+class _Library:
+    """Objects, and the folder that they lie in as long as it is known."""
+
+    objects: list[Path]
+    folder: tempfile.TemporaryDirectory[str]
+
+
+_LIBRARIES: Final[dict[tuple[Program, bytes, str | None], _Library]] = {}
+_LIBRARIES_LOCK: Final = Lock()
 
 
 def compile_sources(
@@ -44,6 +60,28 @@ def compile_sources(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(compile_one, range(len(sources)), sources))
+
+
+def library_objects(board: Board, library: Path) -> list[Path]:
+    """Objects of the kernel library in include/ and src/ of a folder.
+
+    The library is the same for all models: a board's is compiled once in the life of this process, and again only if
+    its text has changed. Raises ConfigError as `compile_sources`.
+    """
+    text = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(library.rglob("*.[ch]")))).digest()
+    key = (board.program, text, os.environ.get("PATH"))
+    with _LIBRARIES_LOCK:
+        if key not in _LIBRARIES:
+            folder = tempfile.TemporaryDirectory(prefix="quantgru-")
+            build_directory = Path(folder.name) / "build"
+            build_directory.mkdir()
+            # Copied, for what is compiled has names relative to that folder.
+            copy = Path(shutil.copytree(library, Path(folder.name) / "quantgru"))
+            sources = sorted((copy / "src").glob("*.c"))
+            folders = [copy / "include", *(source.parent for source in port_sources(board))]  # headers without a libc
+            objects = compile_sources(board, board.program, sources, folders, build_directory)
+            _LIBRARIES[key] = _Library(objects, folder)
+        return _LIBRARIES[key].objects
 
 
 def link(board: Board, program: Program, objects: Sequence[Path], target: Path, *flags: str) -> None:

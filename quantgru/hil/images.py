@@ -15,7 +15,7 @@ from typing import IO, Final
 from quantgru.errors import ConfigError, DeviceError
 from quantgru.hil import line
 from quantgru.hil.boards import Board
-from quantgru.hil.compiler import compile_sources, link, port_sources, program_size
+from quantgru.hil.compiler import compile_sources, library_objects, link, port_sources, program_size
 
 _END_TIMEOUT_S: Final = 0.2  # a process whose line broke is about to end
 
@@ -57,11 +57,11 @@ def _build(
     image = build_directory / f"quantgru-{board.name}.elf"
     harness = board.firmware / "harness"
     of_board = port_sources(board)
-    parts = [library / "src", harness, harness / held]
+    parts = [harness, harness / held]
     all_sources = [*sources, *(source for part in parts for source in sorted(part.glob("*.c"))), *of_board]
     all_folders = [*folders, library / "include", *parts, board.folder, *(source.parent for source in of_board)]
     objects = compile_sources(board, board.program, all_sources, all_folders, build_directory)
-    link(board, board.program, objects, image)
+    link(board, board.program, [*objects, *library_objects(board, library)], image)
     flash_bytes, ram_bytes = program_size(board, image)
     if board.chip.ram_bytes is not None and ram_bytes + board.stack_bytes > board.chip.ram_bytes:
         raise ConfigError(
