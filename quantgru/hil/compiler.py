@@ -34,7 +34,7 @@ class _Library:
     folder: tempfile.TemporaryDirectory[str]
 
 
-_LIBRARIES: Final[dict[tuple[Program, bytes, str | None], _Library]] = {}
+_LIBRARIES: Final[dict[tuple[Program, tuple[str, ...], bytes, str | None], _Library]] = {}
 _LIBRARIES_LOCK: Final = Lock()
 
 
@@ -62,14 +62,16 @@ def compile_sources(
         return list(pool.map(compile_one, range(len(sources)), sources))
 
 
-def library_objects(board: Board, library: Path) -> list[Path]:
+def library_objects(board: Board, library: Path, *flags: str) -> list[Path]:
     """Objects of the kernel library in include/ and src/ of a folder.
 
     The library is the same for all models: a board's is compiled once in the life of this process, and again only if
     its text has changed. Raises ConfigError as `compile_sources`.
     """
-    text = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(library.rglob("*.[ch]")))).digest()
-    key = (board.program, text, os.environ.get("PATH"))
+    headers = {source.parent for source in port_sources(board)}  # what a target without a C library has of it
+    files = [*sorted(library.rglob("*.[ch]")), *sorted(path for folder in headers for path in folder.glob("*.h"))]
+    text = hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
+    key = (board.program, flags, text, os.environ.get("PATH"))
     with _LIBRARIES_LOCK:
         if key not in _LIBRARIES:
             folder = tempfile.TemporaryDirectory(prefix="quantgru-")
@@ -78,8 +80,8 @@ def library_objects(board: Board, library: Path) -> list[Path]:
             # Copied, for what is compiled has names relative to that folder.
             copy = Path(shutil.copytree(library, Path(folder.name) / "quantgru"))
             sources = sorted((copy / "src").glob("*.c"))
-            folders = [copy / "include", *(source.parent for source in port_sources(board))]  # headers without a libc
-            objects = compile_sources(board, board.program, sources, folders, build_directory)
+            folders = [copy / "include", *sorted(headers)]
+            objects = compile_sources(board, board.program, sources, folders, build_directory, *flags)
             _LIBRARIES[key] = _Library(objects, folder)
         return _LIBRARIES[key].objects
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from quantgru.hil.boards import Board
-from quantgru.hil.compiler import compile_sources, link, port_sources, program_size, run_tool
+from quantgru.hil.compiler import compile_sources, library_objects, link, port_sources, program_size, run_tool
 from quantgru.hil.stack import deepest_stack, read_functions
 
+_STACK_USAGE: Final = "-fstack-usage"  # files beside the objects
 _ENTRIES: Final = {"step": ("model_reset", "model_step", "model_output"), "sequence": ("main",)}  # the last is inline
 
 
@@ -49,16 +50,15 @@ def footprint(board: Board, export_directory: Path, build_directory: Path, *, st
     library = export_directory / "quantgru"
     of_board = port_sources(board)
     port = [board.firmware / "harness", board.folder, *(source.parent for source in of_board)]
-    sources = [export_directory / "model.c", *sorted((library / "src").glob("*.c")), least / f"{kind}.c"]
-    compiled = compile_sources(
+    model, program, nothing, *start_up = compile_sources(
         board,
         board.program,
-        [*sources, least / "empty.c", *of_board],
+        [export_directory / "model.c", least / f"{kind}.c", least / "empty.c", *of_board],
         [export_directory, library / "include", *port],
         build_directory,
-        "-fstack-usage",
+        _STACK_USAGE,
     )
-    objects, nothing, start_up = compiled[: len(sources)], compiled[len(sources)], compiled[len(sources) + 1 :]
+    objects = [model, program, *library_objects(board, library, _STACK_USAGE)]
     flash, ram = _linked_size(board, [*objects, *start_up], build_directory / "model.elf")
     empty_flash, empty_ram = _linked_size(board, [nothing, *start_up], build_directory / "empty.elf")
     stack = _stack(board, objects, _ENTRIES[kind])
