@@ -12,7 +12,8 @@ from quantgru.activations import CANDIDATES, GATES, Candidate, Function, GateFun
 from quantgru.array_types import FloatArray
 from quantgru.error_bounds.interval import FUNCTION_SLACK, Interval, change, image, product
 from quantgru.fixed import GATE, INT16_MAX, INT16_MIN, PRE_ACTIVATION, to_real
-from quantgru.simulator.tables import LAST_ARGUMENT, function_values
+from quantgru.simulator.kernels import LIMIT
+from quantgru.simulator.tables import function_values
 
 # Arguments of gates and candidates are looked at part by part: where a function is steep, its values are in the middle.
 _POSITIVE_ENDS = [0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, np.inf]
@@ -131,7 +132,7 @@ def output_function(name: Candidate, fraction_bits: int) -> DeviceFunction:
 @cache
 def table_errors() -> dict[str, float]:
     """The largest error of sigmoid and of tanh, over every argument [R6, R7, R8]."""
-    raw = np.arange(LAST_ARGUMENT + 1)  # odd around their middle, so that negative ones have the same errors
+    raw = np.arange(LIMIT + 1)  # odd around their middle, so that negative ones have the same errors
     found = {}
     for name in ("sigmoid", "tanh"):
         integers = to_real(function_values(name), GATE.fraction_bits)

@@ -9,7 +9,8 @@ from quantgru.array_types import FloatArray
 from quantgru.fixed import GATE, PRE_ACTIVATION, round_half_up, to_raw16, to_real
 from quantgru.int_model import IntDense, IntGru
 from quantgru.model.run import Cell
-from quantgru.simulator.tables import LAST_ARGUMENT, function_values
+from quantgru.simulator.kernels import LIMIT
+from quantgru.simulator.tables import function_values
 
 
 def device_functions(layer: IntGru) -> Cell:
@@ -55,6 +56,6 @@ def _of_rounded(name: GateFunction | Candidate, bits: int) -> Function:
 
 
 def _from_table(name: str, a: FloatArray) -> FloatArray:
-    raw = np.clip(round_half_up(np.ldexp(a, PRE_ACTIVATION.fraction_bits)), -LAST_ARGUMENT, LAST_ARGUMENT)
+    raw = np.clip(round_half_up(np.ldexp(a, PRE_ACTIVATION.fraction_bits)), -LIMIT, LIMIT)
     values = to_real(function_values(name)[np.abs(raw).astype(np.int64)], GATE.fraction_bits)
     return np.where(raw >= 0, values, (1.0 if name == "sigmoid" else 0.0) - values)

@@ -33,8 +33,8 @@ HALF_TANH = np.array([
     65534, 65534, 65534, 65534, 65535, 65535, 65535, 65535, 65535,
 ], dtype=np.int64)
 # fmt: on
-_LIMIT = 12 * 2**14 - 1
-_FINE_END = 5 * 2**14
+LIMIT = 12 * 2**14 - 1  # of arguments: beyond it, R7 and R8 are constant
+FINE_END = 5 * 2**14
 
 # As R17 numbers them: an enumerator inside a loop is compiled once, a function that is handed in once for each.
 _HARD_SIGMOID = 1
@@ -103,8 +103,8 @@ def reset_product(b, r):  # type: ignore[no-untyped-def]
 
 @_jit
 def half_tanh_q27(a):  # type: ignore[no-untyped-def]
-    """[R6], 0 <= a <= _LIMIT."""
-    if a < _FINE_END:
+    """[R6], 0 <= a <= LIMIT."""
+    if a < FINE_END:
         j = a >> 9
         fraction = (a & 511) * 4
     else:
@@ -116,14 +116,14 @@ def half_tanh_q27(a):  # type: ignore[no-untyped-def]
 @_jit
 def sigmoid(a):  # type: ignore[no-untyped-def]
     """[R7]"""
-    q = (half_tanh_q27(min(abs(a), _LIMIT)) + 4096) >> 13
+    q = (half_tanh_q27(min(abs(a), LIMIT)) + 4096) >> 13
     return 16384 + q if a >= 0 else 16384 - q
 
 
 @_jit
 def tanh(a):  # type: ignore[no-untyped-def]
     """[R8]"""
-    q = min((half_tanh_q27(min(2 * abs(a), _LIMIT)) + 2048) >> 12, 32767)
+    q = min((half_tanh_q27(min(2 * abs(a), LIMIT)) + 2048) >> 12, 32767)
     return q if a >= 0 else -q
 
 

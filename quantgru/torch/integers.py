@@ -24,11 +24,8 @@ from quantgru.int_model import (
     Reverse,
 )
 from quantgru.int_model.layers import EMBEDDING_BITS
-from quantgru.simulator.kernels import HALF_TANH
+from quantgru.simulator.kernels import FINE_END, HALF_TANH, LIMIT
 from quantgru.torch.steps import BothDirections, RunLayer, Steps, run_layers, run_reversed
-
-_LIMIT: Final = 12 * 2**14 - 1
-_FINE_END: Final = 5 * 2**14
 
 Function = Callable[[Tensor], Tensor]
 
@@ -65,8 +62,8 @@ def _saturate16(v: Tensor) -> Tensor:
 
 
 def _half_tanh_q27(a: Tensor) -> Tensor:
-    """[R6], 0 <= a <= _LIMIT."""
-    fine = a < _FINE_END
+    """[R6], 0 <= a <= LIMIT."""
+    fine = a < FINE_END
     j = torch.where(fine, a >> 9, (a >> 11) + 120)
     fraction = torch.where(fine, (a & 511) * 4, a & 2047)
     table = torch.as_tensor(HALF_TANH, device=a.device)
@@ -75,12 +72,12 @@ def _half_tanh_q27(a: Tensor) -> Tensor:
 
 def _sigmoid(a: Tensor) -> Tensor:
     """[R7]"""
-    return 16384 + a.sign() * ((_half_tanh_q27(a.abs().clamp(max=_LIMIT)) + 4096) >> 13)
+    return 16384 + a.sign() * ((_half_tanh_q27(a.abs().clamp(max=LIMIT)) + 4096) >> 13)
 
 
 def _tanh(a: Tensor) -> Tensor:
     """[R8]"""
-    return a.sign() * ((_half_tanh_q27((2 * a.abs()).clamp(max=_LIMIT)) + 2048) >> 12).clamp(max=INT16_MAX)
+    return a.sign() * ((_half_tanh_q27((2 * a.abs()).clamp(max=LIMIT)) + 2048) >> 12).clamp(max=INT16_MAX)
 
 
 def _short_sigmoid(a: Tensor) -> Tensor:
