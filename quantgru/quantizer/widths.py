@@ -37,7 +37,7 @@ def parse_weight_bits(text: str) -> dict[str, int]:
     return found
 
 
-def sections(model: FloatModel) -> list[str]:
+def section_names(model: FloatModel) -> list[str]:
     """The names of all that can have a width of its own: each gate of each matrix, and each dense layer."""
     of_grus = [f"{gru.name}.{matrix}.{gate}" for gru in model.grus for matrix in "WU" for gate in GATES]
     return list(dict.fromkeys([*of_grus, *(dense.name for dense in model.dense)]))

@@ -17,7 +17,7 @@ from quantgru.int_model import IntModel
 from quantgru.model import FloatModel
 from quantgru.model.file import content
 from quantgru.quantizer.model import calibrate_model
-from quantgru.quantizer.widths import LEAST_BITS, MOST_BITS, sections
+from quantgru.quantizer.widths import LEAST_BITS, MOST_BITS, section_names
 from quantgru.report.pareto import Candidate
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.width_search.choice import best_within, smallest_within
@@ -134,7 +134,7 @@ def search(
     states = {f"initial_state{i}": state for i, state in enumerate(initial_states or ())}
     arrays = {"mean": mean, "scale": scale, "labels": labels if objective == "accuracy" else None, **states}
     digest = _digest(model, model.sequences(calibration), judge.sequences, arrays, [_TRIALS_FORMAT, objective, *widths])
-    names = sections(calibrated.float_model)
+    names = section_names(calibrated.float_model)
     with optuna_quiet(), start_workers(calibrated, judge, workers) as submit:
         opened = open_study(study, study_name, digest, seed)
         enqueue_uniform(opened, names, widths)
