@@ -8,7 +8,7 @@ descriptors hold: to what is not written down, so that every function of a fitti
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 _TEXT = r"\.text\.(?:(?:unlikely|startup|hot)\.)?"  # what stands before the name of a function
@@ -19,9 +19,8 @@ _FRAME = re.compile(r"^(\S+?):\d+:\d+:(\w+)\S*\t(\d+)\t(static|dynamic,bounded)$
 _FUNCTION = re.compile(r"^[0-9a-f]+ <(\w+)[\w.]*>:$", re.MULTILINE)
 
 # Calls and jumps through a register or pointer on ARM, RISC-V (a direct one has a comment), AVR and x86.
-_INDIRECT = re.compile(
-    r"\t(?:blx?\s+(?:r\d+|ip)|bx\s+(?:r\d+|ip)|j(?:al)?r\s+\w+$|e?i(?:call|jmp)\b|(?:call|jmp)q?\s+\*)", re.MULTILINE
-)
+_CALL = re.compile(r"\t(?:blx\s+(?:r\d+|ip)|jalr\s+\w+$|e?icall\b|callq?\s+\*)", re.MULTILINE)
+_JUMP = re.compile(r"\t(?:bx\s+(?:r\d+|ip)|jr\s+\w+$|e?ijmp\b|jmpq?\s+\*)", re.MULTILINE)
 
 _STEPS = ("qg_step", "qg_gru_")  # of models, which wrappers call by name, and of layers
 _PACKED_ROWS = "qg_packed_"
@@ -41,14 +40,16 @@ class Functions:
     frames      bytes on the stack, return address included where it is there
     files       the source of each
     references  what each calls or refers to
-    indirect    those that call through a pointer
+    calls       those that call through a pointer
+    jumps       those that jump to another function through a pointer, as their last act: their frame is free by then
     pointed_to  functions to which constants point
     """
 
     frames: dict[str, int] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     references: dict[str, set[str]] = field(default_factory=dict)
-    indirect: set[str] = field(default_factory=set)
+    calls: set[str] = field(default_factory=set)
+    jumps: set[str] = field(default_factory=set)
     pointed_to: set[str] = field(default_factory=set)
 
 
@@ -65,7 +66,11 @@ def read_functions(stack_usage: Iterable[str], relocations: str, disassembly: st
             found.references.setdefault(code[1], set()).update(names - {code[1]})
         elif section.startswith((".rodata", ".data", ".progmem")):
             found.pointed_to |= names - {section.rsplit(".", 1)[-1]}  # a function's own section holds its jump table
-    found.indirect = {name for name, body in _parts(_FUNCTION, disassembly) if _INDIRECT.search(body)}
+    for name, body in _parts(_FUNCTION, disassembly):
+        if _CALL.search(body):
+            found.calls.add(name)
+        elif _JUMP.search(body):
+            found.jumps.add(name)
     return found
 
 
@@ -74,26 +79,31 @@ def deepest_stack(functions: Functions, entries: Iterable[str]) -> int:
 
     Functions without a known frame, of the C library and the compiler's own, are left out.
     """
-    calls = {name: _calls(functions, name) for name in functions.frames}
-    return max(_depth(functions.frames, calls, entry, frozenset()) for entry in entries)
+    return max(_depth(functions, entry, frozenset()) for entry in entries)
 
 
-def _calls(functions: Functions, caller: str) -> set[str]:
-    called = set(functions.references.get(caller, ()))
-    if caller not in functions.indirect:
-        return called
+def _depth(functions: Functions, name: str, above: frozenset[str]) -> int:
+    """No function of the library calls itself, in no way: one that is `above` already is not called again."""
+    chain = above | {name}
+
+    def deepest(called: set[str]) -> int:
+        return max((_depth(functions, callee, chain) for callee in called - chain), default=0)
+
+    called, pointed_to = functions.references.get(name, set()), _pointed_to(functions, name)
+    if name in functions.calls:
+        called = called | pointed_to
+    own = functions.frames[name] + deepest(called)
+    return max(own, deepest(pointed_to)) if name in functions.jumps else own
+
+
+def _pointed_to(functions: Functions, caller: str) -> set[str]:
+    """What a function can reach through a pointer, if it goes through one."""
     file = functions.files[caller]
     for prefix, only in _CALLS_ONLY.items():
         if file.startswith(prefix):
-            return called | {name for name in functions.pointed_to if name.startswith(only)}
+            return {name for name in functions.pointed_to if name.startswith(only)}
     not_called = next((names for prefix, names in _CALLS_NO.items() if file.startswith(prefix)), _OTHERS_CALL_NO)
-    return called | {name for name in functions.pointed_to if not name.startswith(not_called)}
-
-
-def _depth(frames: Mapping[str, int], calls: Mapping[str, set[str]], name: str, above: frozenset[str]) -> int:
-    """No function of the library calls itself, in no way: one that is `above` already is not called again."""
-    chain = above | {name}
-    return frames[name] + max((_depth(frames, calls, callee, chain) for callee in calls[name] - chain), default=0)
+    return {name for name in functions.pointed_to if not name.startswith(not_called)}
 
 
 def _parts(heading: re.Pattern[str], text: str) -> Iterable[tuple[str, str]]:
