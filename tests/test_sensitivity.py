@@ -204,6 +204,30 @@ def test_the_integer_model_is_what_the_simulator_gives() -> None:
     assert found.first is not None and (found.first.step, found.first.sequence) == min(parted)
 
 
+def test_where_labels_part_of_a_model_that_answers_after_the_last_step() -> None:
+    """The same model asked after each step, in the sequences whose last label is another: by looping over all."""
+    layers = model_of(gru_of(1), outputs=6).layers
+    model, stepwise = (FloatModel(layers, last_step=last_step) for last_step in (True, False))
+    x = [random_x(n, 2, seed=n) for n in range(10, 90)]
+    int_model = qg.quantize(model, X, weight_bits=2)
+    found = effects(sensitivity(int_model, model, x, X))[EVERYTHING]
+    integers = qg.simulate(replace(int_model, last_step=False), x)
+    labels = [(y.argmax(axis=1), z.argmax(axis=1)) for y, z in zip(stepwise.run(x), integers, strict=True)]
+    changed = [i for i, (y, z) in enumerate(labels) if y[-1] != z[-1]]
+    parted = [(t, i) for i in changed for t, (a, b) in enumerate(zip(*labels[i], strict=True)) if a != b]
+    assert 0 < found.changed_labels == len(changed) < 80
+    assert found.first is not None and (found.first.step, found.first.sequence) == min(parted)
+    assert min(parted)[0] < min(len(x[i]) for i in changed) - 1
+
+
+def test_a_model_of_whole_sequences_has_no_label_before_the_end() -> None:
+    both = qg.Bidirectional("both", gru_of(1), gru_of(2), final=True)
+    model = FloatModel((both, random_dense(np.random.default_rng(1), 6, 6)), last_step=True)
+    result = sensitivity(qg.quantize(model, X, weight_bits=2), model, random_x(200, 9, 2), X)
+    assert effects(result)[EVERYTHING].changed_labels > 0
+    assert all(effect.first is None for effect in effects(result).values())
+
+
 @pytest.mark.parametrize(("widths", "bits"), [(8, 8), (4, 4), ({"": 4, "gru.U.n": 6, "gru.W": 8}, 6)])
 def test_bytes_are_those_of_the_model(digits: Any, widths: Any, bits: int) -> None:
     """Packed codes: as many bytes as bits for each column of eight rows."""

@@ -48,6 +48,9 @@ def sensitivity(
     A weight tensor has the name that --weight-bits knows, and comes with what biases take back. Functions are
     pre-activations in their formats and tables; a state is rounded h and n, with the residual. The last lines are of
     all weights of a layer, of all weights, and of the integer model.
+
+    "Other labels" counts outputs whose largest entry is another; "first at" says after which step that shows first. If
+    MODEL answers after the last step only, it is asked after each for that, in the sequences whose label is another.
     """
     import json
 

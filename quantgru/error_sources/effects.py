@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.array_types import FloatArray
+from quantgru.array_types import FloatArray, IntArray
 from quantgru.error_sources.rounding import rounded16
 from quantgru.error_sources.sources import Source, sources, whole_layers
 from quantgru.fixed import to_real
@@ -30,7 +30,7 @@ ALL_WEIGHTS, EVERYTHING = "all weights and biases", "the integer model"
 
 @dataclass(frozen=True)
 class FirstStep:
-    """Where labels part first: the smallest step at which one differs, and the first sequence in which it does."""
+    """Where labels part first: the smallest step, as the model reads them, at which one differs; the first sequence."""
 
     step: int
     sequence: int
@@ -43,7 +43,9 @@ class Effect:
     state_db        signal of h of the last GRU layer to its error, over all steps and units
     output_db       the same of the outputs
     changed_labels  outputs whose largest entry is another than the float model's; None of a single output
-    first           where that happens first; None if it does not
+    first           where that happens first; None if it does not. Of a model that answers after the last step: where,
+                    asked after each step, it would first have given one of these sequences another label; None if it
+                    needs whole sequences
     flash_bytes     what the part takes; None for what is no constant
     saturated       values that saturate there when the integer model runs; None for what cannot
     """
@@ -112,7 +114,7 @@ def sensitivity(
         model = fold_standardisation(model, mean, scale)
     floats, meant = counterparts(model, int_model)
     seen = calibrate(floats, floats.sequences(calibration, what="calibration data"), calibration_states)
-    data = _Data(floats.sequences(x), initial_states)
+    data = _Data(floats.sequences(x), initial_states, floats.last_step, not floats.last_step or int_model.streaming)
     exact = data.run(floats)
     integers = run(int_model, data.sequences, initial_states=initial_states)
 
@@ -129,7 +131,7 @@ def sensitivity(
     together = (
         *(effect(part) for part in whole_layers(int_model, floats, meant)),
         data.effect(ALL_WEIGHTS, exact, data.run(meant), None, None),
-        data.effect(EVERYTHING, exact, _of_simulator(integers), cost(int_model).constant_bytes, saturated),
+        data.effect(EVERYTHING, exact, data.of_simulator(integers), cost(int_model).constant_bytes, saturated),
     )
     n_sequences, n_steps = data.sequences.n_sequences, data.sequences.n_steps
     return Sensitivity(n_sequences, n_steps, len(exact.outputs), tuple(effects), together)
@@ -137,23 +139,28 @@ def sensitivity(
 
 @dataclass(frozen=True, eq=False)
 class _Result:
-    """h of the last GRU layer [steps, units] and the outputs [n, outputs], without padding."""
+    """h of the last GRU layer [steps, units] and the outputs [n, outputs], without padding.
+
+    labels  after each step [sequences, steps], anything in padding; None where a model answers whole sequences only
+    """
 
     states: FloatArray
     outputs: FloatArray
-
-
-def _of_simulator(result: SimulationResult) -> _Result:
-    model, valid = result.model, result.sequences.valid
-    outputs = to_real(result.outputs_raw, model.output_fraction_bits)
-    states = to_real(result.states_raw[-1], model.grus[-1].state_fraction_bits)
-    return _Result(states[valid], outputs if model.last_step else outputs[valid])
+    labels: IntArray | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Data:
+    """Sequences, with states before the first step.
+
+    last_step   whether models on them answer after the last step
+    step_by_step  whether they could answer after each
+    """
+
     sequences: Sequences
     starts: StatesLike | None
+    last_step: bool
+    step_by_step: bool
 
     def rounded(self, model: IntModel) -> _Data:
         """As the device gets it [R15]."""
@@ -162,10 +169,29 @@ class _Data:
 
     def run(self, model: FloatModel, replaced: Replaced = NOTHING_REPLACED) -> _Result:
         body = run_body(model, self.sequences, self.starts, replaced=replaced)
-        y = body.output.last_step().values[:, 0] if model.last_step else body.output.vectors()
+        y = body.output.values if self.step_by_step else body.output.last_step().values
         for number, layer in enumerate(model.head, start=len(model.dense) - len(model.head)):
             y = dense_output(layer, y, replaced.activations.get(number))
-        return _Result(body.states[-1][self.sequences.valid], y)
+        return self._result(body.states[-1], y)
+
+    def of_simulator(self, result: SimulationResult) -> _Result:
+        model = result.model
+        states = to_real(result.states_raw[-1], model.grus[-1].state_fraction_bits)
+        raw = result.outputs_raw
+        if self.last_step and self.step_by_step:
+            raw = run(replace(model, last_step=False), self.sequences, initial_states=self.starts).outputs_raw
+        elif self.last_step:
+            raw = raw[:, None]
+        return self._result(states, to_real(raw, model.output_fraction_bits))
+
+    def _result(self, states: FloatArray, outputs: FloatArray) -> _Result:
+        """`outputs` [sequences, steps, outputs], with a single step unless `step_by_step`."""
+        valid = self.sequences.valid
+        labels = outputs.argmax(axis=2) if self.step_by_step else None
+        if self.last_step:
+            ends = self.sequences.lengths - 1 if self.step_by_step else 0
+            return _Result(states[valid], outputs[np.arange(len(outputs)), ends], labels)
+        return _Result(states[valid], outputs[valid], labels)
 
     def effect(
         self, name: str, exact: _Result, found: _Result, flash_bytes: int | None, saturated: int | None
@@ -173,18 +199,18 @@ class _Data:
         changed, first = None, None
         if exact.outputs.shape[1] >= 2:
             differs = exact.outputs.argmax(axis=1) != found.outputs.argmax(axis=1)
-            changed, first = int(differs.sum()), self._first(differs)
+            changed, first = int(differs.sum()), self._first(differs, exact.labels, found.labels)
         state_db, output_db = sqnr_db(exact.states, found.states), sqnr_db(exact.outputs, found.outputs)
         return Effect(name, state_db, output_db, changed, first, flash_bytes, saturated)
 
-    def _first(self, differs: npt.NDArray[np.bool_]) -> FirstStep | None:
-        """Of outputs of every step, or of the last steps."""
-        valid = self.sequences.valid
-        if len(differs) == self.sequences.n_sequences:
-            where = np.stack((np.arange(len(differs)), self.sequences.lengths - 1), axis=1)[differs]
-        else:
-            where = np.argwhere(valid)[differs]
-        if not len(where):
+    def _first(
+        self, differs: npt.NDArray[np.bool_], exact: IntArray | None, found: IntArray | None
+    ) -> FirstStep | None:
+        """`differs` are outputs, of the last steps or of all; labels are those after each step."""
+        if exact is None or found is None:
             return None
-        step, sequence = min((int(t), int(i)) for i, t in where)
-        return FirstStep(step, sequence)
+        parted = (exact != found) & self.sequences.valid
+        if self.last_step:
+            parted &= differs[:, None]
+        where = np.argwhere(parted.T)  # (step, sequence), the smallest first
+        return FirstStep(*map(int, where[0])) if len(where) else None
