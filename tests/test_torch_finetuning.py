@@ -197,6 +197,20 @@ def test_the_gradients_of_rounded_weights() -> None:
     assert rows.weights.grad.tolist() == [[10.0, 20.0, 30.0]]
 
 
+def test_rows_whose_accumulator_could_overflow_have_the_scale_of_the_integers() -> None:
+    """600 codes of 127 need 1.16 times what R4 has [P1]: 2^31 / 2^15 codes in all, on a scale as much larger."""
+    start = Matrix(np.ones((1, 600), np.int8), np.array([2**14], np.uint16), np.array([1], np.uint8))
+    rows = Rows(np.ones((1, 600)), start, np.array([-3]), [8], Operands(np.ones(600), np.zeros(600)))
+    with torch.no_grad():
+        rows.weights.fill_(127.0)
+    (codes,) = rows.integers("row")[0].codes
+    assert set(codes) == {109}  # 109 * 600 < 65536 < 110 * 600
+    scale = 127 * 600 / 65535
+    assert rows().detach().numpy() == pytest.approx(109 * scale * 1.001, rel=2**-14)  # of a multiplier
+    rows().sum().backward()
+    assert rows.weights.grad.tolist() == [[1.0] * 600]
+
+
 @pytest.mark.parametrize("bits", [2, 8])
 def test_a_training_lowers_the_loss_of_the_integers(bits: int) -> None:
     model = qg.FloatModel((gru(3, 6), dense(6, 1)), last_step=False)

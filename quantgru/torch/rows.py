@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quantgru.array_types import FloatArray, IntArray
+from quantgru.fixed import INT32_MAX
 from quantgru.int_model import Matrix
 from quantgru.quantizer.rounding import Nearest
 from quantgru.quantizer.weights import rows_on_scales
@@ -37,7 +38,8 @@ def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
 
 
 class Rows(nn.Module):
-    """Weights [rows, columns] in the unit of the float model, trained; each row keeps the scale that it has.
+    """Weights [rows, columns] in the unit of the float model, trained; each row keeps the scale that it has, as long as
+    its accumulator cannot overflow: then both training and the integers take a larger one.
 
     The start is an integer matrix: each weight is the float model's, as far as its code stays that of the matrix.
     Gradients pass through the rounding and the limits of the codes, so that a weight beyond them finds its way back.
@@ -49,6 +51,7 @@ class Rows(nn.Module):
         """`bits` are those of the codes of each of as many equal parts; sums have row_bits fraction bits [rows]."""
         super().__init__()
         self._row_bits, self._parts = row_bits, [Nearest(n) for n in bits]
+        self._largest_sum = INT32_MAX >> (15 + matrix.left_shift)  # of the codes of a row [P1]
         row_scales = matrix.row_scales(row_bits)
         one = row_scales[:, None] / operands.scale  # the weight that one code stands for
         room = _INSIDE * np.abs(one)
@@ -61,16 +64,28 @@ class Rows(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
 
     def forward(self) -> Tensor:
-        """The weights that the integers stand for, fake-quantized [rows, columns]."""
+        """The weights that the integers stand for, fake-quantized [rows, columns]. Raises ModelError where none do."""
         one = self.row_scales[:, None] / self.operand_scale
         codes = (self.weights / one).round().clamp(self.lowest, self.highest)
-        return straight_through(self.weights, (codes * one).to(self.weights.dtype))
+        rounded = codes * one
+        if (codes.detach().abs().sum(dim=1) > self._largest_sum).any():
+            rounded = self._on_larger_scales()
+        return straight_through(self.weights, rounded.to(self.weights.dtype))
 
     def integers(self, where: str) -> tuple[Matrix, FloatArray]:
         """The integer rows, and what the mean of the operands gives their sums [rows]. Raises ModelError."""
-        raw_weights = numbers(self.weights) * numbers(self.operand_scale)
-        matrix = rows_on_scales(raw_weights, numbers(self.row_scales), self._row_bits, self._parts, where)
+        matrix = self._matrix(where)
         return matrix, (matrix.codes @ numbers(self.operand_mean)) * matrix.row_scales(self._row_bits)
+
+    def _matrix(self, where: str) -> Matrix:
+        raw_weights = numbers(self.weights) * numbers(self.operand_scale)
+        return rows_on_scales(raw_weights, numbers(self.row_scales), self._row_bits, self._parts, where)
+
+    def _on_larger_scales(self) -> Tensor:
+        """The weights of the integers, some of whose scales are not those of the start [rows, columns]."""
+        matrix = self._matrix("fine-tuning")
+        real = matrix.codes * matrix.row_scales(self._row_bits)[:, None] / numbers(self.operand_scale)
+        return torch.tensor(real, device=self.weights.device)
 
 
 def numbers(tensor: Tensor) -> FloatArray:
