@@ -233,6 +233,19 @@ def test_weights_that_are_too_large_name_their_row(factor):
         quantize_rows(weights, 14, [Nearest(8)], "W")
 
 
+def test_few_bits_fit_less_than_the_whole_accumulator():
+    """A row of one weight, and so of one code: 1, whose multiplier ends at 2^15 - 1 and whose shift begins at 1 [R4].
+
+    2^15 * 2^15 * (2^15 - 1) / 2^17 is nearly 2^28, half of what larger codes reach.
+    """
+    fits, too_large = (np.array([[2.0**-15 * end]]) for end in (16383, 16385))
+    assert quantize_rows(fits, 14, [Nearest(2)], "W").codes.tolist() == [[1]]
+    says = r"^W, row 0: the sum reaches 1\.638e\+04 .* up to 32768; codes of 2 bits, .* use more bits; lower the"
+    with pytest.raises(ModelError, match=says):
+        quantize_rows(too_large, 14, [Nearest(2)], "W")
+    check_rows(too_large, 14, quantize_rows(too_large, 14, [Nearest(8)], "W"))
+
+
 def test_the_largest_weights_that_fit():
     weights = np.full((1, 4), 2.0**-15 * 32768 / 4 * 0.98)
     check_rows(weights, 14, quantize_rows(weights, 14, [Nearest(8)], "W"))

@@ -70,8 +70,9 @@ def test_what_no_name_stands_for_has_8_bits(model: FloatModel) -> None:
     ],
 )
 def test_widths_that_make_no_sense(model: FloatModel, bits, says: str) -> None:
+    """Said before anything else: of the calibration data, too."""
     with pytest.raises(ModelError, match=says):
-        qg.quantize(model, X, weight_bits=bits)
+        qg.quantize(model, np.zeros((1, 0, 3)), weight_bits=bits)
 
 
 @pytest.mark.parametrize("bits", ["4", np.int64(4), np.uint8(4), {"": np.int32(4)}])

@@ -54,6 +54,8 @@ def quantize(
 
     Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold.
     """
+    _require_float_model(model)
+    Widths(model, weight_bits)  # refused before the work
     calibrated = calibrate_model(
         model,
         calibration,
@@ -117,10 +119,7 @@ def calibrate_model(
     output_units: Sequence[str] = (),
 ) -> CalibratedModel:
     """What `quantize` does before it rounds: all but the widths is decided here. Raises DataError, ModelError."""
-    if not isinstance(model, FloatModel):
-        raise ModelError(
-            f"quantize: a model of type {type(model).__name__}, expected a FloatModel; qg.load(model) makes one"
-        )
+    _require_float_model(model)
     if rounding not in get_args(RoundingName):
         raise ModelError(f"quantize: rounding {rounding!r}, allowed are {' and '.join(get_args(RoundingName))}")
     sequences = model.sequences(calibration, what="calibration data")
@@ -138,6 +137,13 @@ def calibrate_model(
         input_units,
         output_units,
     )
+
+
+def _require_float_model(model: object) -> None:
+    if not isinstance(model, FloatModel):
+        raise ModelError(
+            f"quantize: a model of type {type(model).__name__}, expected a FloatModel; qg.load(model) makes one"
+        )
 
 
 def _check_range(sequences: Sequences) -> None:

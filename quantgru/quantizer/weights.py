@@ -48,8 +48,11 @@ def rows_on_scales(
     while True:
         multiplier, exponent = _multipliers(np.ldexp(scale, fraction_bits), _LARGEST_SHIFT - left_shift)
         shift = exponent + left_shift
-        if shift.min() < 1:
-            raise _too_large(weights, fraction_bits, int(shift.argmin()), where)
+        if shift.min() < 1:  # of a scale that was enlarged, below
+            row = int(shift.argmin())
+            bits = roundings[row * len(roundings) // len(weights)].bits
+            fewer = f"; codes of {bits} bits, which add up in large steps, fit up to half of that; use more bits"
+            raise _too_large(weights, fraction_bits, row, where, fewer)
         device_scale = np.ldexp(multiplier.astype(np.float64), -(16 + exponent) - fraction_bits)
         scales = np.split(device_scale, len(roundings))
         codes = np.concatenate(
@@ -62,14 +65,16 @@ def rows_on_scales(
         scale = np.where(bounds > INT32_MAX, scale * (bounds / INT32_MAX) * 1.001, scale)
 
 
-def _too_large(weights: FloatArray, fraction_bits: IntArray, row: int, where: str) -> ModelError:
+def _too_large(
+    weights: FloatArray, fraction_bits: IntArray, row: int, where: str, with_few_bits: str = ""
+) -> ModelError:
     with np.errstate(over="ignore"):
         reached = np.ldexp(np.abs(weights[row]).sum(), 15)
     largest = np.ldexp(1.0, 29 - fraction_bits[row])
     return ModelError(
         f"{where}, row {row}: the sum reaches {reached:.4g} where all operands are at the end of their range, and a "
-        f"32-bit accumulator holds up to {largest:.6g}; lower the weights, or scale the inputs, with mean= and "
-        "scale= if the model was trained on standardised ones"
+        f"32-bit accumulator holds up to {largest:.6g}{with_few_bits}; lower the weights, or scale the inputs, with "
+        "mean= and scale= if the model was trained on standardised ones"
     )
 
 
