@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -115,6 +116,7 @@ def disturbed(rng: np.random.Generator, value: Any, size: float) -> Any:
             return value
 
 
+@pytest.mark.filterwarnings("ignore:float model")  # 0.3 is more than rounding does
 @settings(max_examples=60)
 @given(int_models(any_plans()), st.sampled_from([0.0, 1e-3, 0.3]), st.integers(0, 2**32))
 def test_any_integers_and_floats_near_them(int_model: IntModel, size: float, seed: int) -> None:
@@ -318,6 +320,7 @@ def test_inspect_shows_proved_and_found(here: Path) -> None:
     assert len(facts["inputs"]["low"]) == 8 and len(facts["one_step"]["outputs"]) == 10
 
 
+@pytest.mark.filterwarnings("default")
 def test_standardised_inputs(here: Path) -> None:
     """Folded into the float model, as when it was quantized: without, the two models are far apart."""
     rng = np.random.default_rng(0)
@@ -326,9 +329,27 @@ def test_standardised_inputs(here: Path) -> None:
     np.savez("c.npz", x=rng.normal([1.0, -2.0, 0.0], [1.0, 2.0, 0.5], (20, 30, 3)))
     folded = ("--standardisation", "s.npz")
     done(quantgru("quantize", "s.qgf", "--calibration", "c.npz", "-o", "s.qgru", *folded))
-    reports = [quantgru("inspect", "s.qgru", "--bound", "s.qgf", "--json", *options) for options in (folded, ())]
-    right, wrong = (json.loads(done(report))["bound"]["one_step"]["layers"][0]["proved"] for report in reports)
-    assert max(right) < 0.2 < max(wrong)
+    report = json.loads(done(quantgru("inspect", "s.qgru", "--bound", "s.qgf", "--json", *folded)))
+    assert max(report["bound"]["one_step"]["layers"][0]["proved"]) < 0.2
+    other = quantgru("inspect", "s.qgru", "--bound", "s.qgf", "--json")
+    assert re.search(r"^warning: .* gru\.W\.. is .* codes away .*, with its standardisation$", other.err)
+    assert max(json.loads(other.out)["bound"]["one_step"]["layers"][0]["proved"]) > 0.2
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_float_model_with_other_weights_is_warned_of(bits: int) -> None:
+    """Of the same shapes: of another seed, and with one gate that was trained on. Its own are no reason."""
+    model = small()
+    int_model = quantized(model, weight_bits=bits)
+    error_bound(int_model, model, most_steps=1)
+    with pytest.warns(qg.QuantgruWarning, match="^float model 'model' does not look like the one that integer model"):
+        error_bound(int_model, small(seed=1), most_steps=1)
+    gru = model.grus[0]
+    weights = gru.recurrent_weights.copy()
+    weights[1] = -weights[1] if bits == 2 else weights[1] * (1 + 3 * 2.0 ** (2 - bits))
+    changed = FloatModel((replace(gru, recurrent_weights=weights), model.layers[1]), last_step=False)
+    with pytest.warns(qg.QuantgruWarning, match=r"gru\.U\.r is .* codes away from it \(root mean square\), which"):
+        error_bound(int_model, changed, most_steps=1)
 
 
 def test_a_float_model_of_another_model(here: Path) -> None:

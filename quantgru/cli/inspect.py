@@ -23,7 +23,7 @@ _POSITIVE = click.IntRange(min=1)
 
 @click.command(
     epilog="Example: quantgru inspect gesture.qgru. Whether it fits: quantgru inspect gesture.qgru --board atmega328p "
-    "--rate 50"
+    "--rate 50. How far a step can be from floats: quantgru inspect gesture.qgru --bound gesture.keras"
 )
 @click.argument("model", metavar="M.qgru")
 @click.option("--board", metavar="NAME", help="Compile for this board, and say whether flash, RAM and stack suffice.")

@@ -11,6 +11,7 @@ from quantgru.errors import ModelError
 from quantgru.int_model import IntModel
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Layer
 from quantgru.quantizer.dequantize import dequantize
+from quantgru.quantizer.resemblance import warn_of_another
 from quantgru.structure import Reverse
 
 
@@ -18,7 +19,8 @@ def counterparts(model: FloatModel, int_model: IntModel) -> tuple[FloatModel, Fl
     """Two models of the same shapes, weight beside weight: `model`, and the real weights that `int_model` means.
 
     An integer embedding puts out codes, whose real scale is part of the weights behind it; that scale is taken out of
-    the float model's vectors and put into its weights, too. Raises ModelError for models that differ in structure.
+    the float model's vectors and put into its weights, too. Raises ModelError for models that differ in structure, and
+    warns where their weights differ by more than rounding explains.
     """
     if not isinstance(model, FloatModel):
         raise ModelError(f"a model of type {type(model).__name__}, expected the FloatModel that was quantized")
@@ -31,7 +33,9 @@ def counterparts(model: FloatModel, int_model: IntModel) -> tuple[FloatModel, Fl
             f"float model {model.name!r} ({model.widths}) is not what integer model {int_model.name!r} "
             f"({int_model.widths}) was made from{where}; give the model that was quantized"
         )
-    return _in_units_of_codes(model, meant), meant
+    floats = _in_units_of_codes(model, meant)
+    warn_of_another(floats, meant, int_model)
+    return floats, meant
 
 
 def _shape(layer: Layer) -> str:
