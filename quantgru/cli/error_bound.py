@@ -21,9 +21,11 @@ def bound_and_search(
 ) -> tuple[ErrorBound, FoundErrors]:
     """On the calibrated range of the inputs; on all that their formats hold where it is not known."""
     from quantgru.cli.console import progress
-    from quantgru.error_bounds import ROUNDS, calibrated_range, error_bound, find_errors
+    from quantgru.error_bounds import MOST_STEPS, ROUNDS, calibrated_range, error_bound, find_errors
 
-    bound = error_bound(int_model, model, **standardisation, input_range=calibrated_range(int_model))
+    known = calibrated_range(int_model)
+    with progress("proving bounds", MOST_STEPS, "steps") as advance:
+        bound = error_bound(int_model, model, **standardisation, input_range=known, progress=advance)
     rounds = ROUNDS * (2 if bound.steps else 1)
     with progress("searching for large errors", rounds, "rounds") as advance:
         return bound, find_errors(bound, progress=advance)
@@ -37,8 +39,13 @@ def bound_json(bound: ErrorBound, found: FoundErrors) -> dict[str, Any]:
     return {
         "inputs": {"low": bound.low.tolist(), "high": bound.high.tolist()},
         "one_step": {"layers": layers, "outputs": _finite(bound.outputs)},
-        "steps": {"largest_error": bound.largest_error, "steps": bound.steps, "proved": bound.after_steps}
-        | {"found": found.steps},
+        "steps": {
+            "largest_error": bound.largest_error,
+            "steps": bound.steps,
+            "any_length": bound.any_length,
+            "proved": bound.after_steps,
+            "found": found.steps,
+        },
     }
 
 
@@ -68,6 +75,8 @@ def print_bound(bound: ErrorBound, found: FoundErrors, console: Console) -> None
     console.print(f"outputs after one step: proved within {bound.outputs.max():.4g}")
     at_least = "at least " if bound.steps == bound.most_steps else ""
     steps = f"{at_least}{bound.steps:,} step{'' if bound.steps == 1 else 's'}"
+    if bound.any_length:
+        steps = "any number of steps"
     line = f"from the reset the error is proved to stay within {bound.largest_error:g} for {steps}"
     if found.steps is not None:
         searched = f" in {MOST_STEPS_SEARCHED}" if bound.steps > MOST_STEPS_SEARCHED else ""

@@ -1,8 +1,8 @@
-"""How far an integer model can be from its float model: enclosures through all layers, for one step and for many."""
+"""How far an integer model can be from its float model, for one step and for many."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from quantgru.array_types import FloatArray
 from quantgru.error_bounds.enclosure import Enclosure
+from quantgru.error_bounds.from_reset import longest_from_reset
 from quantgru.error_bounds.interval import Interval
-from quantgru.error_bounds.layers import DensePair, GruPair, Steps, merged
+from quantgru.error_bounds.network import Network
 from quantgru.errors import DataError
 from quantgru.fixed import INT16_MAX, INT16_MIN, to_raw16, to_real
-from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntModel, require_int_model
-from quantgru.model import Dense, Embedding, FloatModel, Reverse
+from quantgru.int_model import IntModel, require_int_model
+from quantgru.model import FloatModel
 from quantgru.quantizer import fold_standardisation
-from quantgru.quantizer.counterpart import counterparts
 
 LARGEST_ERROR: Final = 0.1
 MOST_STEPS: Final = 1024
@@ -38,6 +38,7 @@ class ErrorBound:
     steps          in sequences of up to so many steps from the reset no |integer - float| of h exceeds largest_error;
                    at most `most_steps`, where the search for more ends
     after_steps    the largest |integer - float| of h in these; 0 for no steps
+    any_length     whether sequences of any number of steps stay within after_steps; `steps` is then most_steps
     """
 
     model: IntModel
@@ -50,6 +51,7 @@ class ErrorBound:
     most_steps: int
     steps: int
     after_steps: float
+    any_length: bool
 
 
 def error_bound(
@@ -61,6 +63,7 @@ def error_bound(
     input_range: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     largest_error: float = LARGEST_ERROR,
     most_steps: int = MOST_STEPS,
+    progress: Callable[[int], None] | None = None,
 ) -> ErrorBound:
     """A proved bound of the error of `int_model` against `model`, the float model that it was made from.
 
@@ -68,6 +71,7 @@ def error_bound(
     input_range  lowest and highest real value of each input [inputs], limited to what the formats hold, which is the
                  range if None. Tokens are all that there are
     most_steps   where the search for `ErrorBound.steps` ends
+    progress     called with 1 after each step that is proved, most_steps times at most
 
     Raises ModelError for models that are no pair, DataError for a range that is none.
     """
@@ -75,14 +79,26 @@ def error_bound(
     if isinstance(model, FloatModel):
         model = fold_standardisation(model, mean, scale)
     low, high = _range(int_model, input_range)
-    network = _Network(int_model, model)
+    network = Network(int_model, model)
     x = _inputs(int_model, low, high)
     with np.errstate(over="ignore", invalid="ignore"):  # an error that leaves float64 is too large, like any other
         states, outputs = network.run([x], [pair.any_state() for pair in network.grus])
-        steps, after_steps = _most_steps(network, x, largest_error, most_steps)
+        reset = longest_from_reset(network, x, largest_error, most_steps, progress or (lambda steps: None))
     one_step = tuple(of_layer.errors.magnitude for (of_layer,) in states)
     of_outputs = outputs[-1].errors.magnitude
-    return ErrorBound(int_model, model, low, high, one_step, of_outputs, largest_error, most_steps, steps, after_steps)
+    return ErrorBound(
+        int_model,
+        model,
+        low,
+        high,
+        one_step,
+        of_outputs,
+        largest_error,
+        most_steps,
+        reset.steps,
+        reset.error,
+        reset.any_length,
+    )
 
 
 def calibrated_range(model: IntModel) -> InputRange | None:
@@ -118,64 +134,3 @@ def _inputs(model: IntModel, low: FloatArray, high: FloatArray) -> Enclosure:
     bits = model.input_fraction_bits.astype(np.int64)
     ends = (to_real(to_raw16(end, bits)[0], bits) for end in (low, high))
     return Enclosure(Interval(*ends), reals, Interval.around_zero(np.exp2(-1.0 - bits)))
-
-
-def _most_steps(network: _Network, x: Enclosure, largest_error: float, most_steps: int) -> tuple[int, float]:
-    """The longest sequence whose errors stay small, and the largest of them: by doubling, then by halves."""
-
-    def error(n_steps: int) -> float:
-        states, _ = network.run([x] * n_steps, [pair.reset() for pair in network.grus])
-        return max(float(step.errors.magnitude.max()) for of_layer in states for step in of_layer)
-
-    good, error_of_good, bad = 0, 0.0, most_steps + 1
-    tried = 1
-    while good + 1 < bad:
-        found = error(tried)
-        if found <= largest_error:
-            good, error_of_good = tried, found
-        else:
-            bad = tried
-        tried = min(2 * good, most_steps) if bad > most_steps else (good + bad) // 2
-    return good, error_of_good
-
-
-class _Network:
-    """All layers, each in float and in integers."""
-
-    def __init__(self, int_model: IntModel, model: FloatModel) -> None:
-        floats, meant = counterparts(model, int_model)
-        self._layers = list(zip(floats.layers, meant.layers, int_model.layers, strict=True))
-        self.grus = [GruPair(*layers) for layers in zip(floats.grus, meant.grus, int_model.grus, strict=True)]
-
-    def run(self, signal: Steps, starts: Sequence[Enclosure]) -> tuple[list[Steps], Steps]:
-        """h of each GRU layer after each step, in the order in which it reads them; and the outputs of each step."""
-        states: list[Steps] = []
-        pairs = iter(zip(self.grus, starts, strict=True))
-
-        def run_gru(inputs: Steps) -> Steps:
-            pair, start = next(pairs)
-            states.append(pair.run(inputs, start))
-            return states[-1]
-
-        for floats, meant, integers in self._layers:
-            match integers:
-                case IntGru():
-                    signal = run_gru(signal)
-                case IntBidirectional():
-                    forward, backward = run_gru(signal), run_gru(signal[::-1])
-                    if integers.final:
-                        signal = [merged(integers, forward[-1], backward[-1])]
-                    else:
-                        pairwise = zip(forward, backward[::-1], strict=True)
-                        signal = [merged(integers, f, b) for f, b in pairwise]
-                case Reverse():
-                    signal = signal[::-1]
-                case IntDense():
-                    assert isinstance(floats, Dense) and isinstance(meant, Dense)
-                    pair = DensePair(floats, meant, integers)
-                    signal = [pair.step(x) for x in signal]
-                case IntEmbedding():
-                    assert isinstance(floats, Embedding) and isinstance(meant, Embedding)
-                    any_vector = Enclosure.of_constants(floats.vectors, meant.vectors).hull_of_parts()
-                    signal = [any_vector] * len(signal)
-        return states, signal

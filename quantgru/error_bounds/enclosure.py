@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from quantgru.activations import CANDIDATES, GATES, Candidate, Function, GateFunction
-from quantgru.array_types import FloatArray
+from quantgru.array_types import BoolArray, FloatArray
 from quantgru.error_bounds.interval import FUNCTION_SLACK, Interval, change, image, product
 from quantgru.fixed import GATE, INT16_MAX, INT16_MIN, PRE_ACTIVATION, to_real
 from quantgru.simulator.kernels import LIMIT
 from quantgru.simulator.tables import function_values
 
+
+def _parts(*ends: float) -> FloatArray:
+    """Where parts of the real line end, on either side of 0 [parts + 1]."""
+    positive = [*ends, np.inf]
+    return np.array([*(-end for end in reversed(positive)), 0.0, *positive])
+
+
 # Arguments of gates and candidates are looked at part by part: where a function is steep, its values are in the middle.
-_POSITIVE_ENDS = [0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, np.inf]
-_ENDS_OF_PARTS = np.array([*(-end for end in reversed(_POSITIVE_ENDS)), 0.0, *_POSITIVE_ENDS])
+FINE_PARTS: Final = _parts(0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+COARSE_PARTS: Final = _parts(0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)  # where three quantities are split at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,20 +60,47 @@ class Enclosure:
         parts = zip(self._parts(), other._parts(), strict=True)
         return Enclosure(*(mine.hull(others) for mine, others in parts))
 
+    def extrapolated(self, before: Enclosure) -> Enclosure:
+        """Wider by as much as it has become since `before`, which it contains."""
+        parts = zip(self._parts(), before._parts(), strict=True)
+        return Enclosure(*(mine.extrapolated(others) for mine, others in parts))
+
     def contains(self, other: Enclosure) -> bool:
         """Whether nothing of the other one is outside."""
         return all(mine.contains(others) for mine, others in zip(self._parts(), other._parts(), strict=True))
 
-    def split(self, axis: int) -> Enclosure:
+    def split(self, axis: int, ends: FloatArray = FINE_PARTS) -> Enclosure:
         """In parts, by what the device holds: arrays get `axis` more dimensions, the parts along the first of them."""
-        ends = np.expand_dims(_ENDS_OF_PARTS, tuple(range(1, axis + 1)))
-        edges = np.clip(ends, self.values.low, self.values.high)
+        edges = np.clip(self._ends(axis, ends), self.values.low, self.values.high)
         values = Interval(edges[:-1], edges[1:])
         return Enclosure(values, (values + self.errors).intersection(self.reals), self.errors)
+
+    def reached(self, axis: int, ends: FloatArray) -> BoolArray:
+        """Which parts of `split` are not empty. An empty one is given as the nearest value that there is."""
+        ends = self._ends(axis, ends)
+        return np.asarray((ends[:-1] <= self.values.high) & (self.values.low <= ends[1:]))
+
+    def _ends(self, axis: int, ends: FloatArray) -> FloatArray:
+        """[parts + 1, 1, ...], without those beyond all values."""
+        between = (self.values.low.min() < ends) & (ends < self.values.high.max())
+        return np.expand_dims(np.array([-np.inf, *ends[between], np.inf]), tuple(range(1, axis + 1)))
 
     def hull_of_parts(self) -> Enclosure:
         """Of all axes but the last one [n]."""
         return Enclosure(*(part.hull_of_parts() for part in self._parts()))
+
+    def hull_within_parts(self, reached: BoolArray) -> Enclosure:
+        """Of each part along the first axis [parts, 1, ..., n], of what is not empty; an empty part is like another."""
+        axes = tuple(range(1, reached.ndim - 1))
+        some = np.asarray(reached.any(axis=axes, keepdims=True))
+        parts = np.where(some, np.expand_dims(np.arange(len(some)), tuple(range(1, some.ndim))), some.argmax(axis=0))
+
+        def hull(interval: Interval) -> Interval:
+            low = interval.low.min(axis=axes, keepdims=True, where=reached, initial=np.inf)
+            high = interval.high.max(axis=axes, keepdims=True, where=reached, initial=-np.inf)
+            return Interval(np.take_along_axis(low, parts, axis=0), np.take_along_axis(high, parts, axis=0))
+
+        return Enclosure(*map(hull, self._parts()))
 
     def concatenated(self, other: Enclosure) -> Enclosure:
         """One after the other."""

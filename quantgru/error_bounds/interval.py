@@ -58,6 +58,10 @@ class Interval:
         """What lies in either, and between them."""
         return Interval(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
+    def extrapolated(self, before: Interval) -> Interval:
+        """Wider by as much as it has become since `before`, which it contains."""
+        return Interval(2 * self.low - before.low, 2 * self.high - before.high)
+
     def contains(self, other: Interval) -> bool:
         """Whether nothing of the other one is outside."""
         return bool(((self.low <= other.low) & (other.high <= self.high)).all())

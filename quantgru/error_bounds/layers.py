@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantgru.error_bounds.enclosure import Enclosure, gate_function, output_function, rows
+from quantgru.error_bounds.enclosure import COARSE_PARTS, Enclosure, gate_function, output_function, rows
 from quantgru.error_bounds.interval import Interval, mixture
 from quantgru.fixed import INT16_MAX, INT16_MIN
 from quantgru.int_model import IntBidirectional, IntDense, IntGru
@@ -51,16 +51,31 @@ class GruPair:
         """[R10, R11a, R11b, R19]"""
         gate = gate_function(self.integers.gate)
         a_z, a_r = (self._from_input(g, x) + self._from_state(g, h) for g in (Gate.Z, Gate.R))
-        r = gate(a_r.split(1))
-        if self.integers.reset == "after":
-            c = Enclosure.of_constants(self.floats.recurrent_bias, self.meant.recurrent_bias)
-            inner = (r * (self._from_state(Gate.N, h) + c)).hull_of_parts().rounded(self.integers.candidate_bits)
-        else:
-            inner = self._from_state(Gate.N, (r * h).hull_of_parts().rounded(self._bits))
-        candidate = output_function(self.integers.candidate, 15 if self.integers.bounded else self._bits)
-        n = candidate((self._from_input(Gate.N, x) + inner).split(2))
-        n = n.rounded(self._bits) if self.integers.state_shift else n
-        return self._update(h, gate(a_z.split(1)), n).hull_of_parts()
+        candidate = self._candidate_reset_after if self.integers.reset == "after" else self._candidate_reset_before
+        return self._update(h, gate(a_z.split(1)), candidate(x, h, a_r)).hull_of_parts()
+
+    def _candidate_reset_after(self, x: Enclosure, h: Enclosure, a_r: Enclosure) -> Enclosure:
+        """n for each part of its argument [parts, 1, 1, units].
+
+        An error of r counts as many times as the sum B that it is multiplied by. Where B is large, r B saturates n
+        unless r is small, and then its errors are small, too: so parts of r, B and the argument are seen together.
+        """
+        r = gate_function(self.integers.gate)(a_r.split(1, COARSE_PARTS))
+        c = Enclosure.of_constants(self.floats.recurrent_bias, self.meant.recurrent_bias)
+        b = (self._from_state(Gate.N, h) + c).split(2, COARSE_PARTS)
+        a_n = self._from_input(Gate.N, x) + (r * b).rounded(self.integers.candidate_bits)
+        return self._candidate(a_n.split(3, COARSE_PARTS)).hull_within_parts(a_n.reached(3, COARSE_PARTS))
+
+    def _candidate_reset_before(self, x: Enclosure, h: Enclosure, a_r: Enclosure) -> Enclosure:
+        """n for each part of its argument [parts, 1, units]."""
+        r = gate_function(self.integers.gate)(a_r.split(1))
+        from_h = self._from_state(Gate.N, (r * h).hull_of_parts().rounded(self._bits))
+        return self._candidate((self._from_input(Gate.N, x) + from_h).split(2))
+
+    def _candidate(self, a_n: Enclosure) -> Enclosure:
+        function = output_function(self.integers.candidate, 15 if self.integers.bounded else self._bits)
+        n = function(a_n)
+        return n.rounded(self._bits) if self.integers.state_shift else n
 
     def _update(self, h: Enclosure, z: Enclosure, n: Enclosure) -> Enclosure:
         """z h + (1 - z) n, and the residual, which before and after is less than one LSB [R12].
