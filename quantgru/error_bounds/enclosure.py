@@ -17,15 +17,14 @@ from quantgru.simulator.kernels import LIMIT
 from quantgru.simulator.tables import function_values
 
 
-def _parts(*ends: float) -> FloatArray:
+def parts_between(*ends: float) -> FloatArray:
     """Where parts of the real line end, on either side of 0 [parts + 1]."""
     positive = [*ends, np.inf]
     return np.array([*(-end for end in reversed(positive)), 0.0, *positive])
 
 
 # Arguments of gates and candidates are looked at part by part: where a function is steep, its values are in the middle.
-FINE_PARTS: Final = _parts(0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-COARSE_PARTS: Final = _parts(0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)  # where three quantities are split at once
+PARTS: Final = parts_between(0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +68,7 @@ class Enclosure:
         """Whether nothing of the other one is outside."""
         return all(mine.contains(others) for mine, others in zip(self._parts(), other._parts(), strict=True))
 
-    def split(self, axis: int, ends: FloatArray = FINE_PARTS) -> Enclosure:
+    def split(self, axis: int, ends: FloatArray = PARTS) -> Enclosure:
         """In parts, by what the device holds: arrays get `axis` more dimensions, the parts along the first of them."""
         edges = np.clip(self._ends(axis, ends), self.values.low, self.values.high)
         values = Interval(edges[:-1], edges[1:])

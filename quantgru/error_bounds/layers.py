@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from quantgru.error_bounds.enclosure import COARSE_PARTS, Enclosure, gate_function, output_function, rows
+from quantgru.error_bounds.enclosure import Enclosure, gate_function, output_function, parts_between, rows
 from quantgru.error_bounds.interval import Interval, mixture
 from quantgru.fixed import INT16_MAX, INT16_MIN
 from quantgru.int_model import IntBidirectional, IntDense, IntGru
 from quantgru.model import Dense, Gate, Gru
 
 Steps = list[Enclosure]  # one enclosure for each step of a sequence
+
+# Where r, the sum that it multiplies and the argument of n are split at once: finest where the bound gains most.
+_PARTS_OF_R: Final = parts_between(*np.linspace(0.4, 5.2, 13))
+_PARTS_OF_SUM: Final = parts_between(1.0, 2.0, 3.5, 5.0, 7.0, 9.0)
+_PARTS_OF_ARGUMENT: Final = parts_between(0.3, 0.6, 1.0, 1.5, 2.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +66,12 @@ class GruPair:
         An error of r counts as many times as the sum B that it is multiplied by. Where B is large, r B saturates n
         unless r is small, and then its errors are small, too: so parts of r, B and the argument are seen together.
         """
-        r = gate_function(self.integers.gate)(a_r.split(1, COARSE_PARTS))
+        r = gate_function(self.integers.gate)(a_r.split(1, _PARTS_OF_R))
         c = Enclosure.of_constants(self.floats.recurrent_bias, self.meant.recurrent_bias)
-        b = (self._from_state(Gate.N, h) + c).split(2, COARSE_PARTS)
+        b = (self._from_state(Gate.N, h) + c).split(2, _PARTS_OF_SUM)
         a_n = self._from_input(Gate.N, x) + (r * b).rounded(self.integers.candidate_bits)
-        return self._candidate(a_n.split(3, COARSE_PARTS)).hull_within_parts(a_n.reached(3, COARSE_PARTS))
+        n = self._candidate(a_n.split(3, _PARTS_OF_ARGUMENT))
+        return n.hull_within_parts(a_n.reached(3, _PARTS_OF_ARGUMENT))
 
     def _candidate_reset_before(self, x: Enclosure, h: Enclosure, a_r: Enclosure) -> Enclosure:
         """n for each part of its argument [parts, 1, units]."""
