@@ -14,6 +14,9 @@ from quantgru.int_model import Matrix
 from quantgru.quantizer.rounding import RowRounding
 
 _LARGEST_SHIFT = 30
+_NEXT_STEP = (
+    "lower the weights, or scale the inputs, with mean= and scale= if the model was trained on standardised ones"
+)
 
 
 def quantize_rows(
@@ -51,8 +54,7 @@ def rows_on_scales(
         if shift.min() < 1:  # of a scale that was enlarged, below
             row = int(shift.argmin())
             bits = roundings[row * len(roundings) // len(weights)].bits
-            fewer = f"; codes of {bits} bits, which add up in large steps, fit up to half of that; use more bits"
-            raise _too_large(weights, fraction_bits, row, where, fewer)
+            raise _too_coarse(weights, fraction_bits, row, bits, where)
         device_scale = np.ldexp(multiplier.astype(np.float64), -(16 + exponent) - fraction_bits)
         scales = np.split(device_scale, len(roundings))
         codes = np.concatenate(
@@ -65,16 +67,23 @@ def rows_on_scales(
         scale = np.where(bounds > INT32_MAX, scale * (bounds / INT32_MAX) * 1.001, scale)
 
 
-def _too_large(
-    weights: FloatArray, fraction_bits: IntArray, row: int, where: str, with_few_bits: str = ""
-) -> ModelError:
+def _too_large(weights: FloatArray, fraction_bits: IntArray, row: int, where: str) -> ModelError:
+    return ModelError(f"{_reached(weights, fraction_bits, row, where)}; {_NEXT_STEP}")
+
+
+def _too_coarse(weights: FloatArray, fraction_bits: IntArray, row: int, bits: int, where: str) -> ModelError:
+    """A row that fits, if its codes could: few bits of few columns add up to sums far apart."""
+    reached = _reached(weights, fraction_bits, row, where)
+    return ModelError(f"{reached}, of which codes of {bits} bits may leave half unused; use more bits, {_NEXT_STEP}")
+
+
+def _reached(weights: FloatArray, fraction_bits: IntArray, row: int, where: str) -> str:
     with np.errstate(over="ignore"):
         reached = np.ldexp(np.abs(weights[row]).sum(), 15)
     largest = np.ldexp(1.0, 29 - fraction_bits[row])
-    return ModelError(
+    return (
         f"{where}, row {row}: the sum reaches {reached:.4g} where all operands are at the end of their range, and a "
-        f"32-bit accumulator holds up to {largest:.6g}{with_few_bits}; lower the weights, or scale the inputs, with "
-        "mean= and scale= if the model was trained on standardised ones"
+        f"32-bit accumulator holds up to {largest:.6g}"
     )
 
 
