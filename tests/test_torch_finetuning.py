@@ -188,7 +188,7 @@ def test_gradients_reach_all_parameters(layers: tuple[qg.Gru, ...]) -> None:
 def test_the_gradients_of_rounded_weights() -> None:
     """By hand: codes of 2 bits, of which each stands for 2^14 * 2^-17 * 2^3 = 1."""
     start = Matrix(np.array([[0, 1, -2]], np.int8), np.array([2**14], np.uint16), np.array([1], np.uint8))
-    rows = Rows(np.array([[0.25, 5.0, -1.75]]), start, np.array([-3]), [2], Operands(np.ones(3), np.zeros(3)))
+    rows = Rows(np.array([[0.25, 5.0, -1.75]]), start, np.array([-3]), [2], Operands(np.ones(3), np.zeros(3)), "W")
     with torch.no_grad():
         rows.weights[0, 1] = 5.0
     weights = rows()
@@ -200,15 +200,19 @@ def test_the_gradients_of_rounded_weights() -> None:
 def test_rows_whose_accumulator_could_overflow_have_the_scale_of_the_integers() -> None:
     """600 codes of 127 need 1.16 times what R4 has [P1]: 2^31 / 2^15 codes in all, on a scale as much larger."""
     start = Matrix(np.ones((1, 600), np.int8), np.array([2**14], np.uint16), np.array([1], np.uint8))
-    rows = Rows(np.ones((1, 600)), start, np.array([-3]), [8], Operands(np.ones(600), np.zeros(600)))
+    rows = Rows(np.ones((1, 600)), start, np.array([-3]), [8], Operands(np.ones(600), np.zeros(600)), "W")
     with torch.no_grad():
         rows.weights.fill_(127.0)
-    (codes,) = rows.integers("row")[0].codes
+    (codes,) = rows.integers()[0].codes
     assert set(codes) == {109}  # 109 * 600 < 65536 < 110 * 600
     scale = 127 * 600 / 65535
     assert rows().detach().numpy() == pytest.approx(109 * scale * 1.001, rel=2**-14)  # of a multiplier
     rows().sum().backward()
     assert rows.weights.grad.tolist() == [[1.0] * 600]
+    with torch.no_grad():
+        rows.weights.fill_(1e6)
+    with pytest.raises(qg.ModelError, match=r"^W, row 0: .* holds up to 4\.29497e\+09; lower the weights"):
+        rows()
 
 
 @pytest.mark.parametrize("bits", [2, 8])

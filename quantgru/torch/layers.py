@@ -74,9 +74,9 @@ class GruLayer(nn.Module):
         w_bits, u_bits = ([widths.of(layer.name, matrix, gate) for gate in GATES] for matrix in "WU")
         states = Operands.of_format(np.full(units, start.state_fraction_bits))
         w, u = layer.input_weights.reshape(3 * units, -1), layer.recurrent_weights.reshape(3 * units, -1)
-        self.input = Rows(w, start.input, start.row_bits, w_bits, operands)
-        self.recurrent = Rows(u, start.recurrent, start.row_bits, u_bits, states)
-        _, from_mean = self.input.integers(self._where)
+        self.input = Rows(w, start.input, start.row_bits, w_bits, operands, f"{self._where}, W")
+        self.recurrent = Rows(u, start.recurrent, start.row_bits, u_bits, states, f"{self._where}, U")
+        _, from_mean = self.input.integers()
         self.bias = _parameter(to_real(start.bias, start.row_bits) + from_mean)
         if start.reset == "after":
             self.recurrent_bias = _parameter(to_real(start.recurrent_bias, start.candidate_bits))
@@ -125,8 +125,8 @@ class GruLayer(nn.Module):
     def integers(self) -> IntGru:
         """Raises ModelError."""
         start, where = self._start, self._where
-        w, from_mean = self.input.integers(f"{where}, W")
-        u, _ = self.recurrent.integers(f"{where}, U")
+        w, from_mean = self.input.integers()
+        u, _ = self.recurrent.integers()
         bias = quantize_bias(numbers(self.bias) - from_mean, start.row_bits, where)
         recurrent_bias, initial_state = start.recurrent_bias, start.initial_state
         if start.reset == "after":
@@ -165,8 +165,8 @@ class DenseLayer(nn.Module):
         self._start = start
         self._function = _function(layer.activation, start.output_fraction_bits)
         row_bits = np.full(layer.n_outputs, start.row_bits)
-        self.rows = Rows(layer.weights, start.matrix, row_bits, [widths.of(layer.name)], operands)
-        _, from_mean = self.rows.integers(self._where)
+        self.rows = Rows(layer.weights, start.matrix, row_bits, [widths.of(layer.name)], operands, self._where)
+        _, from_mean = self.rows.integers()
         self.bias = _parameter(to_real(start.bias, row_bits) + from_mean)
 
     @property
@@ -179,7 +179,7 @@ class DenseLayer(nn.Module):
 
     def integers(self) -> IntDense:
         """Raises ModelError."""
-        matrix, from_mean = self.rows.integers(self._where)
+        matrix, from_mean = self.rows.integers()
         bias = quantize_bias(numbers(self.bias) - from_mean, self._start.row_bits, self._where)
         return replace(self._start, matrix=matrix, bias=bias)
 

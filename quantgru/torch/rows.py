@@ -46,10 +46,18 @@ class Rows(nn.Module):
     """
 
     def __init__(
-        self, weights: FloatArray, matrix: Matrix, row_bits: IntArray, bits: Sequence[int], operands: Operands
+        self,
+        weights: FloatArray,
+        matrix: Matrix,
+        row_bits: IntArray,
+        bits: Sequence[int],
+        operands: Operands,
+        where: str,
     ) -> None:
-        """`bits` are those of the codes of each of as many equal parts; sums have row_bits fraction bits [rows]."""
+        """`bits` are those of the codes of each of as many equal parts; sums have row_bits fraction bits [rows]; errors
+        call the matrix `where`."""
         super().__init__()
+        self._where = where
         self._row_bits, self._parts = row_bits, [Nearest(n) for n in bits]
         self._largest_sum = INT32_MAX >> (15 + matrix.left_shift)  # of the codes of a row [P1]
         row_scales = matrix.row_scales(row_bits)
@@ -72,18 +80,18 @@ class Rows(nn.Module):
             rounded = self._on_larger_scales()
         return straight_through(self.weights, rounded.to(self.weights.dtype))
 
-    def integers(self, where: str) -> tuple[Matrix, FloatArray]:
+    def integers(self) -> tuple[Matrix, FloatArray]:
         """The integer rows, and what the mean of the operands gives their sums [rows]. Raises ModelError."""
-        matrix = self._matrix(where)
+        matrix = self._matrix()
         return matrix, (matrix.codes @ numbers(self.operand_mean)) * matrix.row_scales(self._row_bits)
 
-    def _matrix(self, where: str) -> Matrix:
+    def _matrix(self) -> Matrix:
         raw_weights = numbers(self.weights) * numbers(self.operand_scale)
-        return rows_on_scales(raw_weights, numbers(self.row_scales), self._row_bits, self._parts, where)
+        return rows_on_scales(raw_weights, numbers(self.row_scales), self._row_bits, self._parts, self._where)
 
     def _on_larger_scales(self) -> Tensor:
         """The weights of the integers, some of whose scales are not those of the start [rows, columns]."""
-        matrix = self._matrix("fine-tuning")
+        matrix = self._matrix()
         real = matrix.codes * matrix.row_scales(self._row_bits)[:, None] / numbers(self.operand_scale)
         return torch.tensor(real, device=self.weights.device)
 
