@@ -240,7 +240,7 @@ def test_few_bits_fit_less_than_the_whole_accumulator():
     """
     fits, too_large = (np.array([[2.0**-15 * end]]) for end in (16383, 16385))
     assert quantize_rows(fits, 14, [Nearest(2)], "W").codes.tolist() == [[1]]
-    says = r"^W, row 0: the sum reaches 1\.638e\+04 .*, of which codes of 2 bits may leave .* use more bits, lower"
+    says = r"^W, row 0: the sum reaches 1\.638e\+04 .*, of which codes of 2 bits may leave half .* use more bits, lower"
     with pytest.raises(ModelError, match=says):
         quantize_rows(too_large, 14, [Nearest(2)], "W")
     check_rows(too_large, 14, quantize_rows(too_large, 14, [Nearest(8)], "W"))

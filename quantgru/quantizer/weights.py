@@ -14,9 +14,6 @@ from quantgru.int_model import Matrix
 from quantgru.quantizer.rounding import RowRounding
 
 _LARGEST_SHIFT = 30
-_NEXT_STEP = (
-    "lower the weights, or scale the inputs, with mean= and scale= if the model was trained on standardised ones"
-)
 
 
 def quantize_rows(
@@ -31,7 +28,7 @@ def quantize_rows(
     with np.errstate(over="ignore"):
         sums = np.ldexp(np.abs(weights).sum(axis=1), 15 + fraction_bits)
     if not sums.max() <= 2**29:  # the end of what [R4] can return: 2**31 * 2**15 / 2**17
-        raise _too_large(weights, fraction_bits, int(sums.argmax()), where)
+        raise _does_not_fit(weights, fraction_bits, roundings, int(sums.argmax()), where)
     parts = zip(np.split(weights, len(roundings)), roundings, strict=True)
     scale = np.concatenate([rounding.best_scale(of_part) for of_part, rounding in parts])
     return rows_on_scales(weights, scale, fraction_bits, roundings, where)
@@ -52,9 +49,7 @@ def rows_on_scales(
         multiplier, exponent = _multipliers(np.ldexp(scale, fraction_bits), _LARGEST_SHIFT - left_shift)
         shift = exponent + left_shift
         if shift.min() < 1:  # of a scale that was enlarged, below
-            row = int(shift.argmin())
-            bits = roundings[row * len(roundings) // len(weights)].bits
-            raise _too_coarse(weights, fraction_bits, row, bits, where)
+            raise _does_not_fit(weights, fraction_bits, roundings, int(shift.argmin()), where)
         device_scale = np.ldexp(multiplier.astype(np.float64), -(16 + exponent) - fraction_bits)
         scales = np.split(device_scale, len(roundings))
         codes = np.concatenate(
@@ -67,23 +62,20 @@ def rows_on_scales(
         scale = np.where(bounds > INT32_MAX, scale * (bounds / INT32_MAX) * 1.001, scale)
 
 
-def _too_large(weights: FloatArray, fraction_bits: IntArray, row: int, where: str) -> ModelError:
-    return ModelError(f"{_reached(weights, fraction_bits, row, where)}; {_NEXT_STEP}")
-
-
-def _too_coarse(weights: FloatArray, fraction_bits: IntArray, row: int, bits: int, where: str) -> ModelError:
-    """A row that fits, if its codes could: few bits of few columns add up to sums far apart."""
-    reached = _reached(weights, fraction_bits, row, where)
-    return ModelError(f"{reached}, of which codes of {bits} bits may leave half unused; use more bits, {_NEXT_STEP}")
-
-
-def _reached(weights: FloatArray, fraction_bits: IntArray, row: int, where: str) -> str:
+def _does_not_fit(
+    weights: FloatArray, fraction_bits: IntArray, roundings: Sequence[RowRounding], row: int, where: str
+) -> ModelError:
     with np.errstate(over="ignore"):
         reached = np.ldexp(np.abs(weights[row]).sum(), 15)
     largest = np.ldexp(1.0, 29 - fraction_bits[row])
-    return (
+    unused = ";"
+    if reached <= largest:  # few codes of few bits add up to sums far apart
+        bits = roundings[row * len(roundings) // len(weights)].bits
+        unused = f", of which codes of {bits} bits may leave half unused; use more bits,"
+    return ModelError(
         f"{where}, row {row}: the sum reaches {reached:.4g} where all operands are at the end of their range, and a "
-        f"32-bit accumulator holds up to {largest:.6g}"
+        f"32-bit accumulator holds up to {largest:.6g}{unused} lower the weights, or scale the inputs, with mean= and "
+        "scale= if the model was trained on standardised ones"
     )
 
 
