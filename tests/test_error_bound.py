@@ -21,7 +21,7 @@ from test_float_structure import CANDIDATES, GATES, every_kind, gru_of
 
 import quantgru as qg
 from quantgru.error_bounds import ErrorBound, calibrated_range, error_bound, find_errors
-from quantgru.error_bounds.enclosure import table_errors
+from quantgru.error_bounds.enclosure import Enclosure, parts_between, table_errors
 from quantgru.error_bounds.interval import Interval, mixture, product
 from quantgru.errors import DataError, ModelError
 from quantgru.fixed import to_real
@@ -190,6 +190,27 @@ def test_intervals_hold_what_exact_arithmetic_gives(seed: int, n: int, spread: i
         for low, exact, high in zip(exactly(found.low), expected, exactly(found.high), strict=True):
             assert low <= exact <= high
             assert high - low <= Fraction(1, 2**40) * max(1, max(map(abs, f)) * n, max(map(abs, g)) * n) ** 2
+
+
+@given(st.integers(0, 2**32))
+def test_each_value_is_in_the_hull_of_its_part(seed: int) -> None:
+    """Of one unit, which is one of three members: with all that its error and its real value can be."""
+    rng, ends = np.random.default_rng(seed), parts_between(0.5, 1.0)
+    low, width, real, error = rng.normal(size=(4, 3, 1))
+    reals, errors = (Interval(middle - 1, middle + 1) for middle in (real, error))
+    members = Enclosure(Interval(low, low + abs(width)), reals, errors)
+    parts = members.split(2, ends).hull_within_parts(members.reached(2, ends))
+    held = [
+        Enclosure(*(Interval(of.low[p], of.high[p]) for of in vars(parts).values()))
+        for p in range(len(parts.values.low))
+    ]
+    for part in held:  # within two neighbouring ends
+        assert np.searchsorted(ends, part.values.low, "right") >= np.searchsorted(ends, part.values.high, "left")
+    for member in range(3):
+        value = Interval.of(low[member] + abs(width[member]) * rng.random())
+        of_error, of_real = (Interval(of.low[member], of.high[member]) for of in (errors, reals))
+        point = Enclosure(value, (value + of_error).intersection(of_real), of_error)
+        assert any(part.contains(point) for part in held)
 
 
 def test_errors_that_explode_end_the_steps() -> None:

@@ -95,8 +95,9 @@ class Enclosure:
         parts = np.where(some, np.expand_dims(np.arange(len(some)), tuple(range(1, some.ndim))), some.argmax(axis=0))
 
         def hull(interval: Interval) -> Interval:
-            low = interval.low.min(axis=axes, keepdims=True, where=reached, initial=np.inf)
-            high = interval.high.max(axis=axes, keepdims=True, where=reached, initial=-np.inf)
+            low, high = (np.broadcast_to(end, reached.shape) for end in (interval.low, interval.high))
+            low = low.min(axis=axes, keepdims=True, where=reached, initial=np.inf)
+            high = high.max(axis=axes, keepdims=True, where=reached, initial=-np.inf)
             return Interval(np.take_along_axis(low, parts, axis=0), np.take_along_axis(high, parts, axis=0))
 
         return Enclosure(*map(hull, self._parts()))
