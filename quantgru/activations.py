@@ -62,3 +62,13 @@ DENSE_ACTIVATIONS: Final[dict[str, Function]] = {
     "sigmoid": sigmoid,
     "tanh": tanh,
 }
+
+# What the derivative of each is, by the value that it has there; at a corner, that of one of its sides.
+SLOPES: Final[dict[str, Function]] = {
+    "sigmoid": lambda y: y * (1 - y),
+    "hard_sigmoid": lambda y: ((y > 0) & (y < 1)).astype(np.float64),
+    "tanh": lambda y: 1 - y**2,
+    "relu": lambda y: (y > 0).astype(np.float64),
+    "linear": np.ones_like,
+    "hard_tanh": lambda y: (np.abs(y) < 1 - 2**-15).astype(np.float64),  # 1 - 2**-15 is s16f15 that saturates
+}

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 @loading_options
 @rounding_option
 @weight_bits_option
+@click.option(
+    "--refine",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="ROUNDS",
+    help="Then change codes, scales and biases of GRU layers so that errors over whole sequences make up for one "
+    "another. 8 rounds win 1 to 3 dB, in seconds to minutes.",
+)
 @click.option("--input-units", metavar="UNITS", help="Units of the inputs, set apart by commas: g,g,g,deg/s")
 @click.option("--output-units", metavar="UNITS", help="Units of the outputs, set apart by commas.")
 @click.option("--name", help="Name of the model, which starts its C identifiers.  [default: the file's name]")
@@ -37,6 +46,7 @@ def quantize(
     standardisation: str | None,
     rounding: RoundingName,
     weight_bits: str,
+    refine: int,
     input_units: str | None,
     output_units: str | None,
     name: str | None,
@@ -46,7 +56,7 @@ def quantize(
     from pathlib import Path
 
     from quantgru.c_names import c_name, nearest_c_name
-    from quantgru.cli.console import console, require_writable
+    from quantgru.cli.console import console, progress, require_writable
     from quantgru.quantizer import quantize as to_integers
     from quantgru.quantizer.widths import parse_weight_bits
     from quantgru.report.inspection import print_inspection
@@ -58,17 +68,20 @@ def quantize(
     float_model = load_model(model, loading)
     sequences, _ = load_npz(calibration, "calibration data")
     initial_states = load_initial_states(calibration, "calibration data")
-    int_model = to_integers(
-        float_model,
-        sequences,
-        **load_standardisation(standardisation),
-        initial_states=initial_states,
-        rounding=rounding,
-        weight_bits=widths,
-        name=name,
-        input_units=_units(input_units),
-        output_units=_units(output_units),
-    )
+    with progress("refining", refine * len(float_model.grus), "rounds") as advance:
+        int_model = to_integers(
+            float_model,
+            sequences,
+            **load_standardisation(standardisation),
+            initial_states=initial_states,
+            rounding=rounding,
+            weight_bits=widths,
+            refine=refine,
+            name=name,
+            input_units=_units(input_units),
+            output_units=_units(output_units),
+            progress=advance,
+        )
     int_model.save(output)
     print_inspection(int_model, console())
     click.echo(f"wrote {output}")

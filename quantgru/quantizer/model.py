@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.array_types import FloatArray, IntArray
-from quantgru.errors import DataError, ModelError
+from quantgru.errors import ConfigError, DataError, ModelError
 from quantgru.fixed import to_real
 from quantgru.int_model import IntLayer, IntModel, SelfTest
 from quantgru.model import Bidirectional, Dense, FloatModel, Gru
@@ -18,6 +18,7 @@ from quantgru.quantizer.calibrate import Calibration, calibrate
 from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits
 from quantgru.quantizer.layers import Roundings, quantize_layers
 from quantgru.quantizer.notes import FAINTEST_PEAK, notes
+from quantgru.quantizer.refine import refine_layers
 from quantgru.quantizer.rounding import RoundingName
 from quantgru.quantizer.standardisation import fold_standardisation
 from quantgru.quantizer.widths import MOST_BITS, WeightBits, Widths
@@ -36,9 +37,11 @@ def quantize(
     initial_states: StatesLike | None = None,
     rounding: RoundingName = "compensated",
     weight_bits: WeightBits = MOST_BITS,
+    refine: int = 0,
     name: str | None = None,
     input_units: Sequence[str] = (),
     output_units: Sequence[str] = (),
+    progress: Callable[[int], None] | None = None,
 ) -> IntModel:
     """The integer model of `model`, with formats chosen on calibration data [sequences, steps, inputs].
 
@@ -51,11 +54,16 @@ def quantize(
               weight by itself
     weight_bits  2 ... 8 bits for all codes, or by name of layer, matrix and gate: {"": 4, "gru.U.n": 8, "dense": 6};
                  exports pack what has less than 8
+    refine    rounds in which GRU layers get other codes, scales and biases, so that states of whole sequences come nearer to
+              the float model's; every fifth sequence is not fitted to, and tells which rounds count; 8 are enough
+    progress  called with 1 after each of these rounds of each GRU layer
 
-    Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold.
+    Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold, ConfigError.
     """
     _require_float_model(model)
     Widths(model, weight_bits)  # refused before the work
+    if isinstance(refine, bool) or not isinstance(refine, (int, np.integer)) or refine < 0:
+        raise ConfigError(f"quantize: refine={refine!r}, expected a number of rounds, 0 or more")
     calibrated = calibrate_model(
         model,
         calibration,
@@ -67,7 +75,25 @@ def quantize(
         input_units=input_units,
         output_units=output_units,
     )
-    return calibrated.quantize(weight_bits)
+    int_model = calibrated.quantize(weight_bits)
+    if not refine:
+        return int_model
+    refined = refine_layers(
+        calibrated.float_model,
+        int_model,
+        calibrated.float_model.sequences(calibration),
+        initial_states,
+        Widths(calibrated.float_model, weight_bits),
+        refine,
+        progress or _no_progress,
+    )
+    notes = int_model.notes
+    notes = {**notes, "refined": refine, "warnings": [*notes["warnings"], *refined.warnings]}
+    return replace(with_layers(int_model, refined.layers), notes=notes)
+
+
+def _no_progress(rounds: int) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -177,7 +177,8 @@ class EmbeddingProgram:
         return replace(x, values=np.where(x.valid[..., None], self._vectors[tokens], np.int16(0)))
 
 
-def _layer_program(layer: IntLayer) -> LayerProgram:
+def layer_program(layer: IntLayer) -> LayerProgram:
+    """`layer`, ready to run."""
     match layer:
         case IntGru():
             return GruProgram(layer)
@@ -195,7 +196,7 @@ class Program:
     """A whole model, ready to run. Holds no state."""
 
     def __init__(self, model: IntModel) -> None:
-        self._body = [_layer_program(layer) for layer in model.body]
+        self._body = [layer_program(layer) for layer in model.body]
         self._head = [DenseProgram(layer) for layer in model.head]
 
     def run_body(self, x: RawSignal, record: Record) -> RawSignal:

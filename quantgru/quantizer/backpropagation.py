@@ -1,0 +1,149 @@
+"""How the states of a GRU layer depend on its integers, around a run of the simulator: gradients through all steps.
+
+Parameters come unit by unit, each unit's in this order: codes of its rows of W and of U, its biases, the recurrent bias
+where there is one, and the logarithms of the scales of its rows of W and of U; rows and biases in the order z, r, n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from quantgru.activations import SLOPES
+from quantgru.array_types import BoolArray, FloatArray, Int16Array, IntArray, UInt16Array
+from quantgru.fixed import to_real
+from quantgru.int_model import IntGru, Matrix
+from quantgru.simulator import GruTrace
+
+
+@dataclass(frozen=True, eq=False)
+class GruRun:
+    """A GRU layer and what the simulator gave for some sequences, steps in the order in which the layer read them.
+
+    running  [sequences, steps]: false in padding
+    before   h before each step, raw [sequences, steps, units]
+    trace    of every step
+    """
+
+    layer: IntGru
+    running: BoolArray
+    before: Int16Array
+    trace: GruTrace
+
+
+class Parameters(NamedTuple):
+    """Of a whole layer, or what belongs to each of them, such as a gradient: rows [gates * units, columns].
+
+    input, recurrent                codes
+    bias                            a single column, as those that follow
+    recurrent_bias                  of one gate; of none for reset "before"
+    input_scales, recurrent_scales  logarithms
+    """
+
+    input: FloatArray
+    recurrent: FloatArray
+    bias: FloatArray
+    recurrent_bias: FloatArray
+    input_scales: FloatArray
+    recurrent_scales: FloatArray
+
+
+def by_unit(rows: FloatArray, n_units: int) -> FloatArray:
+    """[..., units, gates * columns] of [..., gates * units, columns]."""
+    *outer, n_rows, columns = rows.shape
+    gates = n_rows // n_units
+    return np.moveaxis(rows.reshape(*outer, gates, n_units, columns), -3, -2).reshape(*outer, n_units, gates * columns)
+
+
+def by_layer(parameters: FloatArray, layer: IntGru) -> Parameters:
+    """Parameters [units, parameters] as the layer has them."""
+    units = layer.n_units
+    gates = (3, 3, 3, layer.recurrent_bias.size // units, 3, 3)
+    columns = (layer.n_inputs, units, 1, 1, 1, 1)
+    ends = np.cumsum(np.multiply(gates, columns))
+    parts = np.split(parameters, ends[:-1], axis=1)
+    of_gates = [part.reshape(units, g, c) for part, g, c in zip(parts, gates, columns, strict=True)]
+    return Parameters(*(np.moveaxis(part, 1, 0).reshape(-1, part.shape[2]) for part in of_gates))
+
+
+def unit_gradients(run: GruRun, sequences: IntArray, of_states: FloatArray) -> FloatArray:
+    """Gradients of Σ of_states * h over all steps, of each of `sequences` [n] by itself: [n, units, parameters].
+
+    sequences  numbers in `run`, which may repeat
+    of_states  [n, steps, units], zero in padding
+    """
+    steps = _Steps(run, sequences)
+    layer, units = run.layer, run.layer.n_units
+    gates, candidate = slice(0, 2 * units), slice(2 * units, None)
+    of_sums = np.stack(list(_back(steps, np.moveaxis(of_states, 1, 0))))[::-1]
+    raw_h = np.ldexp(steps.h, layer.state_fraction_bits)
+    of_products, candidate_h = of_sums, raw_h * steps.r
+    if layer.reset == "after":
+        of_products, candidate_h = of_sums.copy(), raw_h
+        of_products[..., candidate] *= steps.r
+    of_u = (_over_steps(of_products[..., gates], raw_h), _over_steps(of_products[..., candidate], candidate_h))
+    w, w_scales = _row_gradients(layer.input, layer.row_bits, _over_steps(of_sums, steps.x))
+    u, u_scales = _row_gradients(layer.recurrent, layer.row_bits, np.concatenate(of_u, axis=1))
+    bias = of_sums.sum(axis=0)[..., None]
+    recurrent_bias = of_products[..., candidate].sum(axis=0)[:, : layer.recurrent_bias.size, None]
+    of_layer = Parameters(w, u, bias, recurrent_bias, w_scales, u_scales)
+    return np.concatenate([by_unit(rows, units) for rows in of_layer], axis=2)
+
+
+class _Steps:
+    """Some sequences of a run in real numbers, step by step: arrays [steps, sequences, ...]; x stays raw."""
+
+    def __init__(self, run: GruRun, sequences: IntArray) -> None:
+        layer, trace = run.layer, run.trace
+
+        def steps(values: Int16Array | UInt16Array, fraction_bits: int) -> FloatArray:
+            return to_real(np.moveaxis(values[sequences], 1, 0), fraction_bits)
+
+        self.layer = layer
+        self.running = run.running[sequences].T[..., None]
+        self.x = steps(trace.x, 0)
+        self.h = steps(run.before, layer.state_fraction_bits)
+        self.n = steps(trace.n, layer.state_fraction_bits)
+        self.z, self.r = 1 - steps(trace.u, 15), steps(trace.r, 15)
+
+
+def _back(steps: _Steps, of_states: FloatArray) -> Iterator[FloatArray]:
+    """Gradients for the pre-activations of z, r and n [sequences, 3H], from the last step to the first."""
+    layer, h, z, r, n = steps.layer, steps.h, steps.z, steps.r, steps.n
+    units = layer.n_units
+    scales = np.ldexp(layer.recurrent.row_scales(layer.row_bits), layer.state_fraction_bits)
+    gates_u, candidate_u = np.split(layer.recurrent.codes * scales[:, None], [2 * units])
+    gate, candidate = SLOPES[layer.gate], SLOPES[layer.candidate]
+    z_slope, r_slope, n_slope = gate(z) * (h - n), gate(r), candidate(n) * (1 - z)
+    inside = np.zeros(0)  # what r multiplies
+    if layer.reset == "after":
+        inside = h @ candidate_u.T + to_real(layer.recurrent_bias, layer.candidate_bits)
+    of_h = np.zeros(of_states.shape[1:])
+    for t in reversed(range(len(of_states))):
+        of_h = of_h + of_states[t]
+        live = np.where(steps.running[t], of_h, 0.0)  # a step of padding leaves h as it is
+        a_z, a_n = live * z_slope[t], live * n_slope[t]
+        if layer.reset == "after":
+            a_r = a_n * inside[t] * r_slope[t]
+            through = a_n * r[t] @ candidate_u
+        else:
+            of_reset_h = a_n @ candidate_u
+            a_r = of_reset_h * h[t] * r_slope[t]
+            through = of_reset_h * r[t]
+        through += live * z[t] + np.concatenate((a_z, a_r), axis=-1) @ gates_u
+        of_h = np.where(steps.running[t], through, of_h)
+        yield np.concatenate((a_z, a_r, a_n), axis=-1)
+
+
+def _over_steps(of_rows: FloatArray, operands: FloatArray) -> FloatArray:
+    """Σ of products over the steps [sequences, rows, columns], of [steps, sequences, rows] and [..., columns]."""
+    return np.asarray(np.moveaxis(of_rows, 0, 2) @ np.moveaxis(operands, 0, 1))
+
+
+def _row_gradients(matrix: Matrix, row_bits: IntArray, of_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """For codes [sequences, rows, columns] and logarithms of scales [sequences, rows, 1], of those for weights."""
+    of_codes = of_weights * matrix.row_scales(row_bits)[:, None]
+    return of_codes, np.einsum("src,rc->sr", of_codes, matrix.codes.astype(np.float64))[..., None]
