@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @weight_bits_option
 @click.option(
     "--refine",
-    type=click.IntRange(min=0),
+    type=int,
     default=0,
     show_default=True,
     metavar="ROUNDS",
@@ -68,7 +68,7 @@ def quantize(
     float_model = load_model(model, loading)
     sequences, _ = load_npz(calibration, "calibration data")
     initial_states = load_initial_states(calibration, "calibration data")
-    with progress("refining", refine * len(float_model.grus), "rounds") as advance:
+    with progress("refining", max(refine, 0) * len(float_model.grus), "rounds") as advance:
         int_model = to_integers(
             float_model,
             sequences,

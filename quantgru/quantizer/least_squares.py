@@ -12,8 +12,8 @@ def best_step(
 ) -> FloatArray:
     """A step d that makes slope . d + d . curvature d / 2 small: changes of codes, then of the other parameters.
 
-    Codes change by one at a time, within their ends, each time the one that gains most with the other parameters at their
-    best, until none gains. curvature [parameters, parameters] is positive definite; slope [parameters].
+    Codes change by one at a time, within their ends, each time the one that gains most with the other parameters at
+    their best, until none gains. curvature [parameters, parameters] is positive definite; slope [parameters].
     """
     n = len(codes)
     # With the others at their best, codes alone are left: a Schur complement.

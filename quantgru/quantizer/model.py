@@ -54,8 +54,8 @@ def quantize(
               weight by itself
     weight_bits  2 ... 8 bits for all codes, or by name of layer, matrix and gate: {"": 4, "gru.U.n": 8, "dense": 6};
                  exports pack what has less than 8
-    refine    rounds in which GRU layers get other codes, scales and biases, so that states of whole sequences come nearer to
-              the float model's; every fifth sequence is not fitted to, and tells which rounds count; 8 are enough
+    refine    rounds in which GRU layers get other codes, scales and biases, so that states of whole sequences come
+              nearer to the float model's; every fifth sequence is not fitted to, and decides which rounds count
     progress  called with 1 after each of these rounds of each GRU layer
 
     Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold, ConfigError.

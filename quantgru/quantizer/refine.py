@@ -195,21 +195,21 @@ def _stepped(
 
     Of the states' Jacobian J, slopes J^T error are exact. Curvatures J^T J are estimated: for a vector s of random
     signs, (s^T J)^T (s^T J) is J^T J on average, and s^T J is a single gradient, one row of `equations`. Units take
-    their steps one after the other, and know what the steps before theirs do to the states. None where a weight or a bias
-    gets too large.
+    their steps one after the other, and know what the steps before theirs do to the states.
+
+    None where a weight or a bias gets too large.
     """
     layer = run.layer
     few = _at_once(run, task.fitted)
     slopes = sum(unit_gradients(run, sequences, error[sequences])[:, units].sum(axis=0) for sequences in few)
     equations = _equations(run, task, units, rng)
     share = len(task.fitted) / len(equations)
-    variances = np.einsum("eup,eup->up", equations, equations) * share
-    noise = damping * (variances + variances.mean(axis=0)) + _LEAST_NOISE
     matrices = layer.input, layer.recurrent
     codes = np.concatenate([by_unit(matrix.codes.astype(np.int64), layer.n_units) for matrix in matrices], axis=1)
     ends = np.concatenate(
         [np.repeat(2 ** (np.array(of_gates) - 1), m.n_columns) for of_gates, m in zip(task.bits, matrices, strict=True)]
     )
+    noise = _noise(np.einsum("eup,eup->up", equations, equations) * share, len(ends), damping)
     changes = np.zeros((layer.n_units, equations.shape[2]))
     done = np.zeros(len(equations), np.float32)  # what the steps so far give in each equation
     for i, unit in enumerate(units):
@@ -222,6 +222,18 @@ def _stepped(
         return _changed(layer, changes, task.bits)
     except ModelError:
         return None
+
+
+def _noise(variances: FloatArray, n_codes: int, damping: float) -> FloatArray:
+    """What makes steps small, for diagonals of the curvatures [units, parameters].
+
+    Of the average of its kind, too: where next to nothing depends on a parameter, no change of it is large enough for a
+    linear model to be trusted.
+    """
+    noise = variances + _LEAST_NOISE
+    for kind in (slice(n_codes), slice(n_codes, None)):
+        noise[:, kind] += variances[:, kind].mean()
+    return damping * noise
 
 
 def _at_once(run: GruRun, sequences: IntArray) -> Iterator[IntArray]:

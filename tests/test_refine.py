@@ -1,0 +1,260 @@
+"""Refinement over whole sequences: by hand, gradients against differences, data that it never saw, and its edges."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import assert_refused, done, quantgru
+from float_models import random_dense, random_gru, random_x
+
+import quantgru as qg
+from quantgru.errors import ConfigError
+from quantgru.int_model import IntModel
+from quantgru.model import Bidirectional, Embedding, FloatModel, Gru, Reverse
+from quantgru.model.run import gru_states, run_body
+from quantgru.quantizer.backpropagation import GruRun, by_layer, unit_gradients
+from quantgru.quantizer.dequantize import dequantize
+from quantgru.quantizer.least_squares import best_step
+from quantgru.quantizer.refine import HELD_OUT, refine_layers
+from quantgru.quantizer.widths import Widths
+from quantgru.sequences import Sequences
+from quantgru.simulator import run
+
+
+def no_progress(rounds: int) -> None:
+    pass
+
+
+# ---- one step ------------------------------------------------------------------------------------------------------
+
+
+def test_a_code_changes_where_half_of_its_curvature_is_less_than_its_slope() -> None:
+    """0.8 is nearest to 1, 0.4 to 0, and 2.6 to 2 where codes end there."""
+    wanted = np.array([0.8, 0.4, 2.6])
+    zeros, ends = np.zeros(3, np.int64), np.full(3, 2)
+    assert best_step(np.eye(3), -wanted, zeros, -ends, ends).tolist() == [1, 0, 2]
+
+
+def test_a_real_parameter_takes_what_codes_leave() -> None:
+    """(c + b - 1.7)^2 + (2 c - 2.2)^2 is least at c = 1, b = 0.7, where a code c starts from 0."""
+    jacobian, error = np.array([[1.0, 1.0], [2.0, 0.0]]), np.array([-1.7, -2.2])
+    end = np.full(1, 3)
+    found = best_step(jacobian.T @ jacobian, jacobian.T @ error, np.zeros(1, np.int64), -end, end)
+    np.testing.assert_allclose(found, [1, 0.7], rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_step_is_not_worse_than_real_parameters_alone_and_often_the_best(seed: int) -> None:
+    """Against all codes of -1, 0, 1, each with the real parameters that suit it."""
+    rng = np.random.default_rng(seed)
+    jacobian, error = rng.normal(size=(30, 6)), rng.normal(size=30)
+
+    def cost(codes: np.ndarray) -> float:
+        left = error + jacobian[:, :4] @ codes
+        real, *_ = np.linalg.lstsq(jacobian[:, 4:], -left)
+        return float(((left + jacobian[:, 4:] @ real) ** 2).sum())
+
+    ones = np.ones(4, np.int64)
+    step = best_step(jacobian.T @ jacobian, jacobian.T @ error, 0 * ones, -ones, ones)
+    found = float(((error + jacobian @ step) ** 2).sum())
+    least = min(cost(np.array(codes)) for codes in itertools.product((-1, 0, 1), repeat=4))
+    assert found == pytest.approx(cost(step[:4]))
+    assert least * (1 - 1e-9) <= found <= cost(0 * ones) * (1 + 1e-9)
+
+
+# ---- gradients -----------------------------------------------------------------------------------------------------
+
+FUNCTIONS = [("sigmoid", "tanh"), ("hard_sigmoid", "hard_tanh"), ("sigmoid", "relu"), ("hard_sigmoid", "linear")]
+
+
+def shaken(layer: Gru, name: str, index: tuple[int, ...], by: float) -> Gru:
+    array = getattr(layer, name).copy()
+    array[index] += by
+    return replace(layer, **{name: array})
+
+
+@pytest.mark.parametrize("reset", ["after", "before"])
+@pytest.mark.parametrize(("gate", "candidate"), FUNCTIONS)
+def test_gradients_are_those_of_differences(reset, gate, candidate) -> None:
+    """Of the float run with the integers' weights, where a single one differs; sequences of unequal lengths."""
+    rng = np.random.default_rng(3)
+    gru = replace(random_gru(rng, 2, 3, reset), gate=gate, candidate=candidate, initial_state=np.full(3, 0.25))
+    x = [0.5 * rng.normal(size=(length, 2)) for length in (6, 4, 1, 6)]
+    int_model = qg.quantize(FloatModel((gru,), last_step=False), x)
+    meant = dequantize(int_model).grus[0]
+    result = run(int_model, x, trace=True)
+    layer, (trace,) = int_model.grus[0], result.trace.layers
+    start = np.broadcast_to(layer.h0, (4, 1, 3))
+    gru_run = GruRun(layer, result.sequences.valid, np.concatenate([start, trace.h[:, :-1]], axis=1), trace)
+    of_states = rng.normal(size=trace.h.shape) * result.sequences.valid[..., None]
+    order = np.array([2, 0, 3, 1, 1])
+    found = by_layer(unit_gradients(gru_run, order, of_states[order]).sum(axis=0), layer)
+    weight = np.array([1, 2, 1, 1])  # as often as they are in `order`
+
+    def value(changed: Gru) -> float:
+        states = gru_states(changed, result.sequences, changed.h0)
+        return float((states * of_states * weight[:, None, None]).sum())
+
+    def slope(name: str, index: tuple[int, ...]) -> float:
+        return (value(shaken(meant, name, index, 1e-5)) - value(shaken(meant, name, index, -1e-5))) / 2e-5
+
+    def row_slopes(name: str, row: int) -> np.ndarray:
+        gate_number, unit = divmod(row, 3)
+        columns = range(getattr(meant, name).shape[2])
+        return np.array([slope(name, (gate_number, unit, column)) for column in columns])
+
+    close = {"rtol": 5e-3, "atol": 5e-4}
+    for name, matrix, operand_bits, codes, scales in (
+        ("input_weights", layer.input, int_model.input_fraction_bits, found.input, found.input_scales),
+        ("recurrent_weights", layer.recurrent, layer.state_fraction_bits, found.recurrent, found.recurrent_scales),
+    ):
+        one = np.ldexp(matrix.row_scales(layer.row_bits)[:, None], np.broadcast_to(operand_bits, matrix.codes.shape))
+        expected = np.array([row_slopes(name, row) for row in range(9)]) * one
+        np.testing.assert_allclose(codes / one, expected / one, **close)
+        np.testing.assert_allclose(scales[:, 0], (expected * matrix.codes).sum(axis=1), **close)
+    biases = [slope("bias", divmod(row, 3)) for row in range(9)]
+    np.testing.assert_allclose(found.bias[:, 0], biases, **close)
+    recurrent = [slope("recurrent_bias", (unit,)) for unit in range(3)] if reset == "after" else []
+    np.testing.assert_allclose(found.recurrent_bias[:, 0], recurrent, **close)
+
+
+# ---- layers --------------------------------------------------------------------------------------------------------
+
+
+def states_error(model: FloatModel, int_model: IntModel, sequences: Sequences, layer: int) -> float:
+    """Sum of squares of the states' error."""
+    exact = run_body(model, sequences).states[layer]
+    states = run(int_model, sequences).states_raw[layer] * 2.0 ** -int_model.grus[layer].state_fraction_bits
+    return float(((states - exact)[sequences.valid] ** 2).sum())
+
+
+def test_a_wrong_bias_is_put_right() -> None:
+    """h = n = the bias, at every step: what is wrong with it is the error of every state, and nothing else is."""
+    bias = np.array([[-40.0], [0.0], [0.25]])  # z = 0
+    gru = Gru("g", "before", np.zeros((3, 1, 1)), np.zeros((3, 1, 1)), bias, np.zeros(1), "hard_sigmoid", "linear")
+    model, x = FloatModel((gru,), last_step=False), random_x(10, 4, 1)
+    int_model = qg.quantize(model, x)
+    layer = int_model.grus[0]
+    assert not layer.input.codes.any() and not layer.recurrent.codes.any()
+    right = layer.bias[2]
+    wrong = replace(int_model, layers=(replace(layer, bias=layer.bias + np.array([0, 0, right // 2], np.int32)),))
+    found, warnings = refine_layers(model, wrong, model.sequences(x), None, Widths(model, 8), 8, no_progress)
+    assert warnings == []
+    assert abs(int(found[0].bias[2]) - int(right)) < right * 0.02
+
+
+def test_states_come_nearer_on_other_data(digits) -> None:
+    """By 1 dB and more on the digits with 4 bits, of which no test image is in the calibration data: what it is for."""
+    sequences = digits.model.sequences(digits.x)
+    passed = []
+    plain, refined = (
+        qg.quantize(digits.model, digits.calibration, weight_bits=4, refine=rounds, progress=passed.append)
+        for rounds in (0, 3)
+    )
+    errors = [states_error(digits.model, each, sequences, 0) for each in (plain, refined)]
+    assert 10 * np.log10(errors[0] / errors[1]) > 1
+    assert passed == [1] * 3
+    assert refined.notes["refined"] == 3
+    for matrix in (refined.grus[0].input, refined.grus[0].recurrent):
+        assert -8 <= matrix.codes.min() and matrix.codes.max() <= 7
+
+
+def saved(model: IntModel, folder: Path) -> bytes:
+    model.save(folder / "m.qgru")
+    return (folder / "m.qgru").read_bytes()
+
+
+def stack() -> FloatModel:
+    rng = np.random.default_rng(5)
+    low, high = random_gru(rng, 3, 6, "after", "low"), random_gru(rng, 4, 5, "before", "high")
+    between, out = random_dense(rng, 6, 4, "tanh", "between"), random_dense(rng, 5, 2, "linear", "out")
+    return FloatModel((low, between, Reverse("reverse"), high, out), last_step=True)
+
+
+def both_directions() -> FloatModel:
+    rng = np.random.default_rng(6)
+    embedding = Embedding("tokens", rng.normal(size=(7, 3)))
+    forward, backward = random_gru(rng, 3, 4, "after", "forward"), random_gru(rng, 3, 4, "before", "backward")
+    return FloatModel((embedding, Bidirectional("both", forward, backward, "sum", final=True)), last_step=True)
+
+
+STRUCTURES = {"stack": (stack, 3), "bidirectional": (both_directions, 0)}
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_no_structure_gets_worse_by_its_own_measure(structure: str, tmp_path: Path) -> None:
+    """The first layer, and both directions, read what they read before; sequences held out decide. Same bytes twice."""
+    make, n_inputs = STRUCTURES[structure]
+    model, rng = make(), np.random.default_rng(8)
+    lengths = rng.integers(3, 12, 30)
+    x = [rng.normal(size=(n, n_inputs)) if n_inputs else rng.integers(0, 7, (n, 1)) for n in lengths]
+    widths = {"": 4, model.grus[0].name: 3}
+    plain, refined, again = (qg.quantize(model, x, weight_bits=widths, refine=rounds) for rounds in (0, 3, 3))
+    assert saved(refined, tmp_path) == saved(again, tmp_path) != saved(plain, tmp_path)
+    held_out = model.sequences(x[::HELD_OUT])
+    for layer in range(1 if structure == "stack" else 2):
+        errors = [states_error(model, each, held_out, layer) for each in (plain, refined)]
+        assert errors[1] < errors[0]
+    assert np.abs(refined.grus[0].recurrent.codes + 0.5).max() <= 3.5
+    assert [layer.name for layer in refined.layers] == [layer.name for layer in plain.layers]
+
+
+# ---- edges ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-6, 1e3])
+def test_layers_that_hardly_depend_on_their_weights_stay_whole(factor: float) -> None:
+    """Dead and saturated ones: gradients are next to nothing."""
+    gru = random_gru(np.random.default_rng(1), 2, 4)
+    arrays = {name: getattr(gru, name) * factor for name in ("input_weights", "recurrent_weights", "bias")}
+    model = FloatModel((replace(gru, **arrays, recurrent_bias=gru.recurrent_bias * factor),), last_step=False)
+    x = random_x(10, 8, 2)
+    plain, refined = (qg.quantize(model, x, refine=rounds) for rounds in (0, 3))
+    held_out = model.sequences(x[::HELD_OUT])
+    assert states_error(model, refined, held_out, 0) <= states_error(model, plain, held_out, 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        (
+            (4, 20, 2),
+            "GRU layer 'gru': not refined, which takes 5 sequences of calibration data or more, to hold one in 5 out; "
+            "there are 4",
+        ),
+        (
+            (5, 2, 2),
+            "GRU layer 'gru': not refined, which takes 12 steps of calibration data in the sequences that are not held "
+            "out; there are 8",
+        ),
+    ],
+)
+def test_too_little_calibration_data_changes_nothing_and_says_so(shape, says: str) -> None:
+    model, x = FloatModel((random_gru(np.random.default_rng(1), 2, 4),), last_step=False), random_x(*shape)
+    passed = []
+    plain, refined = (qg.quantize(model, x, refine=rounds, progress=passed.append) for rounds in (0, 3))
+    assert refined.digest == plain.digest
+    assert refined.notes["warnings"] == [*plain.notes["warnings"], says]
+    assert passed == [3]
+
+
+@pytest.mark.parametrize("rounds", [-1, 1.5, True, "8"])
+def test_rounds_are_a_number(rounds) -> None:
+    model = FloatModel((random_gru(np.random.default_rng(1), 2, 4),), last_step=False)
+    with pytest.raises(ConfigError, match=r"^quantize: refine=.*, expected a number of rounds, 0 or more$"):
+        qg.quantize(model, random_x(5, 5, 2), refine=rounds)
+
+
+def test_on_the_command_line(tmp_path: Path) -> None:
+    model, x = FloatModel((random_gru(np.random.default_rng(1), 2, 4),), last_step=False), random_x(20, 8, 2)
+    model.save(tmp_path / "m.qgf")
+    np.savez(tmp_path / "x.npz", x=x)
+    given = ["quantize", tmp_path / "m.qgf", "--calibration", tmp_path / "x.npz", "-o", tmp_path / "m.qgru"]
+    done(quantgru(*given, "--weight-bits", "4", "--refine", "2"))
+    expected = qg.quantize(model, x, weight_bits=4, refine=2)
+    assert IntModel.load(tmp_path / "m.qgru").digest == expected.digest != qg.quantize(model, x, weight_bits=4).digest
+    assert_refused(quantgru(*given, "--refine", "-1"), "refine=-1, expected a number of rounds, 0 or more")
