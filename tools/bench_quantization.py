@@ -1,6 +1,7 @@
-"""What is lost with fewer bits: four tasks, five trainings each, to nearest and with errors that compensate each other.
+"""What is lost with fewer bits: four tasks, five trainings each; to nearest, with errors that compensate each other,
+and refined over whole sequences.
 
-    python tools/bench_quantization.py                    trains the models first: half an hour
+    python tools/bench_quantization.py                    trains the models first: half an hour; refining takes longer
     python tools/bench_quantization.py --task rows --seeds 2
 
 Needs scikit-learn and PyTorch, and espeak-ng for the words. SQNR is that of the states over all steps, against the
@@ -25,7 +26,12 @@ from quantgru.sequences import as_sequences
 from quantgru.simulator import run
 
 BITS: Final = (8, 6, 4, 3, 2)
-ROUNDINGS: Final[tuple[RoundingName, ...]] = ("nearest", "compensated")
+ROUNDS: Final = 8
+WAYS: Final[dict[str, tuple[RoundingName, int]]] = {  # rounding, rounds of refinement
+    "nearest": ("nearest", 0),
+    "compensated": ("compensated", 0),
+    "refined": ("compensated", ROUNDS),
+}
 N_CALIBRATION: Final = 1000
 WANTED: Final = {
     (8, "rows"): "≥ 50 dB, 99.8 %",
@@ -85,14 +91,15 @@ def rows_of(task: Task, seeds: int) -> list[list[str]]:
         model, training, test = trained(task, seed)
         quality.append(float_quality(task, model, test))
         for bits in BITS:
-            for rounding in ROUNDINGS:
-                int_model = qg.quantize(model, training.x[:N_CALIBRATION], rounding=rounding, weight_bits=bits)
-                found.setdefault((bits, rounding), []).append(measure(task, model, test, int_model))
+            for way, (rounding, rounds) in WAYS.items():
+                calibration = training.x[:N_CALIBRATION]
+                int_model = qg.quantize(model, calibration, rounding=rounding, weight_bits=bits, refine=rounds)
+                found.setdefault((bits, way), []).append(measure(task, model, test, int_model))
     shown = f"{np.median(quality):.1f} %" if task.classes else f"error {np.median(quality):.3f}"
     name = f"{task.name} {task.n_inputs}→{task.n_units}, {shown}"
     rows = []
     for bits in BITS:
-        cells = [_cell(task, Found(*np.median(found[bits, rounding], axis=0))) for rounding in ROUNDINGS]
+        cells = [_cell(task, Found(*np.median(found[bits, way], axis=0))) for way in WAYS]
         rows.append([name if bits == BITS[0] else "", str(bits), *cells, WANTED.get((bits, task.name), "")])
     return rows
 
@@ -108,14 +115,14 @@ def main() -> None:
     parser.add_argument("--task", choices=[task.name for task in TASKS], action="append", help="may be repeated")
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
-    columns = ("task, float", "bits", *(f"{rounding}: states, labels, points lost" for rounding in ROUNDINGS), "wanted")
+    columns = ("task, float", "bits", *(f"{way}: states, labels, points lost" for way in WAYS), "wanted")
     table = Table(*columns, title=f"Medians of {arguments.seeds} seeds")
     for task in TASKS:
         if arguments.task is None or task.name in arguments.task:
             for row in rows_of(task, arguments.seeds):
                 table.add_row(*row)
             table.add_section()
-    Console(width=130).print(table)
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

@@ -87,8 +87,14 @@ def quantize(
         refine,
         progress or _no_progress,
     )
-    notes = int_model.notes
-    notes = {**notes, "refined": refine, "warnings": [*notes["warnings"], *refined.warnings]}
+    notes = {
+        **int_model.notes,
+        "refined": {
+            "rounds": int(refine),
+            "held_out_gain_db": {name: round(db, 2) for name, db in refined.gains.items()},
+        },
+        "warnings": [*int_model.notes["warnings"], *refined.warnings],
+    }
     return replace(with_layers(int_model, refined.layers), notes=notes)
 
 
