@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="ROUNDS",
     help="Then change codes, scales and biases of GRU layers so that errors over whole sequences make up for one "
-    "another. 8 rounds win 1 to 3 dB, in seconds to minutes.",
+    "another. 8 rounds often win 2 dB, in seconds to minutes.",
 )
 @click.option("--input-units", metavar="UNITS", help="Units of the inputs, set apart by commas: g,g,g,deg/s")
 @click.option("--output-units", metavar="UNITS", help="Units of the outputs, set apart by commas.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from quantgru.array_types import FloatArray, IntArray
 from quantgru.errors import ModelError
@@ -31,11 +32,11 @@ from quantgru.simulator.states import GruState, start_states
 
 HELD_OUT: Final = 5  # one of so many sequences is not fitted to, but tells whether a round was good
 
-_EQUATIONS: Final = 4096  # of which a unit's curvature is made
-_EQUATION_STEPS: Final = 2**21  # in all of them
-_EQUATION_BYTES: Final = 2**29
-_GATE_VALUES: Final = 2**22  # at the same time
-_GRADIENT_VALUES: Final = 2**20  # the same; a cache should hold them
+_EQUATIONS: Final = 4096  # that a curvature is made of
+_EQUATION_STEPS: Final = 2**21  # in all of them: with long sequences there are fewer
+_EQUATION_BYTES: Final = 2**29  # with many units, a round takes some of them at a time
+_GATE_VALUES: Final = 2**22  # in memory at the same time
+_GRADIENT_VALUES: Final = 2**20  # the same; caches should hold them
 _LEAST_NOISE: Final = 1e-20  # where no state depends on a parameter
 _LARGEST_CHANGE: Final = 0.5  # of the logarithm of a scale: far beyond what a linear model can tell
 _FIRST_DAMPING: Final = 1.0
@@ -257,7 +258,7 @@ def _at_once(run: GruRun, sequences: IntArray) -> Iterator[IntArray]:
     return iter(np.array_split(sequences, -(-len(sequences) // n)))
 
 
-def _equations(run: GruRun, task: _Task, units: IntArray, rng: np.random.Generator) -> np.ndarray:
+def _equations(run: GruRun, task: _Task, units: IntArray, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """s^T J for random signs s at all steps of one sequence, [equations, units, parameters]."""
     n_steps, n_units = task.target.shape[1:]
     n = max(1, min(_EQUATIONS, _EQUATION_STEPS // n_steps))
