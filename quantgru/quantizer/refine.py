@@ -40,6 +40,7 @@ _GRADIENT_VALUES: Final = 2**20  # the same; caches should hold them
 _LEAST_NOISE: Final = 1e-20  # where no state depends on a parameter
 _LARGEST_CHANGE: Final = 0.5  # of the logarithm of a scale: far beyond what a linear model can tell
 _FIRST_DAMPING: Final = 1.0
+_ATTEMPTS: Final = 4  # of a round
 _AFTER_SUCCESS: Final = 0.5  # what damping is multiplied by
 _AFTER_FAILURE: Final = 4.0
 
@@ -172,7 +173,7 @@ def _too_little_data(gru: IntGru, task: _Task) -> str | None:
 def _refined(layer: IntGru, task: _Task, rounds: int, progress: Callable[[int], None]) -> tuple[IntGru, float]:
     """The layer and its gain in dB.
 
-    Levenberg-Marquardt: steps are small until they are found to succeed. One that does not is undone.
+    Levenberg-Marquardt: a step that does not succeed is undone, and a smaller one tried.
     """
     rng = np.random.default_rng(0)
     run = task.run(layer)
@@ -181,15 +182,15 @@ def _refined(layer: IntGru, task: _Task, rounds: int, progress: Callable[[int], 
     damping = _FIRST_DAMPING
     for _ in range(rounds):
         for units in _parts(layer):
-            changed = _stepped(run, task, error, units, damping, rng)
-            damping *= _AFTER_FAILURE
-            if changed is None:
-                continue
-            changed_run = task.run(changed)
-            changed_error = task.error(changed_run)
-            if task.cost(changed_error) < task.cost(error):
-                run, error = changed_run, changed_error
-                damping *= _AFTER_SUCCESS / _AFTER_FAILURE
+            system = _linearised(run, task, error, units, rng)
+            for _ in range(_ATTEMPTS):
+                changed_run = task.run(_stepped(run.layer, system, units, task.bits, damping))
+                changed_error = task.error(changed_run)
+                if task.cost(changed_error) < task.cost(error):
+                    run, error = changed_run, changed_error
+                    damping *= _AFTER_SUCCESS
+                    break
+                damping *= _AFTER_FAILURE
         progress(1)
     least = np.finfo(np.float64).tiny  # of errors that are 0
     return run.layer, float(10 * np.log10(max(before, least) / max(task.cost(error), least)))
@@ -202,26 +203,40 @@ def _parts(layer: IntGru) -> list[IntArray]:
     return np.array_split(np.arange(layer.n_units), -(-layer.n_units // at_once))
 
 
-def _stepped(
-    run: GruRun, task: _Task, error: FloatArray, units: IntArray, damping: float, rng: np.random.Generator
-) -> IntGru | None:
-    """The layer after a step of these units towards the least squares of `error`, on the sequences that are fitted to.
+class _System(NamedTuple):
+    """What the squares of the states' error are around a run, on the sequences that are fitted to, by units.
 
-    Of the states' Jacobian J, slopes J^T error are exact. Curvatures J^T J are estimated: for a vector s of random
-    signs, (s^T J)^T (s^T J) is J^T J on average, and s^T J is a single gradient, one row of `equations`. Units take
-    their steps one after the other, and know what the steps before theirs do to the states.
+    Of the states' Jacobian J, slopes J^T error [units, parameters] are exact. Curvatures J^T J are estimated: for a
+    vector s of random signs, (s^T J)^T (s^T J) is J^T J on average, and s^T J is a single gradient, one of `equations`
+    [equations, units, parameters].
 
-    None where a weight or a bias gets too large.
+    share  sequences for each equation
     """
-    layer = run.layer
+
+    slopes: FloatArray
+    equations: npt.NDArray[np.float32]
+    share: float
+
+
+def _linearised(run: GruRun, task: _Task, error: FloatArray, units: IntArray, rng: np.random.Generator) -> _System:
     few = _at_once(run, task.fitted)
     slopes = sum(unit_gradients(run, sequences, error[sequences])[:, units].sum(axis=0) for sequences in few)
     equations = _equations(run, task, units, rng)
-    share = len(task.fitted) / len(equations)
+    return _System(np.asarray(slopes), equations, len(task.fitted) / len(equations))
+
+
+def _stepped(
+    layer: IntGru, system: _System, units: IntArray, bits: tuple[list[int], list[int]], damping: float
+) -> IntGru:
+    """The layer after a step towards least squares; itself where a weight or a bias would get too large.
+
+    Units take their steps one after the other, and know what the steps before theirs do to the states.
+    """
+    slopes, equations, share = system
     matrices = layer.input, layer.recurrent
     codes = np.concatenate([by_unit(matrix.codes.astype(np.int64), layer.n_units) for matrix in matrices], axis=1)
     ends = np.concatenate(
-        [np.repeat(2 ** (np.array(of_gates) - 1), m.n_columns) for of_gates, m in zip(task.bits, matrices, strict=True)]
+        [np.repeat(2 ** (np.array(of_gates) - 1), m.n_columns) for of_gates, m in zip(bits, matrices, strict=True)]
     )
     noise = _noise(np.einsum("eup,eup->up", equations, equations) * share, len(ends), damping)
     changes = np.zeros((layer.n_units, equations.shape[2]))
@@ -233,9 +248,9 @@ def _stepped(
         changes[unit] = best_step(curvature, slope, codes[unit], -ends, ends - 1)
         done += of_unit @ changes[unit].astype(np.float32)
     try:
-        return _changed(layer, changes, task.bits)
+        return _changed(layer, changes, bits)
     except ModelError:
-        return None
+        return layer
 
 
 def _noise(variances: FloatArray, n_codes: int, damping: float) -> FloatArray:
