@@ -76,23 +76,29 @@ def quantize(
         output_units=output_units,
     )
     int_model = calibrated.quantize(weight_bits)
-    if not refine:
-        return int_model
-    refined = refine_layers(
-        calibrated.float_model,
-        int_model,
-        calibrated.float_model.sequences(calibration),
-        initial_states,
-        Widths(calibrated.float_model, weight_bits),
-        refine,
-        progress or _no_progress,
-    )
+    if refine:
+        sequences = model.sequences(calibration)
+        return _refined(calibrated, int_model, weight_bits, sequences, initial_states, int(refine), progress)
+    return int_model
+
+
+def _refined(
+    calibrated: CalibratedModel,
+    int_model: IntModel,
+    weight_bits: WeightBits,
+    sequences: Sequences,
+    initial_states: StatesLike | None,
+    rounds: int,
+    progress: Callable[[int], None] | None,
+) -> IntModel:
+    """`int_model` with refined layers, and what that gained in its notes."""
+    model = calibrated.float_model
+    widths = Widths(model, weight_bits)
+    refined = refine_layers(model, int_model, sequences, initial_states, widths, rounds, progress or _no_progress)
+    gains = {name: round(decibels, 2) for name, decibels in refined.gains.items()}
     notes = {
         **int_model.notes,
-        "refined": {
-            "rounds": int(refine),
-            "held_out_gain_db": {name: round(db, 2) for name, db in refined.gains.items()},
-        },
+        "refined": {"rounds": rounds, "held_out_gain_db": gains},
         "warnings": [*int_model.notes["warnings"], *refined.warnings],
     }
     return replace(with_layers(int_model, refined.layers), notes=notes)
