@@ -21,7 +21,13 @@ BLOCK_ROWS = 8
 class CSection(Structure):
     """qg_section"""
 
-    _fields_ = (("codes", POINTER(c_int8)), ("dot", c_void_p), ("n_rows", c_uint16), ("bits", c_uint8))
+    _fields_ = (
+        ("codes", POINTER(c_int8)),
+        ("dot", c_void_p),
+        ("dot_row", c_void_p),
+        ("n_rows", c_uint16),
+        ("bits", c_uint8),
+    )
 
 
 class CPacking(Structure):
@@ -192,13 +198,13 @@ def packed_codes(rows: Sequence[Sequence[int]], bits: int) -> list[int]:
 
 
 def _matrix(library: ctypes.CDLL, matrix: Matrix, n_sections: int) -> CMatrix:
-    """Packed where a section has codes of less than 8 bits."""
+    """In sections where one has codes of less than 8 bits, or of more."""
     rows = matrix.codes.tolist()
     n = len(rows) // n_sections
     sections = [rows[section * n : (section + 1) * n] for section in range(n_sections)]
     widths = [_width(section) for section in sections]
     codes = packing = None
-    if min(widths) == 8:
+    if set(widths) == {8}:
         codes = array(c_int8, [code for section in sections for code in section_codes(section)])
     else:
         packing = ctypes.pointer(_packing(library, sections, widths))
@@ -214,15 +220,21 @@ def _matrix(library: ctypes.CDLL, matrix: Matrix, n_sections: int) -> CMatrix:
 
 
 def _width(rows: Sequence[Sequence[int]]) -> int:
-    return next(bits for bits in range(2, 9) if all(-(2**bits) <= 2 * code < 2**bits for row in rows for code in row))
+    codes = [code for row in rows for code in row]
+    return next(bits for bits in (*range(2, 9), 16) if -(2**bits) <= 2 * min(codes) and 2 * max(codes) < 2**bits)
 
 
 def _packing(library: ctypes.CDLL, sections: Sequence[Sequence[Sequence[int]]], widths: Sequence[int]) -> CPacking:
-    described = [
-        CSection(array(c_int8, packed_codes(rows, bits)), _address(library, f"qg_dot_block_{bits}"), len(rows), bits)
-        for rows, bits in zip(sections, widths, strict=True)
-    ]
+    described = [_section(library, rows, bits) for rows, bits in zip(sections, widths, strict=True)]
     return CPacking(_address(library, "qg_packed_add"), (CSection * len(described))(*described))
+
+
+def _section(library: ctypes.CDLL, rows: Sequence[Sequence[int]], bits: int) -> CSection:
+    if bits == 16:
+        codes, dot_row = ctypes.cast(array(c_int16, section_codes(rows)), POINTER(c_int8)), "qg_dot_row_16"
+    else:
+        codes, dot_row = ctypes.cast(array(c_int8, packed_codes(rows, bits)), POINTER(c_int8)), "qg_dot_row"
+    return CSection(codes, _address(library, f"qg_dot_block_{bits}"), _address(library, dot_row), len(rows), bits)
 
 
 def _address(library: ctypes.CDLL, name: str) -> c_void_p:

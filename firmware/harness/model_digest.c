@@ -2,7 +2,7 @@
 
 #include "sha256.h"
 
-enum { GRU_WITH_INITIAL_STATE = 6, WEIGHT_BITS = 8 };
+enum { GRU_WITH_INITIAL_STATE = 6, BYTE_BITS = 8, WORD_BITS = 16 };
 
 static void add_u16(sha256 *hash, uint16_t value)
 {
@@ -27,51 +27,85 @@ static void add_s8_array(sha256 *hash, const int8_t *values, size_t n)
 }
 
 /* The code that begins with bit `first` of a column's packed bytes; it ends in the same byte, or in the next. */
-static uint8_t packed_code(const int8_t *bytes, uint8_t first, uint8_t bits)
+static int16_t code_at(const int8_t *bytes, uint8_t first, uint8_t bits)
 {
+    if (bits == WORD_BITS) {
+        return QG_READ_S16((const int16_t *)(const void *)bytes + first / WORD_BITS);
+    }
     const uint8_t end = (uint8_t)(first % 8 + bits);
     uint16_t word = (uint8_t)QG_READ_S8(bytes + first / 8);
     if (end > 8) {
         word = (uint16_t)(word | (uint16_t)(uint8_t)QG_READ_S8(bytes + first / 8 + 1) << 8);
     }
-    return (uint8_t)((int16_t)(uint16_t)((uint32_t)word << (16 - end)) >> (16 - bits));
+    return (int16_t)((int16_t)(uint16_t)((uint32_t)word << (16 - end)) >> (16 - bits));
+}
+
+/* A code of a matrix whose codes have matrix_bits in the digest. */
+static void add_code(sha256 *hash, int16_t code, uint8_t matrix_bits)
+{
+    if (matrix_bits == WORD_BITS) {
+        add_u16(hash, (uint16_t)code);
+    } else {
+        sha256_add(hash, (uint8_t)code);
+    }
 }
 
 /* Codes of one gate, or of a dense layer, row by row; in memory, the rows of a block take turns. See qg_section. */
-static void add_rows(sha256 *hash, const int8_t *codes, uint8_t bits, uint16_t n_rows, uint16_t n_columns)
+static void add_rows(sha256 *hash, const int8_t *codes, uint8_t bits, uint16_t n_rows, uint16_t n_columns,
+                     uint8_t matrix_bits)
 {
+    const uint8_t row_code_bytes = QG_ROW_CODE_BYTES(bits);
     for (uint16_t row = 0; row < n_rows; ++row) {
         const uint8_t row_in_block = row % QG_BLOCK_ROWS;
         const uint16_t left = (uint16_t)(n_rows - row + row_in_block);
         const int8_t *const block = codes + (size_t)(row / QG_BLOCK_ROWS) * bits * n_columns;
         if (left < QG_BLOCK_ROWS && left <= bits) {
-            add_s8_array(hash, block + (size_t)row_in_block * n_columns, n_columns);
+            const int8_t *const by_itself = block + (size_t)row_in_block * row_code_bytes * n_columns;
+            for (uint16_t column = 0; column < n_columns; ++column) {
+                add_code(hash, code_at(by_itself + (size_t)column * row_code_bytes, 0, 8 * row_code_bytes),
+                         matrix_bits);
+            }
             continue;
         }
         for (uint16_t column = 0; column < n_columns; ++column) {
-            sha256_add(hash, packed_code(block + (size_t)column * bits, (uint8_t)(row_in_block * bits), bits));
+            const int8_t *const bytes = block + (size_t)column * bits;
+            add_code(hash, code_at(bytes, (uint8_t)(row_in_block * bits), bits), matrix_bits);
         }
     }
 }
 
-static void add_codes(sha256 *hash, const qg_matrix *matrix, uint16_t section_rows)
+/* 16 where a section has codes of so many bits, which a byte does not hold [R17]. */
+static uint8_t bits_of(const qg_matrix *matrix)
+{
+    const qg_section *section = matrix->packing == NULL ? NULL : matrix->packing->sections;
+    for (uint16_t row = 0; section != NULL && row < matrix->n_rows; ++section) {
+        if (section->bits == WORD_BITS) {
+            return WORD_BITS;
+        }
+        row = (uint16_t)(row + section->n_rows);
+    }
+    return BYTE_BITS;
+}
+
+static void add_codes(sha256 *hash, const qg_matrix *matrix, uint16_t section_rows, uint8_t matrix_bits)
 {
     if (matrix->packing == NULL) {
         for (uint16_t row = 0; row < matrix->n_rows; row = (uint16_t)(row + section_rows)) {
             const int8_t *const codes = matrix->codes + (size_t)row * matrix->n_columns;
-            add_rows(hash, codes, WEIGHT_BITS, section_rows, matrix->n_columns);
+            add_rows(hash, codes, BYTE_BITS, section_rows, matrix->n_columns, matrix_bits);
         }
         return;
     }
     const qg_section *section = matrix->packing->sections;
     for (uint16_t row = 0; row < matrix->n_rows; row = (uint16_t)(row + section->n_rows), ++section) {
-        add_rows(hash, section->codes, section->bits, section->n_rows, matrix->n_columns);
+        add_rows(hash, section->codes, section->bits, section->n_rows, matrix->n_columns, matrix_bits);
     }
 }
 
 static void add_matrix(sha256 *hash, const qg_matrix *matrix, uint16_t section_rows)
 {
-    sha256_add(hash, WEIGHT_BITS);
+    const uint8_t bits = bits_of(matrix);
+    sha256_add(hash, bits);
     sha256_add(hash, matrix->left_shift);
     add_u16(hash, matrix->n_rows);
     add_u16(hash, matrix->n_columns);
@@ -81,7 +115,7 @@ static void add_matrix(sha256 *hash, const qg_matrix *matrix, uint16_t section_r
     for (uint16_t i = 0; i < matrix->n_rows; ++i) {
         sha256_add(hash, QG_READ_U8(matrix->shifts + i));
     }
-    add_codes(hash, matrix, section_rows);
+    add_codes(hash, matrix, section_rows, bits);
 }
 
 static void add_gru(sha256 *hash, const qg_gru *gru)

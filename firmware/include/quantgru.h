@@ -21,10 +21,10 @@
 
 /* Exported code checks both: the major number must be equal, for it names the numbers, and the minor one not less. */
 #define QG_SPEC_MAJOR 1
-#define QG_SPEC_MINOR 1
+#define QG_SPEC_MINOR 2
 
 /* Exported code checks this, too. Raised when a descriptor below changes, or the order of codes in memory. */
-#define QG_EXPORT_FORMAT 3
+#define QG_EXPORT_FORMAT 4
 
 #define QG_DIGEST_BYTES 32
 
@@ -53,23 +53,30 @@ QG_DESCRIPTOR(uint8_t) qg_kind;
 #define QG_BLOCK_ROWS 8
 
 /* Rows of a matrix whose codes have `bits` each: as many blocks of QG_BLOCK_ROWS rows as there are, column by column. A
- * column has as many bytes as a code has bits, with the first row in the lowest bits of the first byte. The rows that
- * are left are one more block, with zeros, if they are more than `bits`; else each lies by itself, in bytes. */
+ * column has as many bytes as a code has bits, with the first row in the lowest bits of the first byte; codes of 16
+ * bits are an array of int16_t. The rows that are left are one more block, with zeros, if they are more than `bits`;
+ * else each lies by itself, in codes of QG_ROW_CODE_BYTES. */
 struct qg_section {
     const int8_t *codes; /* QG_CONSTANT */
 #if QG_KERNELS != QG_KERNELS_AVR
-    /* qg_dot_block_2 ... qg_dot_block_8: the dot products of a block with x [n_columns]. */
+    /* qg_dot_block_2 ... qg_dot_block_8, qg_dot_block_16: the dot products of a block with x [n_columns]. */
     void (*dot)(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+    /* qg_dot_row, or qg_dot_row_16 for codes of 16 bits: that of a row by itself. */
+    int32_t (*dot_row)(const int8_t *codes, uint16_t n_columns, const int16_t *x);
 #endif
     uint16_t n_rows;
-    uint8_t bits; /* 2 ... 8 */
+    uint8_t bits; /* 2 ... 8, or 16 */
 };
 
-/* A matrix some of whose codes have less than 8 bits: sections of a gate each, or of gates whose blocks are full. What
+/* Bytes of a code of a row that lies by itself, in a section of codes of `bits`. */
+#define QG_ROW_CODE_BYTES(bits) ((bits) > 8 ? 2u : 1u)
+
+/* A matrix some of whose codes do not have 8 bits: sections of a gate each, or of gates whose blocks are full. What
  * computes with them is in no image without them. */
 struct qg_packing {
 #if QG_KERNELS == QG_KERNELS_AVR
-    int32_t (*dot)(const qg_matrix *matrix, uint16_t row, const int16_t *x); /* qg_packed_dot */
+    /* qg_packed_dot; qg_wide_dot where sections of 16 bits are among them */
+    int32_t (*dot)(const qg_matrix *matrix, uint16_t row, const int16_t *x);
 #else
     /* qg_packed_add, which does what qg_affine_add does */
     void (*add)(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
@@ -77,24 +84,39 @@ struct qg_packing {
     const qg_section *sections;
 };
 
+/* Descriptors of what has codes of 2 ... 8 bits (SECTION), of 16 bits (WIDE_SECTION, of an array of int16_t), and of a
+ * matrix without sections of 16 bits (PACKING) and with them (WIDE_PACKING). */
 #if QG_KERNELS == QG_KERNELS_AVR
 #define QG_SECTION(codes, n_rows, bits)                                                                                \
     {                                                                                                                  \
         codes, n_rows, bits                                                                                            \
     }
+#define QG_WIDE_SECTION(codes, n_rows)                                                                                 \
+    {                                                                                                                  \
+        (const int8_t *)(codes), n_rows, 16                                                                            \
+    }
 #define QG_PACKING(sections)                                                                                           \
     {                                                                                                                  \
         qg_packed_dot, sections                                                                                        \
     }
+#define QG_WIDE_PACKING(sections)                                                                                      \
+    {                                                                                                                  \
+        qg_wide_dot, sections                                                                                          \
+    }
 #else
 #define QG_SECTION(codes, n_rows, bits)                                                                                \
     {                                                                                                                  \
-        codes, qg_dot_block_##bits, n_rows, bits                                                                       \
+        codes, qg_dot_block_##bits, qg_dot_row, n_rows, bits                                                           \
+    }
+#define QG_WIDE_SECTION(codes, n_rows)                                                                                 \
+    {                                                                                                                  \
+        (const int8_t *)(codes), qg_dot_block_16, qg_dot_row_16, n_rows, 16                                            \
     }
 #define QG_PACKING(sections)                                                                                           \
     {                                                                                                                  \
         qg_packed_add, sections                                                                                        \
     }
+#define QG_WIDE_PACKING(sections) QG_PACKING(sections)
 #endif
 
 /* Rows of weights, each with its own scale [R4]. Arrays are QG_CONSTANT.
@@ -102,7 +124,7 @@ struct qg_packing {
  * The rows of a gate of a GRU, or all rows of a dense layer, lie one after the other: as many blocks of QG_BLOCK_ROWS
  * rows as there are, each column by column, then the rows that are left, each by itself. */
 struct qg_matrix {
-    const int8_t *codes;         /* n_rows n_columns of them; NULL if they are packed */
+    const int8_t *codes;         /* n_rows n_columns of them; NULL if they lie in sections */
     const qg_packing *packing;   /* NULL if each code is a byte */
     const uint16_t *multipliers; /* [n_rows], m: 2^14 ... 2^15 - 1 */
     const uint8_t *shifts;       /* [n_rows], s: 1 ... 30 */
@@ -287,8 +309,9 @@ int16_t qg_relu(int32_t a);           /* saturates */
 int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and ave, which mean different things by it */
 int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */
 
-/* The dot product of a row of a packed matrix with x, on AVRs. */
+/* The dot product of a row of a matrix in sections with x, on AVRs; the second one if some have codes of 16 bits. */
 int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x);
+int32_t qg_wide_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x);
 
 /* Parts of the layers for QG_KERNELS other than those of AVRs. */
 
@@ -300,10 +323,11 @@ void qg_read_s32(const int32_t *constants, size_t n, int32_t *values);
 void qg_affine_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
 void qg_packed_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
 
-/* The dot product of one row of n_columns weights with x. */
+/* The dot product of one row of n_columns weights with x; the second one for an array of int16_t. */
 int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int16_t *x);
+int32_t qg_dot_row_16(const int8_t *codes, uint16_t n_columns, const int16_t *x);
 
-/* Those of a block of rows with codes of 2 ... 8 bits, which lie as in a section. */
+/* Those of a block of rows with codes of 2 ... 8 or of 16 bits, which lie as in a section. */
 void qg_dot_block_2(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 void qg_dot_block_3(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 void qg_dot_block_4(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
@@ -311,6 +335,7 @@ void qg_dot_block_5(const int8_t *codes, uint16_t n_columns, const int16_t *x, i
 void qg_dot_block_6(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 void qg_dot_block_7(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 void qg_dot_block_8(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+void qg_dot_block_16(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 
 /* CRC-32 (IEEE 802.3) of bytes, and of 16-bit values, low byte first; continued from `crc`, first 0 [R16]. */
 uint32_t qg_crc32(uint32_t crc, const uint8_t *bytes, size_t n_bytes);

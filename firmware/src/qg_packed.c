@@ -1,4 +1,4 @@
-/* Rows of weights with a scale each [R4], whose codes are packed. */
+/* Rows of weights with a scale each [R4], whose codes lie in sections. */
 #include "qg_fixed.h"
 #include "quantgru.h"
 
@@ -28,8 +28,8 @@ QG_KERNEL void qg_packed_add(const qg_matrix *matrix, size_t first_row, size_t n
             codes += bits * n_columns;
         } else {
             n = 1;
-            dots[0] = qg_dot_row(codes, n_columns, x);
-            codes += n_columns;
+            dots[0] = section->dot_row(codes, n_columns, x);
+            codes += QG_ROW_CODE_BYTES(bits) * n_columns;
         }
         do {
             *sums++ += qg_requantize(*acc++, k, QG_READ_U16(multiplier), QG_READ_U8(shift));

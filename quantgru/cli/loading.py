@@ -58,7 +58,7 @@ weight_bits_option = click.option(
     default="8",
     show_default=True,
     metavar="BITS",
-    help="Bits of the weights' codes, 2 ... 8; others for layers, matrices, gates: 4,gru.U.n=8,dense=6",
+    help="Bits of the weights' codes, 2 ... 16; others for layers, matrices, gates: 4,gru.U.n=8,dense=6",
 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from quantgru.array_types import FloatArray
 from quantgru.error_sources.rounding import DeviceState, device_activation, device_functions
 from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
-from quantgru.int_model.packing import Section, code_bits, packed_sections
+from quantgru.int_model.packing import packed_sections, section_codes, section_of
 from quantgru.model import Bidirectional, Dense, FloatModel, Gate, Gru, Layer
 from quantgru.model.run import NOTHING_REPLACED, Replaced
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics
@@ -161,8 +161,8 @@ def _tensor_bytes(model: IntModel, matrix: Matrix, section_rows: int) -> list[in
     packed = bool(packed_sections(model, matrix, section_rows))
     of_scales = section_rows * (matrix.multipliers.itemsize + matrix.shifts.itemsize)
     return [
-        (Section(codes, code_bits(codes)).n_bytes if packed else codes.size) + of_scales
-        for codes in np.split(matrix.codes, matrix.n_rows // section_rows)
+        (section_of(codes).n_bytes if packed else codes.size) + of_scales
+        for codes in section_codes(matrix, section_rows)
     ]
 
 

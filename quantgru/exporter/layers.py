@@ -7,7 +7,7 @@ from typing import Any, Final
 from quantgru.c_names import comment_text
 from quantgru.exporter.layout import memory_order, packed
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, Matrix, Reverse
-from quantgru.int_model.packing import packed_sections
+from quantgru.int_model.packing import WORD_BITS, Section, packed_sections
 
 _GATES: Final = {"sigmoid": "qg_sigmoid", "hard_sigmoid": "qg_hard_sigmoid"}
 
@@ -138,14 +138,22 @@ def _bidirectional(layer: IntBidirectional) -> dict[str, Any]:
     return {"merge": _MERGES[layer.merge], "merge_kind": merge_kind, "final": int(layer.final)}
 
 
+def _section(section: Section) -> dict[str, Any]:
+    wide = section.bits == WORD_BITS
+    return {
+        "codes": packed(section).tolist(),
+        "c_type": "int16_t" if wide else "int8_t",
+        "macro": "QG_WIDE_SECTION" if wide else "QG_SECTION",
+        "sizes": f"{len(section.codes)}" if wide else f"{len(section.codes)}, {section.bits}",
+    }
+
+
 def _matrix(model: IntModel, matrix: Matrix, section_rows: int) -> dict[str, Any]:
     sections = packed_sections(model, matrix, section_rows)
     return {
         "codes": [] if sections else memory_order(matrix.codes, section_rows).tolist(),
-        "sections": [
-            {"codes": packed(section).tolist(), "n_rows": len(section.codes), "bits": section.bits}
-            for section in sections
-        ],
+        "sections": [_section(section) for section in sections],
+        "packing": "QG_WIDE_PACKING" if any(section.bits == WORD_BITS for section in sections) else "QG_PACKING",
         "multipliers": matrix.multipliers.tolist(),
         "shifts": matrix.shifts.tolist(),
         "n_rows": matrix.n_rows,

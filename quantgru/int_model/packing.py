@@ -1,4 +1,4 @@
-"""Which codes of weights take less than a byte in exported C. It is where they lie that differs, and no number."""
+"""How many bits a code of weights takes in exported C. It is where codes lie that differs, and no number."""
 
 from __future__ import annotations
 
@@ -14,42 +14,61 @@ from quantgru.int_model.layers import Matrix
 
 BLOCK_ROWS: Final = 8  # QG_BLOCK_ROWS: they lie in memory together, and a column of them has as many bytes as bits
 BYTE_BITS: Final = 8
+WORD_BITS: Final = 16  # of codes that a byte does not hold, however many bits they have
 
 _LEAST_BITS: Final = 2
 _LEAST_SAVED: Final = 512  # bytes of a model. What computes with codes of one width takes as many, of each more 260
+
+Codes = npt.NDArray[np.int8] | npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True)
 class Section:
     """Rows of a matrix whose codes have equally many bits.
 
-    codes  [rows, columns]
-    bits   2 ... 8
+    codes  int8 [rows, columns]; int16 for WORD_BITS
+    bits   2 ... 8, or WORD_BITS
     """
 
-    codes: npt.NDArray[np.int8]
+    codes: Codes
     bits: int
 
     @property
+    def row_code_bytes(self) -> int:
+        """Of a code in a row that lies by itself."""
+        return self.codes.itemsize
+
+    @property
     def n_bytes(self) -> int:
-        """Of the codes in memory: whole blocks; a block that is not full, where it takes less than rows of bytes."""
+        """Of the codes in memory: whole blocks; one that is not full, where it takes less than rows by themselves."""
         blocks, left = divmod(len(self.codes), BLOCK_ROWS)
-        return int(self.codes.shape[1]) * (blocks * self.bits + min(left, self.bits))
+        return int(self.codes.shape[1]) * (blocks * self.bits + min(left * self.row_code_bytes, self.bits))
 
 
-def code_bits(codes: npt.NDArray[np.int8]) -> int:
-    """As many as hold all codes, 2 ... 8."""
+def code_bits(codes: Codes) -> int:
+    """As many as hold all codes, 2 ... 16."""
     largest = max(int(codes.max(initial=0)), -1 - int(codes.min(initial=0)))
     return max(_LEAST_BITS, 1 + largest.bit_length())
 
 
+def section_of(codes: Codes) -> Section:
+    """Rows [rows, columns] in as few bits as a section can have."""
+    bits = code_bits(codes)
+    return Section(codes.astype(np.int8), bits) if bits <= BYTE_BITS else Section(codes.astype(np.int16), WORD_BITS)
+
+
+def section_codes(matrix: Matrix, section_rows: int) -> list[Codes]:
+    """Of each gate, or all rows of a dense layer."""
+    starts = range(0, matrix.n_rows, section_rows)
+    return [matrix.codes[start : start + section_rows] for start in starts]
+
+
 def sections(matrix: Matrix, section_rows: int) -> list[Section]:
     """Of each gate, or all rows of a dense layer. Those of equal width become one where rows fill their blocks."""
-    codes = np.split(matrix.codes, matrix.n_rows // section_rows)
-    bits = [code_bits(section) for section in codes]
-    if section_rows % BLOCK_ROWS or len(set(bits)) > 1:
-        return [Section(*both) for both in zip(codes, bits, strict=True)]
-    return [Section(matrix.codes, bits[0])]
+    found = [section_of(codes) for codes in section_codes(matrix, section_rows)]
+    if section_rows % BLOCK_ROWS or len({section.bits for section in found}) > 1:
+        return found
+    return [section_of(matrix.codes)]
 
 
 def matrices(model: IntModel) -> Iterator[tuple[Matrix, int]]:
@@ -62,8 +81,10 @@ def matrices(model: IntModel) -> Iterator[tuple[Matrix, int]]:
 
 
 def packed_sections(model: IntModel, matrix: Matrix, section_rows: int) -> list[Section]:
-    """Those of a matrix of the model whose codes are packed; [] where all are bytes."""
-    return sections(matrix, section_rows) if _saved(matrix, section_rows) and _is_packed(model) else []
+    """Those of a matrix of the model whose codes are not all bytes; [] where they are."""
+    if matrix.bits == BYTE_BITS and not (_saved(matrix, section_rows) and _is_packed(model)):
+        return []
+    return sections(matrix, section_rows)
 
 
 def code_array_bytes(model: IntModel) -> list[int]:
@@ -81,4 +102,4 @@ def _is_packed(model: IntModel) -> bool:
 
 
 def _saved(matrix: Matrix, section_rows: int) -> int:
-    return matrix.codes.size - sum(section.n_bytes for section in sections(matrix, section_rows))
+    return sum(section.codes.nbytes - section.n_bytes for section in sections(matrix, section_rows))

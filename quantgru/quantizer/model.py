@@ -20,7 +20,7 @@ from quantgru.quantizer.layers import Roundings, quantize_layers
 from quantgru.quantizer.notes import FAINTEST_PEAK, notes
 from quantgru.quantizer.rounding import RoundingName
 from quantgru.quantizer.standardisation import fold_standardisation
-from quantgru.quantizer.widths import MOST_BITS, WeightBits, Widths
+from quantgru.quantizer.widths import DEFAULT_BITS, WeightBits, Widths
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.simulator.batch import run, run_check, step_check
 
@@ -35,7 +35,7 @@ def quantize(
     scale: npt.ArrayLike | None = None,
     initial_states: StatesLike | None = None,
     rounding: RoundingName = "compensated",
-    weight_bits: WeightBits = MOST_BITS,
+    weight_bits: WeightBits = DEFAULT_BITS,
     name: str | None = None,
     input_units: Sequence[str] = (),
     output_units: Sequence[str] = (),
@@ -49,8 +49,9 @@ def quantize(
 
     rounding  "compensated": errors of a row's weights make up for one another on the calibration data; "nearest": each
               weight by itself
-    weight_bits  2 ... 8 bits for all codes, or by name of layer, matrix and gate: {"": 4, "gru.U.n": 8, "dense": 6};
-                 exports pack what has less than 8
+    weight_bits  2 ... 16 bits for all codes, or by name of layer, matrix and gate: {"": 4, "gru.U.n": 8, "dense": 6};
+                 exports pack what has less than 8, and take two bytes for more. Of more than 8 bits a row uses as many
+                 as its accumulator has room for, 11 to 13.5 in typical models
 
     Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold.
     """
@@ -132,7 +133,7 @@ def calibrate_model(
         seen,
         _input_fraction_bits(folded, seen),
         sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))],
-        Roundings(rounding, Widths(folded, MOST_BITS)),
+        Roundings(rounding, Widths(folded, DEFAULT_BITS)),
         name or model.name,
         input_units,
         output_units,

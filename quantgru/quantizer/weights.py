@@ -57,7 +57,7 @@ def rows_on_scales(
         )
         bounds = (np.abs(codes).sum(axis=1) << 15) << left_shift
         if (bounds <= INT32_MAX).all():
-            return Matrix(codes.astype(np.int8), multiplier.astype(np.uint16), shift.astype(np.uint8), left_shift)
+            return Matrix(codes.astype(np.int16), multiplier.astype(np.uint16), shift.astype(np.uint8), left_shift)
         # Rounded codes may still sum up to too much, but 0.1 % beyond the excess makes each round lower them.
         scale = np.where(bounds > INT32_MAX, scale * (bounds / INT32_MAX) * 1.001, scale)
 
