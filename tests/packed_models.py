@@ -1,4 +1,4 @@
-"""Models whose codes have less than 8 bits."""
+"""Models whose codes have less than 8 bits, or more."""
 
 from dataclasses import replace
 
@@ -16,6 +16,12 @@ def model_of_widths() -> qg.IntModel:
     first = replace(first, w=narrowed(first.w, 4), u=narrowed(first.u, 2, 3, 8))
     second = replace(second, w=narrowed(second.w, 5, 6, 7), u=narrowed(second.u, 4))
     return from_oracle(replace(model, layers=(first, second, replace(dense, matrix=narrowed(dense.matrix, 3)))))
+
+
+def wide_model() -> qg.IntModel:
+    """Gates with codes of 16, 8 and 4 bits in one matrix; blocks that are full, and rows by themselves."""
+    layers = (GruPlan(11), GruPlan(9, oracle.RESET_BEFORE), DensePlan(3, oracle.LINEAR))
+    return from_oracle(random_model(Plan(3, layers=layers, weights="wide"), seed=6))
 
 
 def narrowed(matrix: oracle.Matrix, *widths: int) -> oracle.Matrix:

@@ -176,10 +176,10 @@ def _matrix(rng: random.Random, plan: Plan, columns: int, narrow: Sequence[bool]
 
 def _matrix_codes(rng: random.Random, kind: str, rows: int, columns: int) -> tuple[tuple[int, ...], ...]:
     """Small codes have 3 bits; of packed ones, each matrix has a width; wide ones have 16, and each third of the rows,
-    which is a gate, may have 8 or 3 instead."""
+    which is a gate, may have 8 or 4 instead."""
     if kind == "wide":
         gates = 3 if rows % 3 == 0 else 1
-        most = [rng.choice((32767, 32767, 127, 3)) for _ in range(gates)]
+        most = [rng.choice((32767, 32767, 127, 7)) for _ in range(gates)]
         return tuple(tuple(_wide_codes(rng, columns, most[row * gates // rows])) for row in range(rows))
     most = 3 if kind == "small" else 127
     if kind == "packed":

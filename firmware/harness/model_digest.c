@@ -62,7 +62,7 @@ static void add_rows(sha256 *hash, const int8_t *codes, uint8_t bits, uint16_t n
         if (left < QG_BLOCK_ROWS && left <= bits) {
             const int8_t *const by_itself = block + (size_t)row_in_block * row_code_bytes * n_columns;
             for (uint16_t column = 0; column < n_columns; ++column) {
-                add_code(hash, code_at(by_itself + (size_t)column * row_code_bytes, 0, 8 * row_code_bytes),
+                add_code(hash, code_at(by_itself + (size_t)column * row_code_bytes, 0, (uint8_t)(8 * row_code_bytes)),
                          matrix_bits);
             }
             continue;
