@@ -272,6 +272,7 @@ for seed in range(10):
     dense = [DensePlan(10 + seed % 7), DensePlan(12), DensePlan(9)][: seed % 4]
     check_steps(Plan(1, layers=(tokens, *dense, gru(9, seed), *dense, gru(11), *last)), seed)
     check_steps(Plan(9, layers=(*dense, REVERSE, gru(17, seed), *last)), seed)
+    check_steps(Plan(5, layers=(gru(9, seed), DensePlan(3)), weights="wide"), seed)
     check_run(Plan(1, layers=(tokens, *dense, both(9, seed), REVERSE, gru(12, seed), *last)), seed)
     check_run(Plan(1, last_step=1, layers=(tokens, REVERSE, both(9 + seed, seed, final=1), *last)), seed)
     check_run(Plan(9, last_step=1, layers=(gru(30), *dense, both(10, seed), both(9, seed, final=1), *last)), seed)
