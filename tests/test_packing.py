@@ -102,7 +102,7 @@ def test_codes_of_16_bits_are_in_sections_whatever_that_saves() -> None:
     assert widths == [[16, 4, 8], [4, 4, 16], [16, 16, 4], [8, 8, 16]]
     small = from_oracle(random_model(Plan(1, (1,), weights="wide"), seed=3))
     source = export_files(small, "small")["small.c"]
-    assert "gru0_input_packing = QG_WIDE_PACKING(gru0_input_sections)" in source
+    assert "QG_WIDE_SECTION(gru0_input_codes0, 1)" in source
 
 
 BOARDS = [name for name, board in find_boards().items() if name != "rp2040" or not board.missing()]

@@ -58,7 +58,10 @@ QG_DESCRIPTOR(uint8_t) qg_kind;
  * else each lies by itself, in codes of QG_ROW_CODE_BYTES. */
 struct qg_section {
     const int8_t *codes; /* QG_CONSTANT */
-#if QG_KERNELS != QG_KERNELS_AVR
+#if QG_KERNELS == QG_KERNELS_AVR
+    /* qg_dot_packed_row, or qg_dot_wide_row for codes of 16 bits: the dot product of a row of the section with x. */
+    int32_t (*dot)(const qg_section *section, uint16_t row, uint16_t n_columns, const int16_t *x);
+#else
     /* qg_dot_block_2 ... qg_dot_block_8, qg_dot_block_16: the dot products of a block with x [n_columns]. */
     void (*dot)(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
     /* qg_dot_row, or qg_dot_row_16 for codes of 16 bits: that of a row by itself. */
@@ -75,8 +78,7 @@ struct qg_section {
  * computes with them is in no image without them. */
 struct qg_packing {
 #if QG_KERNELS == QG_KERNELS_AVR
-    /* qg_packed_dot; qg_wide_dot where sections of 16 bits are among them */
-    int32_t (*dot)(const qg_matrix *matrix, uint16_t row, const int16_t *x);
+    int32_t (*dot)(const qg_matrix *matrix, uint16_t row, const int16_t *x); /* qg_packed_dot */
 #else
     /* qg_packed_add, which does what qg_affine_add does */
     void (*add)(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
@@ -84,24 +86,19 @@ struct qg_packing {
     const qg_section *sections;
 };
 
-/* Descriptors of what has codes of 2 ... 8 bits (SECTION), of 16 bits (WIDE_SECTION, of an array of int16_t), and of a
- * matrix without sections of 16 bits (PACKING) and with them (WIDE_PACKING). */
+/* A section of an array of int8_t with codes of 2 ... 8 bits, one of an array of int16_t, and a packing. */
 #if QG_KERNELS == QG_KERNELS_AVR
 #define QG_SECTION(codes, n_rows, bits)                                                                                \
     {                                                                                                                  \
-        codes, n_rows, bits                                                                                            \
+        codes, qg_dot_packed_row, n_rows, bits                                                                         \
     }
 #define QG_WIDE_SECTION(codes, n_rows)                                                                                 \
     {                                                                                                                  \
-        (const int8_t *)(codes), n_rows, 16                                                                            \
+        (const int8_t *)(codes), qg_dot_wide_row, n_rows, 16                                                           \
     }
 #define QG_PACKING(sections)                                                                                           \
     {                                                                                                                  \
         qg_packed_dot, sections                                                                                        \
-    }
-#define QG_WIDE_PACKING(sections)                                                                                      \
-    {                                                                                                                  \
-        qg_wide_dot, sections                                                                                          \
     }
 #else
 #define QG_SECTION(codes, n_rows, bits)                                                                                \
@@ -116,7 +113,6 @@ struct qg_packing {
     {                                                                                                                  \
         qg_packed_add, sections                                                                                        \
     }
-#define QG_WIDE_PACKING(sections) QG_PACKING(sections)
 #endif
 
 /* Rows of weights, each with its own scale [R4]. Arrays are QG_CONSTANT.
@@ -309,9 +305,12 @@ int16_t qg_relu(int32_t a);           /* saturates */
 int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and ave, which mean different things by it */
 int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */
 
-/* The dot product of a row of a matrix in sections with x, on AVRs; the second one if some have codes of 16 bits. */
+#if QG_KERNELS == QG_KERNELS_AVR
+/* The dot product of a row of a matrix in sections with x, and of a row of one section. */
 int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x);
-int32_t qg_wide_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x);
+int32_t qg_dot_packed_row(const qg_section *section, uint16_t row, uint16_t n_columns, const int16_t *x);
+int32_t qg_dot_wide_row(const qg_section *section, uint16_t row, uint16_t n_columns, const int16_t *x);
+#endif
 
 /* Parts of the layers for QG_KERNELS other than those of AVRs. */
 

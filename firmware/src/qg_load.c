@@ -82,7 +82,7 @@ static void require_zeros(qg_blob *blob, const uint8_t zeros[3])
 /* Codes of 16 bits, which are there: the sections lie one after the other. */
 static void describe_sections(const int16_t *codes, uint8_t n_sections, qg_wide_matrix *wide, const qg_matrix *matrix)
 {
-    const qg_packing packing = QG_WIDE_PACKING(wide->sections);
+    const qg_packing packing = QG_PACKING(wide->sections);
     const uint16_t n_rows = (uint16_t)(matrix->n_rows / n_sections);
     for (uint8_t i = 0; i < n_sections; ++i) {
         const qg_section section = QG_WIDE_SECTION(codes + (size_t)i * n_rows * matrix->n_columns, n_rows);

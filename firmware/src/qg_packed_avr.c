@@ -75,14 +75,8 @@ static int32_t dot_in_block(const int8_t *codes, uint8_t bits, uint8_t row, uint
     return acc;
 }
 
-QG_KERNEL int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x)
+QG_KERNEL int32_t qg_dot_packed_row(const qg_section *section, uint16_t row, uint16_t n_columns, const int16_t *x)
 {
-    const uint16_t n_columns = matrix->n_columns;
-    const qg_section *section = matrix->packing->sections;
-    while (row >= section->n_rows) {
-        row -= section->n_rows;
-        ++section;
-    }
     const uint8_t bits = section->bits;
     const uint8_t in_block = row % QG_BLOCK_ROWS;
     const uint16_t left = section->n_rows - row + in_block;
@@ -92,6 +86,16 @@ QG_KERNEL int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int
     }
     return bits == 8 ? qg_dot_strided(block + in_block, QG_BLOCK_ROWS, n_columns, x)
                      : dot_in_block(block, bits, in_block, n_columns, x);
+}
+
+QG_KERNEL int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x)
+{
+    const qg_section *section = matrix->packing->sections;
+    while (row >= section->n_rows) {
+        row -= section->n_rows;
+        ++section;
+    }
+    return section->dot(section, row, matrix->n_columns, x);
 }
 
 #endif

@@ -48,19 +48,9 @@ static int32_t dot_of_words(const int16_t *codes, uint8_t stride, uint16_t n_col
     return acc;
 }
 
-QG_KERNEL int32_t qg_wide_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x)
+QG_KERNEL int32_t qg_dot_wide_row(const qg_section *section, uint16_t row, uint16_t n_columns, const int16_t *x)
 {
-    const uint16_t n_columns = matrix->n_columns;
-    const qg_section *section = matrix->packing->sections;
-    uint16_t row_in_section = row;
-    while (row_in_section >= section->n_rows) {
-        row_in_section -= section->n_rows;
-        ++section;
-    }
-    if (section->bits <= 8) {
-        return qg_packed_dot(matrix, row, x);
-    }
-    const qg_row where = qg_row_of_section(row_in_section, section->n_rows);
+    const qg_row where = qg_row_of_section(row, section->n_rows);
     const int16_t *const codes = (const int16_t *)section->codes + (where.number - where.in_block) * n_columns;
     return dot_of_words(codes + where.in_block, (uint8_t)(2 * where.stride - 2), n_columns, x);
 }

@@ -153,7 +153,6 @@ def _matrix(model: IntModel, matrix: Matrix, section_rows: int) -> dict[str, Any
     return {
         "codes": [] if sections else memory_order(matrix.codes, section_rows).tolist(),
         "sections": [_section(section) for section in sections],
-        "packing": "QG_WIDE_PACKING" if any(section.bits == WORD_BITS for section in sections) else "QG_PACKING",
         "multipliers": matrix.multipliers.tolist(),
         "shifts": matrix.shifts.tolist(),
         "n_rows": matrix.n_rows,
