@@ -21,7 +21,7 @@ static uint8_t scales_are_valid(const qg_matrix *matrix)
 /* Codes of 8 bits, or of 16 in sections one after the other. */
 static int32_t code_at(const qg_matrix *matrix, size_t i)
 {
-    if (matrix->packing == NULL) {
+    if (matrix->codes != NULL) {
         return QG_READ_S8(matrix->codes + i);
     }
     return QG_READ_S16((const int16_t *)(const void *)matrix->packing->sections->codes + i);
