@@ -24,7 +24,7 @@ _JUMP = re.compile(r"\t(?:bx\s+(?:r\d+|ip)|jr\s+\w+$|e?ijmp\b|jmpq?\s+\*)", re.M
 
 _STEPS = ("qg_step", "qg_gru_")  # of models, which wrappers call by name, and of layers
 _PACKED_ROWS = "qg_packed_"
-_PACKED_DOTS = "qg_dot_block_"
+_PACKED_DOTS = "qg_dot_"
 
 # Files of the library, by how their names begin: what they call through pointers begins so.
 _CALLS_ONLY = {"qg_affine": _PACKED_ROWS, "qg_packed": _PACKED_DOTS}
