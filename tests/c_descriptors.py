@@ -27,7 +27,7 @@ class CSection(Structure):
 class CPacking(Structure):
     """qg_packing"""
 
-    _fields_ = (("add", c_void_p), ("sections", POINTER(CSection)))
+    _fields_ = (("affine", c_void_p), ("sections", POINTER(CSection)))
 
 
 class CMatrix(Structure):
@@ -197,14 +197,15 @@ def _matrix(library: ctypes.CDLL, matrix: Matrix, n_sections: int) -> CMatrix:
     n = len(rows) // n_sections
     sections = [rows[section * n : (section + 1) * n] for section in range(n_sections)]
     widths = [_width(section) for section in sections]
-    codes = packing = None
     if min(widths) == 8:
         codes = array(c_int8, [code for section in sections for code in section_codes(section)])
+        packing = CPacking(_address(library, "qg_affine_bytes"), None)
     else:
-        packing = ctypes.pointer(_packing(library, sections, widths))
+        codes = None
+        packing = _packing(library, sections, widths)
     return CMatrix(
         codes,
-        packing,
+        ctypes.pointer(packing),
         array(c_uint16, matrix.multipliers.tolist()),
         array(c_uint8, matrix.shifts.tolist()),
         matrix.n_rows,
@@ -222,7 +223,7 @@ def _packing(library: ctypes.CDLL, sections: Sequence[Sequence[Sequence[int]]], 
         CSection(array(c_int8, packed_codes(rows, bits)), _address(library, f"qg_dot_block_{bits}"), len(rows), bits)
         for rows, bits in zip(sections, widths, strict=True)
     ]
-    return CPacking(_address(library, "qg_packed_add"), (CSection * len(described))(*described))
+    return CPacking(_address(library, "qg_affine_packed"), (CSection * len(described))(*described))
 
 
 def _address(library: ctypes.CDLL, name: str) -> c_void_p:

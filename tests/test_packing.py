@@ -80,8 +80,8 @@ def test_what_the_codes_take() -> None:
 def test_a_model_that_saves_less_than_kernels_take_is_not_packed() -> None:
     model = random_model(Plan(3, (8,)), seed=1)
     small = from_oracle(replace(model, layers=(replace(model.layers[0], u=narrowed(model.layers[0].u, 2)),)))
-    assert "QG_PACKING" not in export_files(small, "small")["small.c"]
-    assert "QG_PACKING" in export_files(model_of_widths(), "large")["large.c"]
+    assert "qg_affine_packed" not in export_files(small, "small")["small.c"]
+    assert "qg_affine_packed" in export_files(model_of_widths(), "large")["large.c"]
 
 
 BOARDS = [name for name, board in find_boards().items() if name != "rp2040" or not board.missing()]

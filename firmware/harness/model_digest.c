@@ -56,7 +56,7 @@ static void add_rows(sha256 *hash, const int8_t *codes, uint8_t bits, uint16_t n
 
 static void add_codes(sha256 *hash, const qg_matrix *matrix, uint16_t section_rows)
 {
-    if (matrix->packing == NULL) {
+    if (matrix->packing->sections == NULL) {
         for (uint16_t row = 0; row < matrix->n_rows; row = (uint16_t)(row + section_rows)) {
             const int8_t *const codes = matrix->codes + (size_t)row * matrix->n_columns;
             add_rows(hash, codes, WEIGHT_BITS, section_rows, matrix->n_columns);

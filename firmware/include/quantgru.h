@@ -24,7 +24,7 @@
 #define QG_SPEC_MINOR 1
 
 /* Exported code checks this, too. Raised when a descriptor below changes, or the order of codes in memory. */
-#define QG_EXPORT_FORMAT 3
+#define QG_EXPORT_FORMAT 4
 
 #define QG_DIGEST_BYTES 32
 
@@ -65,45 +65,49 @@ struct qg_section {
     uint8_t bits; /* 2 ... 8 */
 };
 
-/* A matrix some of whose codes have less than 8 bits: sections of a gate each, or of gates whose blocks are full. What
- * computes with them is in no image without them. */
-struct qg_packing {
 #if QG_KERNELS == QG_KERNELS_AVR
-    int32_t (*dot)(const qg_matrix *matrix, uint16_t row, const int16_t *x); /* qg_packed_dot */
-#else
-    /* qg_packed_add, which does what qg_affine_add does */
-    void (*add)(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
-#endif
-    const qg_section *sections;
-};
 
-#if QG_KERNELS == QG_KERNELS_AVR
 #define QG_SECTION(codes, n_rows, bits)                                                                                \
     {                                                                                                                  \
         codes, n_rows, bits                                                                                            \
     }
-#define QG_PACKING(sections)                                                                                           \
-    {                                                                                                                  \
-        qg_packed_dot, sections                                                                                        \
-    }
+
+/* A row of a matrix, and where its codes are if each is a byte. */
+typedef struct qg_row {
+    uint16_t number;
+    uint8_t in_block; /* 0 ... QG_BLOCK_ROWS - 1; 0 for a row that lies by itself */
+    uint8_t stride;   /* bytes from one code to the next */
+} qg_row;
+
+/* The dot product of a row with x [n_columns], requantized [R4]. */
+typedef int32_t qg_affine(const qg_matrix *matrix, qg_row row, const int16_t *x);
+
 #else
+
 #define QG_SECTION(codes, n_rows, bits)                                                                                \
     {                                                                                                                  \
         codes, qg_dot_block_##bits, n_rows, bits                                                                       \
     }
-#define QG_PACKING(sections)                                                                                           \
-    {                                                                                                                  \
-        qg_packed_add, sections                                                                                        \
-    }
+
+/* Adds rows first_row ... first_row + n_rows - 1, requantized, to sums [R4]. Reads x [n_columns]. first_row is the
+ * first row of a block, n_rows at least 1. */
+typedef void qg_affine(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
+
 #endif
+
+/* How the rows of a matrix lie in memory. What computes with them so is in no image that has none. */
+struct qg_packing {
+    qg_affine *affine;          /* qg_affine_bytes, qg_affine_packed */
+    const qg_section *sections; /* of a gate each, or of gates whose blocks are full; NULL where each code is a byte */
+};
 
 /* Rows of weights, each with its own scale [R4]. Arrays are QG_CONSTANT.
  *
  * The rows of a gate of a GRU, or all rows of a dense layer, lie one after the other: as many blocks of QG_BLOCK_ROWS
  * rows as there are, each column by column, then the rows that are left, each by itself. */
 struct qg_matrix {
-    const int8_t *codes;         /* n_rows n_columns of them; NULL if they are packed */
-    const qg_packing *packing;   /* NULL if each code is a byte */
+    const int8_t *codes;         /* n_rows n_columns of them; NULL if they lie in sections */
+    const qg_packing *packing;
     const uint16_t *multipliers; /* [n_rows], m: 2^14 ... 2^15 - 1 */
     const uint8_t *shifts;       /* [n_rows], s: 1 ... 30 */
     uint16_t n_rows;
@@ -287,18 +291,14 @@ int16_t qg_relu(int32_t a);           /* saturates */
 int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and ave, which mean different things by it */
 int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */
 
-/* The dot product of a row of a packed matrix with x, on AVRs. */
-int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x);
+/* The rows of a matrix whose codes are bytes, and of one whose codes lie in sections. */
+qg_affine qg_affine_bytes;
+qg_affine qg_affine_packed;
 
 /* Parts of the layers for QG_KERNELS other than those of AVRs. */
 
 /* Copies n constants, at least 1. */
 void qg_read_s32(const int32_t *constants, size_t n, int32_t *values);
-
-/* Adds rows first_row ... first_row + n_rows - 1, requantized, to sums [R4]. Reads x [n_columns]. first_row is the
- * first row of a block, n_rows at least 1. */
-void qg_affine_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
-void qg_packed_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
 
 /* The dot product of one row of n_columns weights with x. */
 int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int16_t *x);

@@ -1,5 +1,5 @@
 /* A dense layer [R14]. */
-#include "quantgru.h"
+#include "qg_affine.h"
 
 #if QG_KERNELS != QG_KERNELS_AVR
 

@@ -1,6 +1,5 @@
 /* One time step of a GRU layer, with either place of the reset gate [R9 ... R13, R19]. */
-#include "qg_fixed.h"
-#include "quantgru.h"
+#include "qg_affine.h"
 
 #if QG_KERNELS != QG_KERNELS_AVR
 

@@ -72,11 +72,13 @@ static void require_zeros(qg_blob *blob, const uint8_t zeros[3])
     refuse_if(blob, (zeros[0] | zeros[1] | zeros[2]) != 0, QG_LOAD_RESERVED);
 }
 
+static const qg_packing in_bytes = {qg_affine_bytes, NULL};
+
 static void read_matrix(qg_blob *blob, const uint8_t *record, uint16_t n_rows, uint16_t n_columns, qg_matrix *matrix)
 {
     require_zeros(blob, record + QG_RECORD_MATRIX_ZEROS);
     matrix->codes = (const int8_t *)find_array(blob, record + QG_RECORD_MATRIX_CODES, (uint32_t)n_rows * n_columns, 1);
-    matrix->packing = NULL;
+    matrix->packing = &in_bytes;
     matrix->multipliers = (const uint16_t *)find_array(blob, record + QG_RECORD_MATRIX_MULTIPLIERS, n_rows, 2);
     matrix->shifts = (const uint8_t *)find_array(blob, record + QG_RECORD_MATRIX_SHIFTS, n_rows, 1);
     matrix->n_rows = n_rows;

@@ -1,4 +1,4 @@
-/* The exact dot product of a row that lies in a section, for AVRs, which shift by a bit at a time: a
+/* A row of weights with its scale [R4], whose codes lie in a section, for AVRs, which shift by a bit at a time: a
  * multiplication by a power of two is a shift by as many bits as one likes. */
 #include "qg_avr.h"
 
@@ -75,7 +75,7 @@ static int32_t dot_in_block(const int8_t *codes, uint8_t bits, uint8_t row, uint
     return acc;
 }
 
-QG_KERNEL int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x)
+static int32_t dot_in_section(const qg_matrix *matrix, uint16_t row, const int16_t *x)
 {
     const uint16_t n_columns = matrix->n_columns;
     const qg_section *section = matrix->packing->sections;
@@ -92,6 +92,11 @@ QG_KERNEL int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int
     }
     return bits == 8 ? qg_dot_strided(block + in_block, QG_BLOCK_ROWS, n_columns, x)
                      : dot_in_block(block, bits, in_block, n_columns, x);
+}
+
+QG_KERNEL int32_t qg_affine_packed(const qg_matrix *matrix, qg_row row, const int16_t *x)
+{
+    return qg_scaled_row(matrix, row.number, dot_in_section(matrix, row.number, x));
 }
 
 #endif

@@ -10,7 +10,7 @@ import numpy as np
 from quantgru.array_types import FloatArray
 from quantgru.error_sources.rounding import DeviceState, device_activation, device_functions
 from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
-from quantgru.int_model.packing import Section, code_bits, packed_sections
+from quantgru.int_model.packing import Section, code_bits, is_packed
 from quantgru.model import Bidirectional, Dense, FloatModel, Gate, Gru, Layer
 from quantgru.model.run import NOTHING_REPLACED, Replaced
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics
@@ -158,7 +158,7 @@ def _lost(exact: FloatArray, rounded: FloatArray, mean: FloatArray) -> FloatArra
 
 def _tensor_bytes(model: IntModel, matrix: Matrix, section_rows: int) -> list[int]:
     """Codes, multipliers and shifts of each section, a gate or all of a dense layer."""
-    packed = bool(packed_sections(model, matrix, section_rows))
+    packed = is_packed(model)
     of_scales = section_rows * (matrix.multipliers.itemsize + matrix.shifts.itemsize)
     return [
         (Section(codes, code_bits(codes)).n_bytes if packed else codes.size) + of_scales

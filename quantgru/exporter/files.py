@@ -28,7 +28,7 @@ _TEMPLATES: Final = Environment(
 )
 
 # The layout of descriptors and the order of codes in memory that the templates write: QG_EXPORT_FORMAT.
-_EXPORT_FORMAT: Final = 3
+_EXPORT_FORMAT: Final = 4
 
 _MOST_STEPS: Final = 2**16 - 1  # the library counts them in 16 bits
 _DEFAULT_STEPS: Final = 64

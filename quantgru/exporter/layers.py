@@ -7,7 +7,7 @@ from typing import Any, Final
 from quantgru.c_names import comment_text
 from quantgru.exporter.layout import memory_order, packed
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, Matrix, Reverse
-from quantgru.int_model.packing import packed_sections
+from quantgru.int_model.packing import is_packed, sections
 
 _GATES: Final = {"sigmoid": "qg_sigmoid", "hard_sigmoid": "qg_hard_sigmoid"}
 
@@ -28,6 +28,7 @@ _MERGES: Final = {"concat": "NULL", "sum": "qg_merge_mean", "mul": "qg_merge_pro
 def layer_values(model: IntModel) -> dict[str, Any]:
     """All layers, by kind and in order, as the descriptors have them."""
     return {
+        "is_packed": is_packed(model),
         "kinds": [_kind(layer) for layer in model.layers],
         "grus": [_gru(model, i, layer, name) for i, (layer, name) in enumerate(_named_grus(model))],
         "dense": [_dense(model, i, layer) for i, layer in enumerate(model.dense)],
@@ -139,12 +140,12 @@ def _bidirectional(layer: IntBidirectional) -> dict[str, Any]:
 
 
 def _matrix(model: IntModel, matrix: Matrix, section_rows: int) -> dict[str, Any]:
-    sections = packed_sections(model, matrix, section_rows)
+    in_sections = sections(matrix, section_rows) if is_packed(model) else []
     return {
-        "codes": [] if sections else memory_order(matrix.codes, section_rows).tolist(),
+        "codes": [] if in_sections else memory_order(matrix.codes, section_rows).tolist(),
         "sections": [
             {"codes": packed(section).tolist(), "n_rows": len(section.codes), "bits": section.bits}
-            for section in sections
+            for section in in_sections
         ],
         "multipliers": matrix.multipliers.tolist(),
         "shifts": matrix.shifts.tolist(),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from quantgru.int_model.int_model import IntModel
 from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru
-from quantgru.int_model.packing import code_array_bytes, matrices
+from quantgru.int_model.packing import code_array_bytes, is_packed, matrices, packing_bytes
 from quantgru.structure import Reverse
 
 _VALUE_BYTES: Final = 2  # of gates, states, residuals and vectors
@@ -91,6 +91,14 @@ def cost(model: IntModel) -> Cost:
         head_macs=head_macs,
         row_bytes=_VALUE_BYTES * work.row_values,
     )
+
+
+def kernel_bytes(model: IntModel) -> int:
+    """Code and descriptors that a model needs beyond those of one whose codes are bytes, at most, on any target.
+
+    What counts for the flash of a device is this and `constant_bytes`: each width of codes has a kernel.
+    """
+    return packing_bytes(model) if is_packed(model) else 0
 
 
 def _constant_bytes(model: IntModel) -> int:
