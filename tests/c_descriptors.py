@@ -41,6 +41,7 @@ class CMatrix(Structure):
         ("n_rows", c_uint16),
         ("n_columns", c_uint16),
         ("left_shift", c_uint8),
+        ("first_shift", c_uint8),
     )
 
 
@@ -67,6 +68,7 @@ class CGru(Structure):
         ("state_fraction_bits", c_int8),
         ("gate_kind", c_uint8),
         ("candidate_kind", c_uint8),
+        ("bias_shift", c_uint8),
     )
 
 

@@ -1,11 +1,12 @@
 """Codes of less than a byte: where they lie, when they are packed, and that no board computes anything else."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hil_boards import board_or_skip
-from packed_models import model_of_widths, narrowed
+from packed_models import model_of_widths, narrowed, short_model_of_bytes, short_model_of_widths
 from strategies import Plan, from_oracle, random_model
 
 import quantgru as qg
@@ -85,13 +86,23 @@ def test_a_model_that_saves_less_than_kernels_take_is_not_packed() -> None:
 
 
 BOARDS = [name for name, board in find_boards().items() if name != "rp2040" or not board.missing()]
+ONE_OF_EACH_KERNEL = ["host", "microbit", "riscv-rv32ec", "atmega328p"]
 
 
 @pytest.mark.parametrize("board", BOARDS)
-def test_a_board_computes_the_same(board: str) -> None:
-    """Digest, outputs and states: the board makes the digest of the codes that it unpacks."""
+def test_a_board_computes_the_same_of_short_rows_of_packed_codes(board: str) -> None:
+    check_on(board, short_model_of_widths())
+
+
+@pytest.mark.parametrize("model", [model_of_widths, short_model_of_bytes])
+@pytest.mark.parametrize("board", ONE_OF_EACH_KERNEL)
+def test_a_board_computes_the_same(board: str, model: Callable[[], qg.IntModel]) -> None:
+    check_on(board, model())
+
+
+def check_on(board: str, model: qg.IntModel) -> None:
+    """Digest, outputs and states: the board makes the digest of the numbers that it unpacks."""
     board_or_skip(board)
-    model = model_of_widths()
     x = np.random.default_rng(3).integers(-(2**15), 2**15, (2, 20, 3)) * 2.0**-model.input_fraction_bits
     result = qg.run_on_board(model, x, board=board, by="states")
     assert result.equal, str(result.first_difference)

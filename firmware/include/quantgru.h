@@ -97,22 +97,26 @@ typedef void qg_affine(const qg_matrix *matrix, size_t first_row, size_t n_rows,
 
 /* How the rows of a matrix lie in memory. What computes with them so is in no image that has none. */
 struct qg_packing {
-    qg_affine *affine;          /* qg_affine_bytes, qg_affine_packed */
+    qg_affine *affine;          /* qg_affine_bytes, qg_affine_packed; with short scales qg_affine_..._short */
     const qg_section *sections; /* of a gate each, or of gates whose blocks are full; NULL where each code is a byte */
 };
 
 /* Rows of weights, each with its own scale [R4]. Arrays are QG_CONSTANT.
  *
  * The rows of a gate of a GRU, or all rows of a dense layer, lie one after the other: as many blocks of QG_BLOCK_ROWS
- * rows as there are, each column by column, then the rows that are left, each by itself. */
+ * rows as there are, each column by column, then the rows that are left, each by itself.
+ *
+ * Scales of a model are exact or short, all of them. A short one is a byte b: m = 2^9 (32 + b % 32), s = first_shift +
+ * b / 32. */
 struct qg_matrix {
-    const int8_t *codes;         /* n_rows n_columns of them; NULL if they lie in sections */
+    const int8_t *codes; /* n_rows n_columns of them; NULL if they lie in sections */
     const qg_packing *packing;
-    const uint16_t *multipliers; /* [n_rows], m: 2^14 ... 2^15 - 1 */
-    const uint8_t *shifts;       /* [n_rows], s: 1 ... 30 */
+    const uint16_t *multipliers; /* [n_rows], m: 2^14 ... 2^15 - 1; NULL if scales are short */
+    const uint8_t *shifts;       /* [n_rows], s: 1 ... 30; or short scales */
     uint16_t n_rows;
     uint16_t n_columns;
-    uint8_t left_shift; /* k: |accumulator| 2^k < 2^31, proved when the model was quantized */
+    uint8_t left_shift;  /* k: |accumulator| 2^k < 2^31, proved when the model was quantized */
+    uint8_t first_shift; /* of short scales, the least s; else 0 */
 };
 
 /* Kinds of layers, of their functions and of merging, with the numbers of the digest [R17]. */
@@ -135,23 +139,26 @@ typedef struct qg_gates {
     int16_t *n;  /* in the state's format */
 } qg_gates;
 
-/* One GRU layer. Gates stand in the order z, r, n. h and n are s16 with state_fraction_bits. */
+/* One GRU layer. Gates stand in the order z, r, n. h and n are s16 with state_fraction_bits. Biases are QG_CONSTANT
+ * arrays of int32_t; or, where scales are short, of int16_t b, which stands for b 2^bias_shift. */
 struct qg_gru {
-    /* qg_gru_reset_after or qg_gru_reset_before. `product` has room for n_units and is used by reset-before only. */
+    /* qg_gru_reset_after or qg_gru_reset_before; qg_gru_reset_..._short with short biases. `product` has room for
+     * n_units and is used by reset-before only. */
     void (*step)(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual, const qg_gates *gates,
                  int16_t *product);
     uint16_t (*gate)(int32_t a);     /* qg_sigmoid or qg_hard_sigmoid */
     int16_t (*candidate)(int32_t a); /* [R19] qg_tanh, qg_relu, qg_linear (also of hard_tanh) or qg_signed_sigmoid */
     struct qg_matrix input;          /* [3 n_units][inputs] */
     struct qg_matrix recurrent;      /* [3 n_units][n_units] */
-    const int32_t *bias;             /* [3 n_units]; z, r: s32f14 for sigmoid, s32f15 for hard_sigmoid; n: by R19 */
-    const int32_t *recurrent_bias;   /* [n_units], of n inside the reset product; NULL for reset-before */
+    const void *bias;                /* [3 n_units]; z, r: s32f14 for sigmoid, s32f15 for hard_sigmoid; n: by R19 */
+    const void *recurrent_bias;      /* [n_units], of n inside the reset product; NULL for reset-before */
     const int16_t *initial_state;    /* [n_units], h after a reset; NULL: zeros */
     uint16_t n_units;
     uint8_t state_shift;        /* what `candidate` returns to n: 15 - state_fraction_bits; 0 for relu and linear */
     int8_t state_fraction_bits; /* -31 ... 31 */
     uint8_t gate_kind;          /* QG_GATE_... */
     uint8_t candidate_kind;     /* QG_CANDIDATE_... */
+    uint8_t bias_shift;         /* of short biases; else 0 */
 };
 
 /* One dense layer. */
@@ -278,6 +285,10 @@ void qg_gru_reset_after(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_
                         int16_t *product);
 void qg_gru_reset_before(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual, const qg_gates *gates,
                          int16_t *product);
+void qg_gru_reset_after_short(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual,
+                              const qg_gates *gates, int16_t *product);
+void qg_gru_reset_before_short(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual,
+                               const qg_gates *gates, int16_t *product);
 void qg_dense_layer(const qg_dense *dense, const int16_t *x, int16_t *out);
 void qg_look_up(const qg_embedding *embedding, const int16_t *x, int16_t *out); /* [R21] x is a token */
 
@@ -291,14 +302,13 @@ int16_t qg_relu(int32_t a);           /* saturates */
 int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and ave, which mean different things by it */
 int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */
 
-/* The rows of a matrix whose codes are bytes, and of one whose codes lie in sections. */
+/* The rows of a matrix whose codes are bytes, and of one whose codes lie in sections; the same with short scales. */
 qg_affine qg_affine_bytes;
 qg_affine qg_affine_packed;
+qg_affine qg_affine_bytes_short;
+qg_affine qg_affine_packed_short;
 
 /* Parts of the layers for QG_KERNELS other than those of AVRs. */
-
-/* Copies n constants, at least 1. */
-void qg_read_s32(const int32_t *constants, size_t n, int32_t *values);
 
 /* The dot product of one row of n_columns weights with x. */
 int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int16_t *x);

@@ -1,9 +1,10 @@
-/* Rows of weights with a scale each [R4], however they lie in memory, for QG_KERNELS other than those of AVRs. Each
- * packing has a loop of its own, made of qg_add_rows and of how it reads dot products and scales. */
+/* Rows of weights with a scale each [R4], however they lie in memory, for QG_KERNELS other than those of AVRs. Each way
+ * has a loop of its own: qg_add_rows, made for the functions that read dot products and scales. */
 #ifndef QG_AFFINE_H
 #define QG_AFFINE_H
 
 #include "qg_fixed.h"
+#include "qg_scale.h"
 #include "quantgru.h"
 
 #if QG_KERNELS != QG_KERNELS_AVR
@@ -22,18 +23,88 @@ typedef struct qg_rows {
     const int16_t *x;
     const qg_section *section; /* of packed codes */
     uint16_t n_columns;
+    uint8_t left_shift;
+    uint8_t first_shift;
 } qg_rows;
 
-static inline qg_rows qg_rows_from(const qg_matrix *matrix, size_t row, const int8_t *codes, const int16_t *x)
+static inline qg_rows qg_rows_from(const qg_matrix *matrix, size_t first_row, const int16_t *x)
 {
-    const qg_rows rows = {codes, matrix->multipliers + row, matrix->shifts + row, x, NULL, matrix->n_columns};
+    const qg_rows rows = {
+        matrix->codes + first_row * matrix->n_columns,
+        matrix->multipliers + first_row,
+        matrix->shifts + first_row,
+        x,
+        NULL,
+        matrix->n_columns,
+        matrix->left_shift,
+        matrix->first_shift,
+    };
     return rows;
 }
 
-/* Adds n_rows rows, requantized, to sums. `next_dots` gives dot products of the next rows, at most `left`, and how many
- * these are. */
-static inline void qg_add_rows(qg_rows rows, uint8_t left_shift, size_t n_rows, int32_t *sums,
-                               size_t (*next_dots)(qg_rows *rows, size_t left, int32_t dots[QG_BLOCK_ROWS]))
+/* The same of codes in sections. */
+static inline qg_rows qg_packed_rows_from(const qg_matrix *matrix, size_t first_row, const int16_t *x)
+{
+    qg_rows rows = qg_rows_from(matrix, first_row, x);
+    rows.section = matrix->packing->sections;
+    while (first_row >= rows.section->n_rows) {
+        first_row -= rows.section->n_rows;
+        ++rows.section;
+    }
+    rows.codes = rows.section->codes + first_row / QG_BLOCK_ROWS * rows.section->bits * rows.n_columns;
+    return rows;
+}
+
+/* The dot products of the next rows, at most `left`. Returns how many these are. */
+typedef size_t qg_next_dots(qg_rows *rows, size_t left, int32_t dots[QG_BLOCK_ROWS]);
+
+static inline size_t qg_next_dots_of_bytes(qg_rows *rows, size_t left, int32_t dots[QG_BLOCK_ROWS])
+{
+    size_t n = 1;
+    if (left >= QG_BLOCK_ROWS) {
+        n = QG_BLOCK_ROWS;
+        qg_dot_block_8(rows->codes, rows->n_columns, rows->x, dots);
+    } else {
+        dots[0] = qg_dot_row(rows->codes, rows->n_columns, rows->x);
+    }
+    rows->codes += n * rows->n_columns;
+    return n;
+}
+
+static inline size_t qg_next_packed_dots(qg_rows *rows, size_t left, int32_t dots[QG_BLOCK_ROWS])
+{
+    const size_t bits = rows->section->bits;
+    if (left < QG_BLOCK_ROWS && left <= bits) { /* rows of bytes take less than a block that is not full */
+        dots[0] = qg_dot_row(rows->codes, rows->n_columns, rows->x);
+        rows->codes += rows->n_columns;
+        return 1;
+    }
+    rows->section->dot(rows->codes, rows->n_columns, rows->x, dots);
+    rows->codes += bits * rows->n_columns;
+    return left < QG_BLOCK_ROWS ? left : QG_BLOCK_ROWS;
+}
+
+/* The scale of the next row. */
+typedef qg_scale qg_next_scale(qg_rows *rows);
+
+static inline qg_scale qg_next_exact_scale(qg_rows *rows)
+{
+    const qg_scale scale = {QG_READ_U16(rows->multipliers), QG_READ_U8(rows->shifts)};
+    ++rows->multipliers;
+    ++rows->shifts;
+    return scale;
+}
+
+static inline qg_scale qg_next_short_scale(qg_rows *rows)
+{
+    const qg_scale scale = qg_from_short_scale(QG_READ_U8(rows->shifts), rows->first_shift);
+    ++rows->shifts;
+    return scale;
+}
+
+/* Adds n_rows rows, requantized, to sums. */
+static inline void qg_add_rows(qg_rows rows, size_t n_rows, int32_t *sums, qg_next_dots next_dots,
+                               qg_next_scale next_scale)
 {
     const int32_t *const end = sums + n_rows;
     do {
@@ -41,9 +112,8 @@ static inline void qg_add_rows(qg_rows rows, uint8_t left_shift, size_t n_rows, 
         const int32_t *acc = dots;
         size_t n = next_dots(&rows, (size_t)(end - sums), dots);
         do {
-            *sums++ += qg_requantize(*acc++, left_shift, QG_READ_U16(rows.multipliers), QG_READ_U8(rows.shifts));
-            ++rows.multipliers;
-            ++rows.shifts;
+            const qg_scale scale = next_scale(&rows);
+            *sums++ += qg_requantize(*acc++, rows.left_shift, scale.m, scale.s);
         } while (--n != 0);
     } while (sums != end);
 }

@@ -3,6 +3,7 @@
 #ifndef QG_AVR_H
 #define QG_AVR_H
 
+#include "qg_scale.h"
 #include "quantgru.h"
 
 #if QG_KERNELS == QG_KERNELS_AVR
@@ -31,10 +32,20 @@ int32_t qg_dot_strided(const int8_t *codes, uint8_t stride, uint16_t n_columns, 
 int32_t qg_requantize_avr(int32_t a, uint16_t m, uint8_t s);
 
 /* [R4] of the dot product of a row. */
-static inline int32_t qg_scaled_row(const qg_matrix *matrix, uint16_t row, int32_t acc)
+static inline int32_t qg_scaled_row(const qg_matrix *matrix, qg_scale scale, int32_t acc)
 {
-    const int32_t scaled = (int32_t)((uint32_t)acc << matrix->left_shift);
-    return qg_requantize_avr(scaled, QG_READ_U16(matrix->multipliers + row), QG_READ_U8(matrix->shifts + row));
+    return qg_requantize_avr((int32_t)((uint32_t)acc << matrix->left_shift), scale.m, scale.s);
+}
+
+static inline qg_scale qg_exact_scale(const qg_matrix *matrix, uint16_t row)
+{
+    const qg_scale scale = {QG_READ_U16(matrix->multipliers + row), QG_READ_U8(matrix->shifts + row)};
+    return scale;
+}
+
+static inline qg_scale qg_short_scale(const qg_matrix *matrix, uint16_t row)
+{
+    return qg_from_short_scale(QG_READ_U8(matrix->shifts + row), matrix->first_shift);
 }
 
 /* [R5] b r / 2^15, rounded to nearest, ties up; 0 <= r <= 2^15. Split at 16 bits instead of 15: 2 (b >> 16) r and what

@@ -84,6 +84,7 @@ static void read_matrix(qg_blob *blob, const uint8_t *record, uint16_t n_rows, u
     matrix->n_rows = n_rows;
     matrix->n_columns = n_columns;
     matrix->left_shift = record[QG_RECORD_MATRIX_LEFT_SHIFT];
+    matrix->first_shift = 0;
 }
 
 /* Gate, candidate, and the format of the state [R18, R19]. */
@@ -117,11 +118,12 @@ static void read_gru(qg_blob *blob, const uint8_t *record, uint16_t n_inputs, qg
     read_gru_functions(blob, record, gru);
     read_matrix(blob, record + QG_RECORD_GRU_INPUT, n_rows, n_inputs, &gru->input);
     read_matrix(blob, record + QG_RECORD_GRU_RECURRENT, n_rows, n_units, &gru->recurrent);
-    gru->bias = (const int32_t *)find_array(blob, record + QG_RECORD_GRU_BIAS, n_rows, 4);
-    gru->recurrent_bias = (const int32_t *)find_optional_array(blob, record + QG_RECORD_GRU_RECURRENT_BIAS, n_units, 4);
+    gru->bias = find_array(blob, record + QG_RECORD_GRU_BIAS, n_rows, 4);
+    gru->recurrent_bias = find_optional_array(blob, record + QG_RECORD_GRU_RECURRENT_BIAS, n_units, 4);
     gru->initial_state = (const int16_t *)find_optional_array(blob, record + QG_RECORD_GRU_INITIAL_STATE, n_units, 2);
     gru->step = gru->recurrent_bias == NULL ? qg_gru_reset_before : qg_gru_reset_after;
     gru->n_units = n_units;
+    gru->bias_shift = 0;
     if (blob->refused == 0) {
         blob->refused = qg_prove_gru(gru);
     }

@@ -24,14 +24,14 @@ _INDIRECT = re.compile(
 )
 
 _STEPS = ("qg_step", "qg_gru_")  # of models, which wrappers call by name, and of layers
-_PACKED_ROWS = "qg_packed_"
-_PACKED_DOTS = "qg_dot_block_"
+_AFFINE = "qg_affine_"  # of matrices
+_DOTS = "qg_dot_block_"  # of sections
 
 # Files of the library, by how their names begin: what they call through pointers begins so.
-_CALLS_ONLY = {"qg_affine": _PACKED_ROWS, "qg_packed": _PACKED_DOTS}
+_CALLS_ONLY = {"qg_affine": _DOTS, "qg_packed": _DOTS, "qg_avr": _AFFINE}
 # The same: what they call does not begin so. All other files call no more than layers.
-_CALLS_NO = dict.fromkeys(("qg_gru", "qg_dense"), (*_STEPS, _PACKED_ROWS, _PACKED_DOTS))
-_OTHERS_CALL_NO = ("qg_step", _PACKED_ROWS, _PACKED_DOTS)
+_CALLS_NO = dict.fromkeys(("qg_gru", "qg_dense"), (*_STEPS, _DOTS))
+_OTHERS_CALL_NO = ("qg_step", _AFFINE, _DOTS)
 
 
 @dataclass
