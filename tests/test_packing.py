@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from packed_models import model_of_widths, narrowed, short_model_of_bytes, short
 from strategies import Plan, from_oracle, random_model
 
 import quantgru as qg
+from quantgru.exporter import export
 from quantgru.exporter.files import export_files
 from quantgru.exporter.layout import packed
 from quantgru.hil.boards import find_boards
-from quantgru.int_model.cost import cost
-from quantgru.int_model.packing import Section, code_array_bytes, code_bits, sections
+from quantgru.hil.footprint import footprint
+from quantgru.int_model.cost import cost, kernel_bytes
+from quantgru.int_model.packing import Section, code_array_bytes, code_bits, packing_bytes, sections
 from quantgru.report.inspection import inspection
 
 WIDTHS = [([0, 0], 2), ([1, -2], 2), ([2], 3), ([-3], 3), ([-4, 3], 3), ([-5], 4), ([7, -8], 4), ([8], 5)]
@@ -76,6 +79,30 @@ def test_what_the_codes_take() -> None:
     others = sum(array.nbytes for gru in grus for array in (gru.bias, gru.recurrent_bias)) + dense.bias.nbytes
     rows = sum(matrix.n_rows for gru in grus for matrix in (gru.input, gru.recurrent)) + 13
     assert cost(model).constant_bytes == sum(code_array_bytes(model)) + others + 3 * rows + 3 + 32  # formats, digest
+
+
+def test_what_packing_takes() -> None:
+    """A loop of 80 bytes, 250 for each width below 8; 12 for each section and 8 for each matrix."""
+    assert packing_bytes(model_of_widths()) == 80 + 6 * 250 + 12 * 11 + 8 * 5
+    layer = random_model(Plan(3, (8,)), seed=1).layers[0]
+    narrow = replace(layer, w=narrowed(layer.w, 4), u=narrowed(layer.u, 4))
+    model = from_oracle(replace(random_model(Plan(3, (8,)), seed=1), layers=(narrow,)))
+    assert packing_bytes(model) == 420 + 12 * 2 + 8 * 2  # the kernel of an AVR
+
+
+@pytest.mark.parametrize("board_name", ["microbit", "atmega328p"])
+def test_packing_takes_no_more_on_a_board(board_name: str, tmp_path: Path) -> None:
+    board = board_or_skip(board_name)
+    plan = random_model(Plan(3, (16,)), seed=1)
+    layer = replace(plan.layers[0], w=narrowed(plan.layers[0].w, 4), u=narrowed(plan.layers[0].u, 3))
+    found = {}
+    for name, model in (("bytes", plan), ("packed", replace(plan, layers=(layer,)))):
+        int_model, folder = from_oracle(model), tmp_path / name
+        export(int_model, folder, name="model")
+        sizes = footprint(board, folder, folder / "build", streaming=True)
+        found[name] = sizes.model_flash_bytes - cost(int_model).constant_bytes
+    taken = kernel_bytes(int_model)
+    assert taken - 120 < found["packed"] - found["bytes"] <= taken
 
 
 def test_a_model_that_saves_less_than_kernels_take_is_not_packed() -> None:

@@ -19,7 +19,7 @@ _LEAST_BITS: Final = 2
 
 # Bytes of code that packed codes take beyond what those of a byte take. An AVR has one kernel for all widths; of the
 # others a Cortex-M0 has the least to gain where no code is a byte, and as much to pay as a Cortex-M4 where some are.
-_AVR_KERNEL: Final = 390
+_AVR_KERNEL: Final = 420
 _LOOP: Final = 80
 _KERNEL: Final = 250  # of each width below 8
 _BYTE_KERNEL: Final = 140

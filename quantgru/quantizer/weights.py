@@ -123,6 +123,4 @@ def shortened(biases: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     shift = bias_shift(exact)
     if shift == 0:
         return biases
-    if round_shift(exact, shift).max() > INT16_MAX:
-        shift += 1
-    return (round_shift(exact, shift) << shift).astype(np.int32)
+    return (np.minimum(round_shift(exact, shift), INT16_MAX) << shift).astype(np.int32)
