@@ -6,7 +6,7 @@
 QG_KERNEL void qg_affine_bytes(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x,
                                int32_t *sums)
 {
-    qg_add_rows(qg_rows_from(matrix, first_row, x), n_rows, sums, qg_next_dots_of_bytes, qg_next_exact_scale);
+    qg_add_rows(qg_rows_of_bytes(matrix, first_row, x), n_rows, sums, qg_next_dots_of_bytes, qg_next_exact_scale);
 }
 
 #endif

@@ -17,9 +17,10 @@ static inline void qg_affine_add(const qg_matrix *matrix, size_t first_row, size
 
 /* Rows that lie one after the other, from the next one on, and what they are multiplied with. */
 typedef struct qg_rows {
-    const int8_t *codes;
+    const int8_t *codes; /* of the next row's block */
     const uint16_t *multipliers;
     const uint8_t *shifts;
+    size_t row; /* the next one of the matrix */
     const int16_t *x;
     const qg_section *section; /* of packed codes */
     uint16_t n_columns;
@@ -27,32 +28,29 @@ typedef struct qg_rows {
     uint8_t first_shift;
 } qg_rows;
 
-static inline qg_rows qg_rows_from(const qg_matrix *matrix, size_t first_row, const int16_t *x)
+static inline qg_rows qg_rows_in(const qg_section *section, const int8_t *codes, const qg_matrix *matrix,
+                                 size_t first_row, const int16_t *x)
 {
-    const qg_rows rows = {
-        matrix->codes + first_row * matrix->n_columns,
-        matrix->multipliers + first_row,
-        matrix->shifts + first_row,
-        x,
-        NULL,
-        matrix->n_columns,
-        matrix->left_shift,
-        matrix->first_shift,
-    };
+    const qg_rows rows = {codes,   matrix->multipliers, matrix->shifts,     first_row,          x,
+                          section, matrix->n_columns,   matrix->left_shift, matrix->first_shift};
     return rows;
 }
 
-/* The same of codes in sections. */
-static inline qg_rows qg_packed_rows_from(const qg_matrix *matrix, size_t first_row, const int16_t *x)
+static inline qg_rows qg_rows_of_bytes(const qg_matrix *matrix, size_t first_row, const int16_t *x)
 {
-    qg_rows rows = qg_rows_from(matrix, first_row, x);
-    rows.section = matrix->packing->sections;
-    while (first_row >= rows.section->n_rows) {
-        first_row -= rows.section->n_rows;
-        ++rows.section;
+    return qg_rows_in(NULL, matrix->codes + first_row * matrix->n_columns, matrix, first_row, x);
+}
+
+static inline qg_rows qg_packed_rows(const qg_matrix *matrix, size_t first_row, const int16_t *x)
+{
+    const qg_section *section = matrix->packing->sections;
+    size_t row = first_row;
+    while (row >= section->n_rows) {
+        row -= section->n_rows;
+        ++section;
     }
-    rows.codes = rows.section->codes + first_row / QG_BLOCK_ROWS * rows.section->bits * rows.n_columns;
-    return rows;
+    const int8_t *const codes = section->codes + row / QG_BLOCK_ROWS * section->bits * matrix->n_columns;
+    return qg_rows_in(section, codes, matrix, first_row, x);
 }
 
 /* The dot products of the next rows, at most `left`. Returns how many these are. */
@@ -89,16 +87,15 @@ typedef qg_scale qg_next_scale(qg_rows *rows);
 
 static inline qg_scale qg_next_exact_scale(qg_rows *rows)
 {
-    const qg_scale scale = {QG_READ_U16(rows->multipliers), QG_READ_U8(rows->shifts)};
-    ++rows->multipliers;
-    ++rows->shifts;
+    const qg_scale scale = {QG_READ_U16(rows->multipliers + rows->row), QG_READ_U8(rows->shifts + rows->row)};
+    ++rows->row;
     return scale;
 }
 
 static inline qg_scale qg_next_short_scale(qg_rows *rows)
 {
-    const qg_scale scale = qg_from_short_scale(QG_READ_U8(rows->shifts), rows->first_shift);
-    ++rows->shifts;
+    const qg_scale scale = qg_from_short_scale(QG_READ_U8(rows->shifts + rows->row), rows->first_shift);
+    ++rows->row;
     return scale;
 }
 

@@ -6,7 +6,7 @@
 QG_KERNEL void qg_affine_packed(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x,
                                 int32_t *sums)
 {
-    qg_add_rows(qg_packed_rows_from(matrix, first_row, x), n_rows, sums, qg_next_packed_dots, qg_next_exact_scale);
+    qg_add_rows(qg_packed_rows(matrix, first_row, x), n_rows, sums, qg_next_packed_dots, qg_next_exact_scale);
 }
 
 #endif
