@@ -126,7 +126,7 @@ int main(void)
 """
 
 
-# Of packed rows on an AVR, the frame of qg_affine_packed is counted, which it has left when it jumps to the requantization.
+# Of packed rows on an AVR, the frame of qg_affine_packed is counted, which it has left when it jumps to R4.
 @pytest.mark.parametrize(("name", "too_much"), [("gesture", 8), ("valve", 8), ("packed", 8 + 4)])
 @pytest.mark.parametrize("board_name", ["mps2-an386", "microbit", "atmega328p", "riscv-rv32imc"])
 def test_the_stack_is_what_a_run_leaves_marks_on(board_name: str, name: str, too_much: int, tmp_path: Path) -> None:
