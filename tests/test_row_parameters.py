@@ -78,6 +78,8 @@ def test_rows_are_on_the_next_larger_short_scale() -> None:
     matrix = rows_on_scales(np.zeros((6, 2)), scale, 0, [Nearest(8)], "rows", SHORT)
     expected = [1.0, 1 + 1 / 32, 1.5, 1.0, 2.0**-7, 2.0**-7]
     np.testing.assert_array_equal(matrix.row_scales(0), expected)
+    dead = rows_on_scales(np.zeros((2, 2)), np.zeros(2), 0, [Nearest(8)], "rows", SHORT)
+    assert dead.shifts.tolist() == [30, 30]  # nothing is less
     exact = rows_on_scales(np.zeros((6, 2)), scale, 0, [Nearest(8)], "rows", EXACT)
     assert 1.001 <= exact.row_scales(0)[1] <= 1.001 * (1 + 2**-14)
 

@@ -90,9 +90,15 @@ def _multipliers(factors: FloatArray, largest_exponent: int, parameters: RowPara
     up to the smallest there is: such a row is nearly dead, its codes become 0 or close to it.
     """
     dropped = EXACT.multiplier_bits - parameters.multiplier_bits
+    factors = np.maximum(factors, _smallest_factor(largest_exponent))
     _, exponent = _parts(factors.max(), dropped)
     most = min(largest_exponent, int(exponent) + parameters.shift_range)
-    return _parts(np.maximum(factors, 2.0 ** (14 - 16 - most)), dropped)
+    return _parts(np.maximum(factors, _smallest_factor(most)), dropped)
+
+
+def _smallest_factor(exponent: int) -> float:
+    """2**14 / 2**(16 + exponent)"""
+    return 2.0 ** (14 - 16 - exponent)
 
 
 def _parts(factors: FloatArray, dropped: int) -> tuple[IntArray, IntArray]:
