@@ -12,6 +12,7 @@ from c_library import CModel, CSequenceModel, load_library
 from conversions import from_oracle, to_oracle
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from packed_models import model_of_widths, short_model_of_bytes, short_model_of_widths
 from strategies import Plan, any_plans, int_models_with_inputs, random_inputs, random_model
 
 if c_library.NO_COMPILER:
@@ -50,6 +51,15 @@ def test_random_models_of_all_layer_kinds_equal_the_oracle(library, case):
     c_model = CModel(library, model)
     assert c_model.run(inputs) == oracle.run(to_oracle(model), inputs)
     assert c_model.digest() == model.digest.hex()
+
+
+@pytest.mark.parametrize("make", [model_of_widths, short_model_of_widths, short_model_of_bytes])
+def test_packed_codes_and_short_row_parameters_equal_the_oracle(library, make):
+    model, inputs = make(), random_inputs("random", 20, 3, seed=4)
+    c_model = CModel(library, model)
+    assert c_model.run(inputs) == oracle.run(to_oracle(model), inputs)
+    assert c_model.digest() == model.digest.hex()
+    assert bool(c_model.descriptor.grus[0].input.multipliers) == (make is model_of_widths)
 
 
 @MODELS

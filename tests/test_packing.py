@@ -2,20 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hil_boards import board_or_skip
-from packed_models import model_of_widths, narrowed, wide_model
+from packed_models import model_of_widths, narrowed, short_model_of_bytes, short_model_of_widths, wide_model
 from strategies import Plan, from_oracle, random_model
 from zero_models import model_of, zero_gru, zero_matrix
 
 import quantgru as qg
+from quantgru.exporter import export
 from quantgru.exporter.files import export_files
 from quantgru.exporter.layout import packed
 from quantgru.hil.boards import find_boards
-from quantgru.int_model.cost import cost
-from quantgru.int_model.packing import Section, code_array_bytes, code_bits, section_of, sections
+from quantgru.hil.footprint import footprint
+from quantgru.int_model.cost import cost, kernel_bytes
+from quantgru.int_model.packing import Section, code_array_bytes, code_bits, packing_bytes, section_of, sections
 from quantgru.report.inspection import inspection
 
 WIDTHS = [([0, 0], 2), ([1, -2], 2), ([2], 3), ([-3], 3), ([-4, 3], 3), ([-5], 4), ([7, -8], 4), ([8], 5)]
@@ -89,11 +92,35 @@ def test_what_the_codes_take() -> None:
     assert cost(model).constant_bytes == sum(code_array_bytes(model)) + others + 3 * rows + 3 + 32  # formats, digest
 
 
+def test_what_packing_takes() -> None:
+    """A loop of 80 bytes, 250 for each width below 8; 16 for each section and 8 for each matrix."""
+    assert packing_bytes(model_of_widths()) == 80 + 6 * 250 + 16 * 11 + 8 * 5
+    layer = random_model(Plan(3, (8,)), seed=1).layers[0]
+    narrow = replace(layer, w=narrowed(layer.w, 4), u=narrowed(layer.u, 4))
+    model = from_oracle(replace(random_model(Plan(3, (8,)), seed=1), layers=(narrow,)))
+    assert packing_bytes(model) == 420 + 16 * 2 + 8 * 2  # the kernel of an AVR
+
+
+@pytest.mark.parametrize("board_name", ["microbit", "atmega328p"])
+def test_packing_takes_no_more_on_a_board(board_name: str, tmp_path: Path) -> None:
+    board = board_or_skip(board_name)
+    plan = random_model(Plan(3, (16,)), seed=1)
+    layer = replace(plan.layers[0], w=narrowed(plan.layers[0].w, 4), u=narrowed(plan.layers[0].u, 3))
+    found = {}
+    for name, model in (("bytes", plan), ("packed", replace(plan, layers=(layer,)))):
+        int_model, folder = from_oracle(model), tmp_path / name
+        export(int_model, folder, name="model")
+        sizes = footprint(board, folder, folder / "build", streaming=True)
+        found[name] = sizes.model_flash_bytes - cost(int_model).constant_bytes
+    taken = kernel_bytes(int_model)
+    assert taken - 120 < found["packed"] - found["bytes"] <= taken
+
+
 def test_a_model_that_saves_less_than_kernels_take_is_not_packed() -> None:
     model = random_model(Plan(3, (8,)), seed=1)
     small = from_oracle(replace(model, layers=(replace(model.layers[0], u=narrowed(model.layers[0].u, 2)),)))
-    assert "QG_PACKING" not in export_files(small, "small")["small.c"]
-    assert "QG_PACKING" in export_files(model_of_widths(), "large")["large.c"]
+    assert "qg_affine_packed" not in export_files(small, "small")["small.c"]
+    assert "qg_affine_packed" in export_files(model_of_widths(), "large")["large.c"]
 
 
 def test_codes_of_16_bits_are_in_sections_whatever_that_saves() -> None:
@@ -106,14 +133,24 @@ def test_codes_of_16_bits_are_in_sections_whatever_that_saves() -> None:
 
 
 BOARDS = [name for name, board in find_boards().items() if name != "rp2040" or not board.missing()]
+ONE_OF_EACH_KERNEL = ["host", "microbit", "riscv-rv32ec", "atmega328p"]
 
 
-@pytest.mark.parametrize("make", [model_of_widths, wide_model])
+@pytest.mark.parametrize("make", [short_model_of_widths, wide_model])
 @pytest.mark.parametrize("board", BOARDS)
-def test_a_board_computes_the_same(board: str, make: Callable[[], qg.IntModel]) -> None:
-    """Digest, outputs and states: the board makes the digest of the codes that it unpacks."""
+def test_a_board_computes_the_same_of_codes_in_sections(board: str, make: Callable[[], qg.IntModel]) -> None:
+    check_on(board, make())
+
+
+@pytest.mark.parametrize("model", [model_of_widths, short_model_of_bytes])
+@pytest.mark.parametrize("board", ONE_OF_EACH_KERNEL)
+def test_a_board_computes_the_same(board: str, model: Callable[[], qg.IntModel]) -> None:
+    check_on(board, model())
+
+
+def check_on(board: str, model: qg.IntModel) -> None:
+    """Digest, outputs and states: the board makes the digest of the numbers that it unpacks."""
     board_or_skip(board)
-    model = make()
     x = np.random.default_rng(3).integers(-(2**15), 2**15, (2, 20, 3)) * 2.0**-model.input_fraction_bits
     result = qg.run_on_board(model, x, board=board, by="states")
     assert result.equal, str(result.first_difference)

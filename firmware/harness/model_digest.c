@@ -10,12 +10,28 @@ static void add_u16(sha256 *hash, uint16_t value)
     sha256_add(hash, (uint8_t)(value >> 8));
 }
 
+static void add_s32(sha256 *hash, int32_t value)
+{
+    add_u16(hash, (uint16_t)((uint32_t)value & 0xffff));
+    add_u16(hash, (uint16_t)((uint32_t)value >> 16));
+}
+
 static void add_s32_array(sha256 *hash, const int32_t *values, uint16_t n)
 {
     for (uint16_t i = 0; i < n; ++i) {
-        const uint32_t value = (uint32_t)QG_READ_S32(values + i);
-        add_u16(hash, (uint16_t)(value & 0xffff));
-        add_u16(hash, (uint16_t)(value >> 16));
+        add_s32(hash, QG_READ_S32(values + i));
+    }
+}
+
+/* Biases of a GRU layer. Short ones have 16 bits and one shift. */
+static void add_biases(sha256 *hash, const qg_gru *gru, const void *biases, uint16_t n)
+{
+    if (gru->input.multipliers != NULL) {
+        add_s32_array(hash, (const int32_t *)biases, n);
+        return;
+    }
+    for (uint16_t i = 0; i < n; ++i) {
+        add_s32(hash, QG_READ_S16((const int16_t *)biases + i) * ((int32_t)1 << gru->bias_shift));
     }
 }
 
@@ -77,7 +93,7 @@ static void add_rows(sha256 *hash, const int8_t *codes, uint8_t bits, uint16_t n
 /* 16 where a section has codes of so many bits, which a byte does not hold [R17]. */
 static uint8_t bits_of(const qg_matrix *matrix)
 {
-    const qg_section *section = matrix->packing == NULL ? NULL : matrix->packing->sections;
+    const qg_section *section = matrix->packing->sections;
     for (uint16_t row = 0; section != NULL && row < matrix->n_rows; ++section) {
         if (section->bits == WORD_BITS) {
             return WORD_BITS;
@@ -89,7 +105,7 @@ static uint8_t bits_of(const qg_matrix *matrix)
 
 static void add_codes(sha256 *hash, const qg_matrix *matrix, uint16_t section_rows, uint8_t matrix_bits)
 {
-    if (matrix->packing == NULL) {
+    if (matrix->packing->sections == NULL) {
         for (uint16_t row = 0; row < matrix->n_rows; row = (uint16_t)(row + section_rows)) {
             const int8_t *const codes = matrix->codes + (size_t)row * matrix->n_columns;
             add_rows(hash, codes, BYTE_BITS, section_rows, matrix->n_columns, matrix_bits);
@@ -102,6 +118,21 @@ static void add_codes(sha256 *hash, const qg_matrix *matrix, uint16_t section_ro
     }
 }
 
+/* All multipliers, then all shifts. A short scale has both: the multiplier's six upper bits without the first, then
+ * what its shift is above the least. */
+static void add_scales(sha256 *hash, const qg_matrix *matrix)
+{
+    const uint8_t is_short = matrix->multipliers == NULL;
+    for (uint16_t i = 0; i < matrix->n_rows; ++i) {
+        const uint8_t byte = QG_READ_U8(matrix->shifts + i);
+        add_u16(hash, is_short ? (uint16_t)((byte & 0x1f) << 9 | 1 << 14) : QG_READ_U16(matrix->multipliers + i));
+    }
+    for (uint16_t i = 0; i < matrix->n_rows; ++i) {
+        const uint8_t byte = QG_READ_U8(matrix->shifts + i);
+        sha256_add(hash, is_short ? (uint8_t)(matrix->first_shift + (byte >> 5)) : byte);
+    }
+}
+
 static void add_matrix(sha256 *hash, const qg_matrix *matrix, uint16_t section_rows)
 {
     const uint8_t bits = bits_of(matrix);
@@ -109,12 +140,7 @@ static void add_matrix(sha256 *hash, const qg_matrix *matrix, uint16_t section_r
     sha256_add(hash, matrix->left_shift);
     add_u16(hash, matrix->n_rows);
     add_u16(hash, matrix->n_columns);
-    for (uint16_t i = 0; i < matrix->n_rows; ++i) {
-        add_u16(hash, QG_READ_U16(matrix->multipliers + i));
-    }
-    for (uint16_t i = 0; i < matrix->n_rows; ++i) {
-        sha256_add(hash, QG_READ_U8(matrix->shifts + i));
-    }
+    add_scales(hash, matrix);
     add_codes(hash, matrix, section_rows, bits);
 }
 
@@ -128,9 +154,9 @@ static void add_gru(sha256 *hash, const qg_gru *gru)
     sha256_add(hash, (uint8_t)gru->state_fraction_bits);
     add_matrix(hash, &gru->input, gru->n_units);
     add_matrix(hash, &gru->recurrent, gru->n_units);
-    add_s32_array(hash, gru->bias, gru->input.n_rows);
+    add_biases(hash, gru, gru->bias, gru->input.n_rows);
     if (!reset_before) {
-        add_s32_array(hash, gru->recurrent_bias, gru->n_units);
+        add_biases(hash, gru, gru->recurrent_bias, gru->n_units);
     }
     for (uint16_t i = 0; gru->initial_state != NULL && i < gru->n_units; ++i) {
         add_u16(hash, (uint16_t)QG_READ_S16(gru->initial_state + i));

@@ -79,10 +79,12 @@ static void require_zeros(qg_blob *blob, const uint8_t zeros[3])
     refuse_if(blob, (zeros[0] | zeros[1] | zeros[2]) != 0, QG_LOAD_RESERVED);
 }
 
+static const qg_packing in_bytes = {qg_affine_bytes, NULL};
+
 /* Codes of 16 bits, which are there: the sections lie one after the other. */
 static void describe_sections(const int16_t *codes, uint8_t n_sections, qg_wide_matrix *wide, const qg_matrix *matrix)
 {
-    const qg_packing packing = QG_PACKING(wide->sections);
+    const qg_packing packing = {qg_affine_packed, wide->sections};
     const uint16_t n_rows = (uint16_t)(matrix->n_rows / n_sections);
     for (uint8_t i = 0; i < n_sections; ++i) {
         const qg_section section = QG_WIDE_SECTION(codes + (size_t)i * n_rows * matrix->n_columns, n_rows);
@@ -97,7 +99,7 @@ static void read_codes(qg_blob *blob, const uint8_t *record, uint8_t n_sections,
     const uint32_t n = (uint32_t)matrix->n_rows * matrix->n_columns;
     const void *const codes = find_array(blob, record + QG_RECORD_MATRIX_CODES, n, is_wide ? 2 : 1);
     matrix->codes = is_wide ? NULL : (const int8_t *)codes;
-    matrix->packing = is_wide ? &next->wide->packing : NULL;
+    matrix->packing = is_wide ? &next->wide->packing : &in_bytes;
     if (is_wide && codes != NULL) {
         describe_sections((const int16_t *)codes, n_sections, next->wide, matrix);
         ++next->wide;
@@ -114,6 +116,7 @@ static void read_matrix(qg_blob *blob, const uint8_t *record, uint8_t n_sections
     matrix->multipliers = (const uint16_t *)find_array(blob, record + QG_RECORD_MATRIX_MULTIPLIERS, n_rows, 2);
     matrix->shifts = (const uint8_t *)find_array(blob, record + QG_RECORD_MATRIX_SHIFTS, n_rows, 1);
     matrix->left_shift = record[QG_RECORD_MATRIX_LEFT_SHIFT];
+    matrix->first_shift = 0;
 }
 
 /* Gate, candidate, and the format of the state [R18, R19]. */
@@ -151,11 +154,12 @@ static void read_gru(qg_blob *blob, const uint8_t *record, uint16_t n_inputs, de
     read_gru_functions(blob, record, gru);
     read_matrix(blob, record + QG_RECORD_GRU_INPUT, 3, next, &gru->input);
     read_matrix(blob, record + QG_RECORD_GRU_RECURRENT, 3, next, &gru->recurrent);
-    gru->bias = (const int32_t *)find_array(blob, record + QG_RECORD_GRU_BIAS, n_rows, 4);
-    gru->recurrent_bias = (const int32_t *)find_optional_array(blob, record + QG_RECORD_GRU_RECURRENT_BIAS, n_units, 4);
+    gru->bias = find_array(blob, record + QG_RECORD_GRU_BIAS, n_rows, 4);
+    gru->recurrent_bias = find_optional_array(blob, record + QG_RECORD_GRU_RECURRENT_BIAS, n_units, 4);
     gru->initial_state = (const int16_t *)find_optional_array(blob, record + QG_RECORD_GRU_INITIAL_STATE, n_units, 2);
     gru->step = gru->recurrent_bias == NULL ? qg_gru_reset_before : qg_gru_reset_after;
     gru->n_units = n_units;
+    gru->bias_shift = 0;
     if (blob->refused == 0) {
         blob->refused = qg_prove_gru(gru);
     }

@@ -75,15 +75,17 @@ static uint8_t take_row(uint32_t *left, const qg_matrix *matrix, uint16_t sectio
 static uint8_t gru_row_fits(const qg_gru *gru, uint16_t row)
 {
     const uint16_t n_units = gru->n_units;
+    const int32_t *const bias = (const int32_t *)gru->bias; /* a blob has no short ones */
+    const int32_t *const recurrent_bias = (const int32_t *)gru->recurrent_bias;
     uint32_t left = INT32_MAX;
     if (!take_row(&left, &gru->input, n_units, row) || !take_row(&left, &gru->recurrent, n_units, row) ||
-        !take_bias(&left, QG_READ_S32(gru->bias + row))) {
+        !take_bias(&left, QG_READ_S32(bias + row))) {
         return 0;
     }
-    if (gru->recurrent_bias == NULL || row < 2 * n_units) {
+    if (recurrent_bias == NULL || row < 2 * n_units) {
         return 1;
     }
-    return take_bias(&left, QG_READ_S32(gru->recurrent_bias + (row - 2 * n_units)));
+    return take_bias(&left, QG_READ_S32(recurrent_bias + (row - 2 * n_units)));
 }
 
 int8_t qg_prove_gru(const qg_gru *gru)

@@ -61,6 +61,14 @@ weight_bits_option = click.option(
     help="Bits of the weights' codes, 2 ... 16; others for layers, matrices, gates: 4,gru.U.n=8,dense=6",
 )
 
+row_parameters_option = click.option(
+    "--row-parameters",
+    type=click.Choice(["exact", "short"]),
+    default="exact",
+    show_default=True,
+    help="Scales and biases of rows: with 'short' the device keeps them in one byte and two, not three and four.",
+)
+
 
 def load_standardisation(path: str | None) -> dict[str, Any]:
     """The arguments mean and scale of a file; none without one."""

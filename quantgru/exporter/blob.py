@@ -30,8 +30,8 @@ _EMBEDDING: Final = struct.Struct("<HHI")
 _RECORD_BYTES: Final = {IntGru: _GRU.size, IntDense: _DENSE.size, IntEmbedding: _EMBEDDING.size, Reverse: 0}
 
 # The descriptors of quantgru.h: P stands for a pointer of the device, and 0P aligns what comes next as one.
-_C_MATRIX: Final = "PPPP HHB 0P"
-_C_GRU: Final = f"PPP {_C_MATRIX} {_C_MATRIX} PPP HBbBB 0P"
+_C_MATRIX: Final = "PPPP HHBB 0P"
+_C_GRU: Final = f"PPP {_C_MATRIX} {_C_MATRIX} PPP HBbBBB 0P"
 _C_DENSE: Final = f"P {_C_MATRIX} P Bb 0P"
 _C_EMBEDDING: Final = "P HH 0P"
 _C_WIDE_MATRIX: Final = "PP" + 3 * "PPP HB 0P"  # qg_wide_matrix of qg_load_parts.h

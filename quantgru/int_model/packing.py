@@ -17,7 +17,16 @@ BYTE_BITS: Final = 8
 WORD_BITS: Final = 16  # of codes that a byte does not hold, however many bits they have
 
 _LEAST_BITS: Final = 2
-_LEAST_SAVED: Final = 512  # bytes of a model. What computes with codes of one width takes as many, of each more 260
+
+# Bytes of code that packed codes take beyond what those of a byte take. An AVR has one kernel for all widths; of the
+# others a Cortex-M0 has the least to gain where no code is a byte, and as much to pay as a Cortex-M4 where some are.
+_AVR_KERNEL: Final = 420
+_LOOP: Final = 80
+_KERNEL: Final = 250  # of each width below 8
+_KERNELS: Final = {BYTE_BITS: 140, WORD_BITS: 480}
+
+_SECTION_DESCRIPTOR: Final = 16  # with pointers of 4 bytes, as the next one
+_PACKING_DESCRIPTOR: Final = 8  # of each matrix
 
 Codes = npt.NDArray[np.int8] | npt.NDArray[np.int16]
 
@@ -80,26 +89,27 @@ def matrices(model: IntModel) -> Iterator[tuple[Matrix, int]]:
         yield dense.matrix, dense.n_outputs
 
 
-def packed_sections(model: IntModel, matrix: Matrix, section_rows: int) -> list[Section]:
-    """Those of a matrix of the model whose codes are not all bytes; [] where they are."""
-    if matrix.bits == BYTE_BITS and not (_saved(matrix, section_rows) and _is_packed(model)):
-        return []
-    return sections(matrix, section_rows)
+def is_packed(model: IntModel) -> bool:
+    """Whether codes lie in sections: where one is no byte, or where the model becomes smaller by more than it takes."""
+    return any(matrix.bits > BYTE_BITS for matrix, _ in matrices(model)) or _saved(model) > packing_bytes(model)
+
+
+def packing_bytes(model: IntModel) -> int:
+    """What sections take beyond their codes, at most, on any target: kernels and descriptors."""
+    found = [sections(*each) for each in matrices(model)]
+    widths = {section.bits for of_matrix in found for section in of_matrix}
+    kernels = _LOOP + sum(_KERNELS.get(bits, _KERNEL) for bits in widths) - _KERNELS[BYTE_BITS]
+    descriptors = sum(_PACKING_DESCRIPTOR + _SECTION_DESCRIPTOR * len(of_matrix) for of_matrix in found)
+    return max(_AVR_KERNEL, kernels) + descriptors
 
 
 def code_array_bytes(model: IntModel) -> list[int]:
     """Of each array of codes of matrices in flash."""
-    found = []
-    for matrix, section_rows in matrices(model):
-        packed = packed_sections(model, matrix, section_rows)
-        found += [section.n_bytes for section in packed] or [matrix.codes.size]
-    return found
+    if not is_packed(model):
+        return [matrix.codes.size for matrix, _ in matrices(model)]
+    return [section.n_bytes for each in matrices(model) for section in sections(*each)]
 
 
-def _is_packed(model: IntModel) -> bool:
-    """Whether packing makes the model smaller by more than its kernels take."""
-    return sum(_saved(*each) for each in matrices(model)) >= _LEAST_SAVED
-
-
-def _saved(matrix: Matrix, section_rows: int) -> int:
-    return sum(section.codes.nbytes - section.n_bytes for section in sections(matrix, section_rows))
+def _saved(model: IntModel) -> int:
+    in_bytes = sum(matrix.codes.size for matrix, _ in matrices(model))
+    return in_bytes - sum(section.n_bytes for each in matrices(model) for section in sections(*each))

@@ -13,6 +13,7 @@ from quantgru.array_types import FloatArray, IntArray
 from quantgru.errors import DataError, ModelError
 from quantgru.fixed import to_real
 from quantgru.int_model import IntLayer, IntModel, SelfTest
+from quantgru.int_model.row_parameters import ROW_PARAMETERS, RowParametersName
 from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, calibrate
 from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits
@@ -36,6 +37,7 @@ def quantize(
     initial_states: StatesLike | None = None,
     rounding: RoundingName = "compensated",
     weight_bits: WeightBits = DEFAULT_BITS,
+    row_parameters: RowParametersName = "exact",
     name: str | None = None,
     input_units: Sequence[str] = (),
     output_units: Sequence[str] = (),
@@ -52,6 +54,8 @@ def quantize(
     weight_bits  2 ... 16 bits for all codes, or by name of layer, matrix and gate: {"": 4, "gru.U.n": 8, "dense": 6};
                  exports pack what has less than 8, and take two bytes for more. Of more than 8 bits a row uses as many
                  as its accumulator has room for, 11 to 13.5 in typical models
+    row_parameters  "exact", or "short": scales and biases of rows such that exports have them in one byte and two,
+                    instead of three and four
 
     Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold.
     """
@@ -64,6 +68,7 @@ def quantize(
         scale=scale,
         initial_states=initial_states,
         rounding=rounding,
+        row_parameters=row_parameters,
         name=name,
         input_units=input_units,
         output_units=output_units,
@@ -115,6 +120,7 @@ def calibrate_model(
     scale: npt.ArrayLike | None = None,
     initial_states: StatesLike | None = None,
     rounding: RoundingName = "compensated",
+    row_parameters: RowParametersName = "exact",
     name: str | None = None,
     input_units: Sequence[str] = (),
     output_units: Sequence[str] = (),
@@ -123,6 +129,8 @@ def calibrate_model(
     _require_float_model(model)
     if rounding not in get_args(RoundingName):
         raise ModelError(f"quantize: rounding {rounding!r}, allowed are {' and '.join(get_args(RoundingName))}")
+    if row_parameters not in ROW_PARAMETERS:
+        raise ModelError(f"quantize: row parameters {row_parameters!r}, allowed are {' and '.join(ROW_PARAMETERS)}")
     sequences = model.sequences(calibration, what="calibration data")
     folded = fold_standardisation(model, mean, scale)
     if folded.embedding is None:
@@ -133,7 +141,7 @@ def calibrate_model(
         seen,
         _input_fraction_bits(folded, seen),
         sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))],
-        Roundings(rounding, Widths(folded, DEFAULT_BITS)),
+        Roundings(rounding, Widths(folded, DEFAULT_BITS), ROW_PARAMETERS[row_parameters]),
         name or model.name,
         input_units,
         output_units,
