@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 IntLike = TypeVar("IntLike", int, npt.NDArray[np.int32], npt.NDArray[np.int64])
 
+INT8_MIN: Final = -(2**7)
+INT8_MAX: Final = 2**7 - 1
 INT16_MIN: Final = -(2**15)
 INT16_MAX: Final = 2**15 - 1
 INT32_MAX: Final = 2**31 - 1

@@ -21,7 +21,7 @@ def read_blob(blob: bytes) -> oracle.Model:
 
 class _Blob:
     def __init__(self, blob: bytes) -> None:
-        require(len(blob) >= 56 and blob[:4] == b"qgrb" and blob[4:6] == b"\1\1" and blob[6] <= 1)
+        require(len(blob) >= 56 and blob[:4] == b"qgrb" and blob[4:6] == b"\1\1" and blob[6] <= 2)
         length = struct.unpack_from("<I", blob, 8)[0]
         require(56 <= length <= len(blob))
         self.bytes, self.end = blob[: length - 4], length - 4
@@ -72,8 +72,8 @@ class _Blob:
         )
 
     def matrix(self, at: int, section_rows: int, rows: int, columns: int) -> oracle.Matrix:
-        require(section_rows > 0 and not any(self.bytes[at + 13 : at + 16]))
-        codes = self.array("b", at, rows * columns)
+        require(section_rows > 0 and self.bytes[at + 13] <= 1 and not any(self.bytes[at + 14 : at + 16]))
+        codes = self.array("bh"[self.bytes[at + 13]], at, rows * columns)
         sections = rows_of(codes, section_rows * columns)
         matrix = tuple(row for section in sections for row in unblocked(section, columns))
         return oracle.Matrix(matrix, self.array("H", at + 4, rows), self.array("B", at + 8, rows), self.bytes[at + 12])

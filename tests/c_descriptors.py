@@ -21,13 +21,19 @@ BLOCK_ROWS = 8
 class CSection(Structure):
     """qg_section"""
 
-    _fields_ = (("codes", POINTER(c_int8)), ("dot", c_void_p), ("n_rows", c_uint16), ("bits", c_uint8))
+    _fields_ = (
+        ("codes", POINTER(c_int8)),
+        ("dot", c_void_p),
+        ("dot_row", c_void_p),
+        ("n_rows", c_uint16),
+        ("bits", c_uint8),
+    )
 
 
 class CPacking(Structure):
     """qg_packing"""
 
-    _fields_ = (("add", c_void_p), ("sections", POINTER(CSection)))
+    _fields_ = (("affine", c_void_p), ("sections", POINTER(CSection)))
 
 
 class CMatrix(Structure):
@@ -41,6 +47,7 @@ class CMatrix(Structure):
         ("n_rows", c_uint16),
         ("n_columns", c_uint16),
         ("left_shift", c_uint8),
+        ("first_shift", c_uint8),
     )
 
 
@@ -67,6 +74,7 @@ class CGru(Structure):
         ("state_fraction_bits", c_int8),
         ("gate_kind", c_uint8),
         ("candidate_kind", c_uint8),
+        ("bias_shift", c_uint8),
     )
 
 
@@ -191,38 +199,75 @@ def packed_codes(rows: Sequence[Sequence[int]], bits: int) -> list[int]:
     return [byte - 256 if byte > 127 else byte for byte in packed]
 
 
-def _matrix(library: ctypes.CDLL, matrix: Matrix, n_sections: int) -> CMatrix:
-    """Packed where a section has codes of less than 8 bits."""
+def _suffix(model: IntModel) -> str:
+    """Of the functions for the row parameters of a model: "_short" where all scales and biases of GRU layers can be."""
+    matrices = [matrix for gru in model.grus for matrix in (gru.input, gru.recurrent)]
+    matrices += [dense.matrix for dense in model.dense]
+    steps = [m % 512 for matrix in matrices for m in matrix.multipliers.tolist()]
+    ranges = [int(matrix.shifts.max()) - int(matrix.shifts.min()) for matrix in matrices]
+    lost = [bias % 2 ** _bias_shift(gru) for gru in model.grus for bias in _biases(gru)]
+    return "" if any(steps) or max(ranges) > 7 or any(lost) else "_short"
+
+
+def _biases(gru: IntGru) -> list[int]:
+    return [*gru.bias.tolist(), *gru.recurrent_bias.tolist()]
+
+
+def _bias_shift(gru: IntGru) -> int:
+    """The least that leaves 16 bits of all."""
+    return next(shift for shift in range(17) if all(-(2**15) <= bias >> shift < 2**15 for bias in _biases(gru)))
+
+
+def _bias_array(gru: IntGru, biases: list[int], suffix: str) -> ctypes.Array:
+    if not suffix:
+        return array(c_int32, biases)
+    return ctypes.cast(array(c_int16, [bias >> _bias_shift(gru) for bias in biases]), POINTER(c_int32))
+
+
+def _matrix(library: ctypes.CDLL, matrix: Matrix, n_sections: int, suffix: str) -> CMatrix:
+    """In sections where one has codes of less than 8 bits, or of more."""
     rows = matrix.codes.tolist()
     n = len(rows) // n_sections
     sections = [rows[section * n : (section + 1) * n] for section in range(n_sections)]
     widths = [_width(section) for section in sections]
-    codes = packing = None
-    if min(widths) == 8:
+    if set(widths) == {8}:
         codes = array(c_int8, [code for section in sections for code in section_codes(section)])
+        packing = CPacking(_address(library, f"qg_affine_bytes{suffix}"), None)
     else:
-        packing = ctypes.pointer(_packing(library, sections, widths))
+        codes = None
+        packing = _packing(library, sections, widths, suffix)
+    multipliers, shifts = matrix.multipliers.tolist(), matrix.shifts.tolist()
+    scales = [m // 512 - 32 + 32 * (s - min(shifts)) for m, s in zip(multipliers, shifts, strict=True)]
     return CMatrix(
         codes,
-        packing,
-        array(c_uint16, matrix.multipliers.tolist()),
-        array(c_uint8, matrix.shifts.tolist()),
+        ctypes.pointer(packing),
+        None if suffix else array(c_uint16, multipliers),
+        array(c_uint8, scales if suffix else shifts),
         matrix.n_rows,
         matrix.n_columns,
         matrix.left_shift,
+        min(shifts) if suffix else 0,
     )
 
 
 def _width(rows: Sequence[Sequence[int]]) -> int:
-    return next(bits for bits in range(2, 9) if all(-(2**bits) <= 2 * code < 2**bits for row in rows for code in row))
+    codes = [code for row in rows for code in row]
+    return next(bits for bits in (*range(2, 9), 16) if -(2**bits) <= 2 * min(codes) and 2 * max(codes) < 2**bits)
 
 
-def _packing(library: ctypes.CDLL, sections: Sequence[Sequence[Sequence[int]]], widths: Sequence[int]) -> CPacking:
-    described = [
-        CSection(array(c_int8, packed_codes(rows, bits)), _address(library, f"qg_dot_block_{bits}"), len(rows), bits)
-        for rows, bits in zip(sections, widths, strict=True)
-    ]
-    return CPacking(_address(library, "qg_packed_add"), (CSection * len(described))(*described))
+def _packing(
+    library: ctypes.CDLL, sections: Sequence[Sequence[Sequence[int]]], widths: Sequence[int], suffix: str
+) -> CPacking:
+    described = [_section(library, rows, bits) for rows, bits in zip(sections, widths, strict=True)]
+    return CPacking(_address(library, f"qg_affine_packed{suffix}"), (CSection * len(described))(*described))
+
+
+def _section(library: ctypes.CDLL, rows: Sequence[Sequence[int]], bits: int) -> CSection:
+    if bits == 16:
+        codes, dot_row = ctypes.cast(array(c_int16, section_codes(rows)), POINTER(c_int8)), "qg_dot_row_16"
+    else:
+        codes, dot_row = ctypes.cast(array(c_int8, packed_codes(rows, bits)), POINTER(c_int8)), "qg_dot_row"
+    return CSection(codes, _address(library, f"qg_dot_block_{bits}"), _address(library, dot_row), len(rows), bits)
 
 
 def _address(library: ctypes.CDLL, name: str) -> c_void_p:
@@ -246,28 +291,29 @@ def _number(names: dict[str, object], name: str) -> int:
     return list(names).index(name)
 
 
-def _gru(library: ctypes.CDLL, gru: IntGru) -> CGru:
+def _gru(library: ctypes.CDLL, gru: IntGru, suffix: str) -> CGru:
     return CGru(
-        _address(library, f"qg_gru_reset_{gru.reset}"),
+        _address(library, f"qg_gru_reset_{gru.reset}{suffix}"),
         _address(library, _GATES[gru.gate]),
         _address(library, _CANDIDATES[gru.candidate]),
-        _matrix(library, gru.input, 3),
-        _matrix(library, gru.recurrent, 3),
-        array(c_int32, gru.bias.tolist()),
-        array(c_int32, gru.recurrent_bias.tolist()) if gru.reset == "after" else None,
+        _matrix(library, gru.input, 3, suffix),
+        _matrix(library, gru.recurrent, 3, suffix),
+        _bias_array(gru, gru.bias.tolist(), suffix),
+        _bias_array(gru, gru.recurrent_bias.tolist(), suffix) if gru.reset == "after" else None,
         None if gru.initial_state is None else array(c_int16, gru.initial_state.tolist()),
         gru.n_units,
         0 if gru.candidate in ("relu", "linear") else 15 - gru.state_fraction_bits,
         gru.state_fraction_bits,
         _number(_GATES, gru.gate),
         _number(_CANDIDATES, gru.candidate),
+        _bias_shift(gru) if suffix else 0,
     )
 
 
-def _dense(library: ctypes.CDLL, dense: IntDense) -> CDense:
+def _dense(library: ctypes.CDLL, dense: IntDense, suffix: str) -> CDense:
     return CDense(
         _address(library, _ACTIVATIONS[dense.activation]),
-        _matrix(library, dense.matrix, 1),
+        _matrix(library, dense.matrix, 1, suffix),
         array(c_int32, dense.bias.tolist()),
         _number(_ACTIVATIONS, dense.activation),
         dense.output_fraction_bits,
@@ -286,14 +332,15 @@ def _bidirectional(library: ctypes.CDLL, layer: IntBidirectional) -> CBidirectio
 
 def model_descriptor(library: ctypes.CDLL, model: IntModel) -> CModelDescriptor:
     """qg_model of a model."""
+    suffix = _suffix(model)
     plain = all(isinstance(layer, (IntGru, Reverse)) for layer in model.body)
-    dense = (CDense * len(model.dense))(*(_dense(library, layer) for layer in model.dense))
+    dense = (CDense * len(model.dense))(*(_dense(library, layer, suffix) for layer in model.dense))
     n_body_dense = len(model.dense) - len(model.head)
     both = [_bidirectional(library, layer) for layer in model.layers if isinstance(layer, IntBidirectional)]
     return CModelDescriptor(
         _address(library, "qg_step" if plain else "qg_step_layers") if model.streaming else None,
         array(c_uint8, [_KINDS[type(layer)] for layer in model.layers]),
-        (CGru * len(model.grus))(*(_gru(library, gru) for gru in model.grus)),
+        (CGru * len(model.grus))(*(_gru(library, gru, suffix) for gru in model.grus)),
         dense,
         ctypes.cast(ctypes.byref(dense, n_body_dense * ctypes.sizeof(CDense)), POINTER(CDense)),
         ctypes.pointer(embedding_descriptor(model.embedding)) if model.embedding else None,

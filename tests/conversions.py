@@ -115,7 +115,7 @@ def _gru_from_oracle(layer: oracle.Gru, name: str) -> IntGru:
 
 def _matrix_from_oracle(matrix: oracle.Matrix) -> Matrix:
     return Matrix(
-        np.array(matrix.codes, np.int8), np.array(matrix.m, np.uint16), np.array(matrix.s, np.uint8), matrix.k
+        np.array(matrix.codes, np.int16), np.array(matrix.m, np.uint16), np.array(matrix.s, np.uint8), matrix.k
     )
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from quantgru.int_model import IntModel
 
 UNITS = (1, 3, 7, 8, 9, 17)  # around QG_BLOCK_ROWS = 8: only rest rows, only blocks, both
-WEIGHTS = ("random", "small", "extreme", "packed")  # small ones have 3 bits; of packed ones, each matrix has a width
+WEIGHTS = ("random", "small", "extreme", "packed", "wide")  # see _matrix_codes
 SCALES = ("useful", "any")
 BIASES = ("zero", "small", "limit", "slow")
 INPUTS = ("random", "small", "lowest", "highest", "alternating", "tokens")
@@ -113,7 +113,7 @@ def _layer(rng: random.Random, plan: Plan, layer: LayerPlan, columns: int) -> or
         case DensePlan():
             return _dense(rng, plan, layer, columns)
         case EmbeddingPlan():
-            codes = tuple(tuple(_codes(rng, plan.weights, layer.dim, MOST[plan.weights])) for _ in range(layer.tokens))
+            codes = tuple(tuple(_codes(rng, plan.weights, layer.dim, 127)) for _ in range(layer.tokens))
             return oracle.Embedding(codes)
     return layer
 
@@ -162,8 +162,7 @@ def _bias(rng: random.Random, plan: Plan, limit: int) -> int:
 def _matrix(rng: random.Random, plan: Plan, columns: int, narrow: Sequence[bool]) -> oracle.Matrix:
     """A row for each of `narrow`, which says whether its pre-activations are to be small."""
     rows = len(narrow)
-    most = 2 ** rng.randint(1, 6) - 1 if plan.weights == "packed" else MOST[plan.weights]
-    codes = tuple(tuple(_codes(rng, plan.weights, columns, most)) for _ in range(rows))
+    codes = _matrix_codes(rng, plan.weights, rows, columns)
     largest = max(oracle.accumulator_bound(row) for row in codes)
     k_max = min(15, (oracle.S32_MAX // largest).bit_length() - 1) if largest else 15
     k = rng.choice((0, k_max, rng.randint(0, k_max)))
@@ -175,7 +174,28 @@ def _matrix(rng: random.Random, plan: Plan, columns: int, narrow: Sequence[bool]
     return oracle.Matrix(codes, m, s, k)
 
 
-MOST = {"random": 127, "small": 3, "extreme": 127, "packed": 63}
+def _matrix_codes(rng: random.Random, kind: str, rows: int, columns: int) -> tuple[tuple[int, ...], ...]:
+    """Small codes have 3 bits; of packed ones, each matrix has a width; wide ones have 16, and each third of the rows,
+    which is a gate, may have 8 or 4 instead."""
+    if kind == "wide":
+        gates = 3 if rows % 3 == 0 else 1
+        most = [rng.choice((32767, 32767, 127, 7)) for _ in range(gates)]
+        return tuple(tuple(_wide_codes(rng, columns, most[row * gates // rows])) for row in range(rows))
+    most = 3 if kind == "small" else 127
+    if kind == "packed":
+        most = 2 ** rng.randint(1, 6) - 1
+    return tuple(tuple(_codes(rng, kind, columns, most)) for _ in range(rows))
+
+
+def _wide_codes(rng: random.Random, columns: int, most: int) -> list[int]:
+    """One row of weights up to `most`, often at its ends, up to the last one that P1 admits with k = 0."""
+    row, room = [], oracle.S32_MAX // 32768
+    for _ in range(columns):
+        code = rng.choice((-most - 1, most, 0, rng.randint(-most - 1, most)))
+        row.append(max(-room, min(code, room)))
+        room -= abs(row[-1])
+    rng.shuffle(row)
+    return row
 
 
 def _codes(rng: random.Random, kind: str, columns: int, most: int) -> list[int]:

@@ -13,7 +13,7 @@ import pytest
 from command_line import assert_refused, done, quantgru
 from conftest import path_without_cache
 from hil_boards import board_or_skip
-from packed_models import model_of_widths
+from packed_models import model_of_widths, wide_model
 from strategies import Plan, from_oracle, random_model
 from support_export import WARNINGS, load, run_command
 
@@ -126,11 +126,14 @@ int main(void)
 """
 
 
-@pytest.mark.parametrize("name", ["gesture", "valve", "packed"])
+MODELS = {"packed": model_of_widths, "wide": wide_model}
+
+
+@pytest.mark.parametrize("name", ["gesture", "valve", *MODELS])
 @pytest.mark.parametrize("board_name", ["mps2-an386", "microbit", "atmega328p", "riscv-rv32imc"])
 def test_the_stack_is_what_a_run_leaves_marks_on(board_name: str, name: str, tmp_path: Path) -> None:
     """And on what the call itself takes; the last bytes of a frame may stay unwritten."""
-    board, model = board_or_skip(board_name), model_of_widths() if name == "packed" else load(name)
+    board, model = board_or_skip(board_name), MODELS[name]() if name in MODELS else load(name)
     predicted = measured(model, board, tmp_path).stack_bytes
     (tmp_path / "program.c").write_text(HIGH_WATER_PROGRAM)
     library = tmp_path / "export" / "quantgru"

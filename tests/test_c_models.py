@@ -12,6 +12,7 @@ from c_library import CModel, CSequenceModel, load_library
 from conversions import from_oracle, to_oracle
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from packed_models import model_of_widths, short_model_of_bytes, short_model_of_widths
 from strategies import Plan, any_plans, int_models_with_inputs, random_inputs, random_model
 
 if c_library.NO_COMPILER:
@@ -50,6 +51,15 @@ def test_random_models_of_all_layer_kinds_equal_the_oracle(library, case):
     c_model = CModel(library, model)
     assert c_model.run(inputs) == oracle.run(to_oracle(model), inputs)
     assert c_model.digest() == model.digest.hex()
+
+
+@pytest.mark.parametrize("make", [model_of_widths, short_model_of_widths, short_model_of_bytes])
+def test_packed_codes_and_short_row_parameters_equal_the_oracle(library, make):
+    model, inputs = make(), random_inputs("random", 20, 3, seed=4)
+    c_model = CModel(library, model)
+    assert c_model.run(inputs) == oracle.run(to_oracle(model), inputs)
+    assert c_model.digest() == model.digest.hex()
+    assert bool(c_model.descriptor.grus[0].input.multipliers) == (make is model_of_widths)
 
 
 @MODELS
@@ -272,6 +282,7 @@ for seed in range(10):
     dense = [DensePlan(10 + seed % 7), DensePlan(12), DensePlan(9)][: seed % 4]
     check_steps(Plan(1, layers=(tokens, *dense, gru(9, seed), *dense, gru(11), *last)), seed)
     check_steps(Plan(9, layers=(*dense, REVERSE, gru(17, seed), *last)), seed)
+    check_steps(Plan(5, layers=(gru(9, seed), DensePlan(3)), weights="wide"), seed)
     check_run(Plan(1, layers=(tokens, *dense, both(9, seed), REVERSE, gru(12, seed), *last)), seed)
     check_run(Plan(1, last_step=1, layers=(tokens, REVERSE, both(9 + seed, seed, final=1), *last)), seed)
     check_run(Plan(9, last_step=1, layers=(gru(30), *dense, both(10, seed), both(9, seed, final=1), *last)), seed)

@@ -60,7 +60,7 @@ def test_cost_is_what_the_linker_sees(name: str, find_tool: FindTool, tmp_path: 
     export(load(name), tmp_path)
     compiler, search = find_tool("arm-none-eabi-gcc"), includes(tmp_path)
     run_command(compiler, *CORTEX_M4, "-O2", *search, "-c", tmp_path / f"{name}.c", "-o", tmp_path / "o")
-    descriptors = ("kinds", "grus", "dense", "embedding", "bidirectionals", f"{name}_descriptor")
+    descriptors = ("in_bytes", "kinds", "grus", "dense", "embedding", "bidirectionals", f"{name}_descriptor")
     symbols = {}
     for line in run_command(find_tool("arm-none-eabi-nm"), "-S", tmp_path / "o").splitlines():
         fields = line.split()

@@ -279,8 +279,8 @@ def test_cmake_builds_the_example_and_three_models_in_one_program(find_tool: Fin
 
 @pytest.mark.parametrize(
     ("version", "other"),
-    [("QG_SPEC_MAJOR 1", "QG_SPEC_MAJOR 2"), ("QG_SPEC_MINOR 1", "QG_SPEC_MINOR 0")]
-    + [("QG_EXPORT_FORMAT 3", f"QG_EXPORT_FORMAT {number}") for number in (2, 4)],
+    [("QG_SPEC_MAJOR 1", "QG_SPEC_MAJOR 2"), ("QG_SPEC_MINOR 2", "QG_SPEC_MINOR 0")]
+    + [("QG_EXPORT_FORMAT 4", f"QG_EXPORT_FORMAT {number}") for number in (3, 5)],
 )
 def test_a_library_of_another_version_does_not_compile(
     version: str, other: str, folder: Path, find_tool: FindTool, tmp_path: Path
@@ -293,7 +293,7 @@ def test_a_library_of_another_version_does_not_compile(
     command = [find_tool("gcc"), "-c", tmp_path / "copy" / "gesture.c", "-o", tmp_path / "o"]
     result = try_command(*command, *includes(tmp_path / "copy"))
     assert result.returncode != 0
-    assert "gesture needs a quantgru library of SPEC 1.1, export format 3" in result.stderr
+    assert "gesture needs a quantgru library of SPEC 1.1, export format 4" in result.stderr
 
 
 def test_a_model_too_large_for_an_avr_says_so(find_tool: FindTool, tmp_path: Path) -> None:

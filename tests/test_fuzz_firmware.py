@@ -29,7 +29,7 @@ def test_a_short_run_finds_nothing(target: str, tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "elements of one byte": ("load", "src/qg_load.c", "n * size > blob->end - offset", "n > blob->end - offset"),
+    "elements of one byte": ("load", "src/qg_load.c", "n > (blob->end - offset) / size", "n > blob->end - offset"),
     "no bound of a bias": ("load", "src/qg_load_proof.c", "bound > *left", "0"),
     "no room for a product": ("load", "src/qg_load.c", "2 * (size_t)shape->product_units", "0"),
     "steps behind the inputs": ("sequences", "harness/runs.c", "wanted.first <= last_first", "wanted.first <= 60000"),

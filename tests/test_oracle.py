@@ -210,6 +210,20 @@ def test_worked_numbers_of_steps_with_other_functions():
         state, check = step.state, step.check
 
 
+def test_worked_numbers_of_codes_of_16_bits():
+    said = {cells[0]: int(cells[2]) for cells in worked_rows("| value | rule | 16 bits | |")}
+    layer, x, h = worked_layer(oracle.RESET_AFTER), (1000, -2000), (5000,)
+    w = replace(layer.w, codes=((25600, -12800), (20, 30), (-32768, 32767)), s=(11, 2, 12))
+    u = replace(layer.u, codes=((64,), (-64,), (32512,)), s=(5, 3, 12))
+    layer = replace(layer, w=w, u=u)
+    model = oracle.Model((12, 12), 0, (layer,))
+    assert oracle.proved(model)
+    assert oracle.digest(model) in TEXT.split("**With codes of 16 bits.**")[1].split("## 9. ")[0]
+    (new_h,), (new_e,), _, _, (n,) = oracle.gru_step(layer, x, h, (123,))
+    found = {f"W_{gate}(x)": oracle.row(layer.w, i, x) for i, gate in enumerate("zrn")}
+    assert found | {"U_n(h)": oracle.row(layer.u, 2, h), "n": n, "h'": new_h, "e'": new_e} == said
+
+
 def worked_models() -> dict[str, oracle.Model]:
     """The models of chapter 9."""
     forward = replace(worked_layer(oracle.RESET_AFTER), h0=(5000,))
@@ -333,6 +347,9 @@ def test_the_proof_has_the_edge_that_the_page_gives_it():
     assert oracle.accumulators_fit(wide)
     assert not oracle.accumulators_fit(replace(wide, codes=((-128,) * 512,)))
     assert not oracle.accumulators_fit(replace(wide, k=1))
+    of_16_bits = replace(wide, codes=((32767, -32768),))
+    assert oracle.accumulators_fit(of_16_bits)
+    assert not oracle.accumulators_fit(replace(of_16_bits, codes=((-32768, -32768),)))
 
 
 def test_the_digest_sees_every_number():
@@ -390,6 +407,8 @@ def test_the_bytes_of_the_digest_are_those_of_the_page():
         "05 02 00" + f"{from_zero} {matrix} {matrix} {b} ffffffff" * 2,
     ]
     assert oracle.digest(model) == hashlib.sha256(bytes.fromhex("".join(expected))).hexdigest()
+    wide = replace(w, codes=((1,), (-1,), (128,)))
+    assert oracle.matrix_bytes(wide).hex(" ", 2).replace(" ", "") == ("10030300010000400140ff7f01021e0100ffff8000")
 
 
 def test_an_initial_state_of_zeros_is_none():

@@ -1,28 +1,34 @@
 """Codes of less than a byte: where they lie, when they are packed, and that no board computes anything else."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hil_boards import board_or_skip
-from packed_models import model_of_widths, narrowed
+from packed_models import model_of_widths, narrowed, short_model_of_bytes, short_model_of_widths, wide_model
 from strategies import Plan, from_oracle, random_model
+from zero_models import model_of, zero_gru, zero_matrix
 
 import quantgru as qg
+from quantgru.exporter import export
 from quantgru.exporter.files import export_files
 from quantgru.exporter.layout import packed
 from quantgru.hil.boards import find_boards
-from quantgru.int_model.cost import cost
-from quantgru.int_model.packing import Section, code_array_bytes, code_bits, sections
+from quantgru.hil.footprint import footprint
+from quantgru.int_model.cost import cost, kernel_bytes
+from quantgru.int_model.packing import Section, code_array_bytes, code_bits, packing_bytes, section_of, sections
 from quantgru.report.inspection import inspection
 
 WIDTHS = [([0, 0], 2), ([1, -2], 2), ([2], 3), ([-3], 3), ([-4, 3], 3), ([-5], 4), ([7, -8], 4), ([8], 5)]
 WIDTHS += [([-17], 6), ([31], 6), ([32], 7), ([-64, 63], 7), ([64], 8), ([-65], 8), ([-128, 127], 8)]
+WIDTHS += [([128], 9), ([-129], 9), ([-2048, 2047], 12), ([2048], 13), ([-32768, 32767], 16)]
 
 
 @pytest.mark.parametrize(("codes", "bits"), WIDTHS)
 def test_as_many_bits_as_hold_all_codes(codes: list[int], bits: int) -> None:
-    assert code_bits(np.array([codes], np.int8)) == bits
+    assert code_bits(np.array([codes], np.int16)) == bits
 
 
 def in_memory(rows: list[list[int]], bits: int) -> list[int]:
@@ -30,6 +36,15 @@ def in_memory(rows: list[list[int]], bits: int) -> list[int]:
     found = packed(section)
     assert len(found) == section.n_bytes
     return found.view(np.uint8).tolist()
+
+
+def test_codes_of_16_bits() -> None:
+    """A block column by column, then rows by themselves, however many they are."""
+    rows = [[row, -row] for row in range(1, 9)] + [[300 + row, -32768] for row in range(7)]
+    section = section_of(np.array(rows, np.int16))
+    assert (section.bits, section.n_bytes) == (16, 2 * 2 * 15)
+    by_themselves = [code for row in rows[8:] for code in row]
+    assert packed(section).tolist() == [*range(1, 9), *range(-1, -9, -1), *by_themselves]
 
 
 def test_a_block_of_four_bits() -> None:
@@ -77,21 +92,65 @@ def test_what_the_codes_take() -> None:
     assert cost(model).constant_bytes == sum(code_array_bytes(model)) + others + 3 * rows + 3 + 32  # formats, digest
 
 
+def test_what_packing_takes() -> None:
+    """A loop of 80 bytes, 250 for each width below 8; 16 for each section and 8 for each matrix."""
+    assert packing_bytes(model_of_widths()) == 80 + 6 * 250 + 16 * 11 + 8 * 5
+    layer = random_model(Plan(3, (8,)), seed=1).layers[0]
+    narrow = replace(layer, w=narrowed(layer.w, 4), u=narrowed(layer.u, 4))
+    model = from_oracle(replace(random_model(Plan(3, (8,)), seed=1), layers=(narrow,)))
+    assert packing_bytes(model) == 420 + 16 * 2 + 8 * 2  # the kernel of an AVR
+
+
+@pytest.mark.parametrize("board_name", ["microbit", "atmega328p"])
+def test_packing_takes_no_more_on_a_board(board_name: str, tmp_path: Path) -> None:
+    board = board_or_skip(board_name)
+    plan = random_model(Plan(3, (16,)), seed=1)
+    layer = replace(plan.layers[0], w=narrowed(plan.layers[0].w, 4), u=narrowed(plan.layers[0].u, 3))
+    found = {}
+    for name, model in (("bytes", plan), ("packed", replace(plan, layers=(layer,)))):
+        int_model, folder = from_oracle(model), tmp_path / name
+        export(int_model, folder, name="model")
+        sizes = footprint(board, folder, folder / "build", streaming=True)
+        found[name] = sizes.model_flash_bytes - cost(int_model).constant_bytes
+    taken = kernel_bytes(int_model)
+    assert taken - 120 < found["packed"] - found["bytes"] <= taken
+
+
 def test_a_model_that_saves_less_than_kernels_take_is_not_packed() -> None:
     model = random_model(Plan(3, (8,)), seed=1)
     small = from_oracle(replace(model, layers=(replace(model.layers[0], u=narrowed(model.layers[0].u, 2)),)))
-    assert "QG_PACKING" not in export_files(small, "small")["small.c"]
-    assert "QG_PACKING" in export_files(model_of_widths(), "large")["large.c"]
+    assert "qg_affine_packed" not in export_files(small, "small")["small.c"]
+    assert "qg_affine_packed" in export_files(model_of_widths(), "large")["large.c"]
+
+
+def test_codes_of_16_bits_are_in_sections_whatever_that_saves() -> None:
+    matrices = [(matrix, gru.n_units) for gru in wide_model().grus for matrix in (gru.input, gru.recurrent)]
+    widths = [[section.bits for section in sections(*each)] for each in matrices]
+    assert widths == [[16, 4, 8], [4, 4, 16], [16, 16, 4], [8, 8, 16]]
+    small = from_oracle(random_model(Plan(1, (1,), weights="wide"), seed=3))
+    source = export_files(small, "small")["small.c"]
+    assert "QG_WIDE_SECTION(gru0_input_codes0, 1)" in source
 
 
 BOARDS = [name for name, board in find_boards().items() if name != "rp2040" or not board.missing()]
+ONE_OF_EACH_KERNEL = ["host", "microbit", "riscv-rv32ec", "atmega328p"]
 
 
+@pytest.mark.parametrize("make", [short_model_of_widths, wide_model])
 @pytest.mark.parametrize("board", BOARDS)
-def test_a_board_computes_the_same(board: str) -> None:
-    """Digest, outputs and states: the board makes the digest of the codes that it unpacks."""
+def test_a_board_computes_the_same_of_codes_in_sections(board: str, make: Callable[[], qg.IntModel]) -> None:
+    check_on(board, make())
+
+
+@pytest.mark.parametrize("model", [model_of_widths, short_model_of_bytes])
+@pytest.mark.parametrize("board", ONE_OF_EACH_KERNEL)
+def test_a_board_computes_the_same(board: str, model: Callable[[], qg.IntModel]) -> None:
+    check_on(board, model())
+
+
+def check_on(board: str, model: qg.IntModel) -> None:
+    """Digest, outputs and states: the board makes the digest of the numbers that it unpacks."""
     board_or_skip(board)
-    model = model_of_widths()
     x = np.random.default_rng(3).integers(-(2**15), 2**15, (2, 20, 3)) * 2.0**-model.input_fraction_bits
     result = qg.run_on_board(model, x, board=board, by="states")
     assert result.equal, str(result.first_difference)
@@ -101,3 +160,11 @@ def test_a_board_computes_the_same(board: str) -> None:
 def test_inspection_shows_the_widths() -> None:
     first, second, dense = inspection(model_of_widths())["layers"]
     assert (first["weight_bits"], second["weight_bits"], dense["weight_bits"]) == ([2, 3, 4, 8], [4, 5, 6, 7], [3])
+
+
+def test_inspection_shows_the_bits_that_codes_use() -> None:
+    """Not those that they take in memory."""
+    codes = np.zeros((3, 2), np.int16)
+    codes[:, 0] = (-8, 127, 1024)
+    gru = zero_gru(input=replace(zero_matrix(3, 2), codes=codes))
+    assert inspection(model_of(gru))["layers"][0]["weight_bits"] == [2, 4, 8, 12]

@@ -14,6 +14,7 @@ import safetensors.numpy
 from committed_vectors import load_model_vectors
 from conversions import from_oracle, to_oracle
 from hypothesis import given
+from packed_models import wide_model
 from qgru_content import File, every_kind_of_layer, header_places, parent_of, saved
 from strategies import any_plans, int_models
 from test_int_model import EXAMPLES
@@ -151,7 +152,7 @@ def test_unknown_header_fields_are_refused(file, place):
         (("format",), 3, "format 3"),
         (("format",), 0, "format 0"),
         (("spec",), [2, 0], "2.0"),
-        (("spec",), [1, 2], "1.2"),
+        (("spec",), [1, 3], "1.3"),
         (("spec",), [0, 9], "0.9"),
         (("spec",), [1], "spec"),
         (("spec",), [1, 0, 0], "spec"),
@@ -176,6 +177,35 @@ def test_unknown_header_fields_are_refused(file, place):
 def test_changed_header_fields_are_refused(file, place, value, pattern):
     parent_of(file.header, place)[place[-1]] = value
     with refused(pattern):
+        file.load()
+
+
+def test_codes_of_16_bits_need_version_1_2(tmp_path):
+    file = saved(wide_model(), tmp_path)
+    assert (file.header["spec"], file.header["layers"][0]["input"]["bits"]) == ([1, 2], 16)
+    assert saved(small_model(), tmp_path).header["spec"] == [1, 1]  # what older readers read
+    file.header["spec"] = [1, 1]
+    with refused("made for numeric contract 1.1, which does not have all that it uses"):
+        file.load()
+
+
+@pytest.mark.parametrize(
+    ("make", "codes", "bits"),
+    [
+        (wide_model, "int16", 8),
+        (wide_model, "int16", 12),
+        (wide_model, "int16", 16.0),
+        (wide_model, "int8", 16),
+        (small_model, "int8", 16),
+        (small_model, "int16", 8),
+        (small_model, "int16", 16),  # there is one way to say it
+    ],
+)
+def test_codes_of_other_widths_than_they_need_are_refused(make, codes, bits, tmp_path):
+    file = saved(make(), tmp_path)
+    file.arrays["layers.0.input.codes"] = file.arrays["layers.0.input.codes"].astype(codes)
+    file.header["layers"][0]["input"]["bits"] = bits
+    with refused(r"layers\.0\.input: int(8|16) codes of .* bits in the file, its codes need (8|16) bits"):
         file.load()
 
 

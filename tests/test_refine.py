@@ -263,3 +263,5 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     expected = qg.quantize(model, x, weight_bits=4, refine=2)
     assert IntModel.load(tmp_path / "m.qgru").digest == expected.digest != qg.quantize(model, x, weight_bits=4).digest
     assert_refused(quantgru(*given, "--refine", "-1"), "refine=-1, expected a number of rounds, 0 or more")
+    short = quantgru(*given, "--refine", "2", "--row-parameters", "short")
+    assert_refused(short, "changes scales by less than short row parameters can differ; leave out one of the two")

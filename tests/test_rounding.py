@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantgru.quantizer.calibrate import Moments, MomentSums
-from quantgru.quantizer.rounding import Compensated, Nearest, best_scale, rounding_for
+from quantgru.quantizer.rounding import ANY_SCALE, Compensated, Nearest, best_scale, rounding_for
 
 ONE = np.ones(1)
 
@@ -120,5 +120,6 @@ def test_scales_of_the_operands_are_those_of_raw_ones():
     scale = np.abs(weights).max(axis=1) / 3
     raw = Compensated(8, Moments.of(x / operand_scale).covariance)
     assert (
-        rounding_for("compensated", 8, Moments.of(x), operand_scale).codes(weights, scale) == raw.codes(weights, scale)
+        rounding_for("compensated", 8, ANY_SCALE, Moments.of(x), operand_scale).codes(weights, scale)
+        == raw.codes(weights, scale)
     ).all()

@@ -20,7 +20,7 @@ from quantgru.exporter import blob_memory, to_blob
 from quantgru.hil.boards import find_boards
 from quantgru.hil.compare import compare
 from quantgru.hil.images import Image, build_for_models
-from quantgru.hil.messages import Refusal, unpack_load
+from quantgru.hil.messages import BoardDescription, Refusal, StackUse, TimerKind, unpack_load
 from quantgru.hil.requests import Load, Type, Write, pack_request
 from quantgru.hil.session import Session
 from quantgru.hil.transport import SerialTransport
@@ -39,6 +39,7 @@ PLANS = {
     ),
     "embedding": Plan(1, layers=(EmbeddingPlan(11, 4), DensePlan(6, 1), GruPlan(9, oracle.RESET_AFTER), DensePlan(5))),
     "wide": Plan(10, (33,), (oracle.RESET_AFTER,), ((12, oracle.LINEAR),)),
+    "codes of 16 bits": Plan(3, layers=(GruPlan(9), DensePlan(3)), weights="wide"),
 }
 LARGE = Plan(10, (154,), (oracle.RESET_AFTER,), ((12, oracle.LINEAR),))
 BOARDS = [name for name, board in find_boards().items() if board.takes_models and name != "rp2040"]
@@ -174,6 +175,14 @@ def test_a_step_that_does_not_fit_a_frame_is_refused_before_it_is_sent(line: Ser
     model = from_oracle(random_model(Plan(1100, (3,), (oracle.RESET_AFTER,)), seed=1))
     with pytest.raises(DeviceError, match="a step of 1,100 values does not fit the board's frames, which hold 1,011"):
         Session(line, PATIENCE).open(model, upload(model))
+
+
+def test_a_board_of_an_older_contract_is_sent_no_codes_of_16_bits() -> None:
+    no_timer, no_stack = TimerKind.NONE, StackUse(0, 0)
+    board = BoardDescription(1, 1, 1, no_timer, 0, 2048, 2048, 0, 0, 0, 0, bytes(32), "old", 10**6, no_stack, 0)
+    says = "the model needs numeric contract 1.2, and the board computes 1.1"
+    assert upload(case_of("codes of 16 bits").model).refusal(board) == says
+    assert upload(case_of("one unit").model).refusal(board) is None
 
 
 @pytest.mark.parametrize("board", ["host", "mps2-an386"])

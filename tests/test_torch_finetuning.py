@@ -215,7 +215,7 @@ def test_rows_whose_accumulator_could_overflow_have_the_scale_of_the_integers() 
         rows()
 
 
-@pytest.mark.parametrize("bits", [2, 8])
+@pytest.mark.parametrize("bits", [2, 8, 16])
 def test_a_training_lowers_the_loss_of_the_integers(bits: int) -> None:
     model = qg.FloatModel((gru(3, 6), dense(6, 1)), last_step=False)
     prepared = qg.torch.prepare(model, X, weight_bits=bits)
@@ -343,7 +343,7 @@ def test_what_is_not_prepared() -> None:
 @pytest.mark.parametrize(
     ("model", "options", "says"),
     [
-        (nn.GRU(3, 4, batch_first=True), {"weight_bits": 1}, r"^weight bits: 1, allowed are 2 \.\.\. 8$"),
+        (nn.GRU(3, 4, batch_first=True), {"weight_bits": 1}, r"^weight bits: 1, allowed are 2 \.\.\. 16$"),
         (nn.GRU(3, 4, batch_first=True), {"weight_bits": {"lstm": 4}}, "^weight bits of 'lstm': the model has nothing"),
         (nn.LSTM(3, 4), {}, r"nn\.LSTM"),
         (

@@ -77,6 +77,7 @@ PLANS = [
             DensePlan(5),
         ),
     ),
+    Plan(2, layers=(GruPlan(9), DensePlan(3)), weights="wide"),
 ]
 
 HARNESS_PLAN = Plan(3, (2, 1), (AFTER, BEFORE), ((2, oracle.LINEAR),))

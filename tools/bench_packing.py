@@ -1,4 +1,4 @@
-"""What packed codes of 2 ... 7 bits cost, against codes of 8: constants, flash of the test firmware, time of a step.
+"""What codes of 2 ... 7 and of 16 bits cost, against codes of 8: constants, flash of the test firmware, time of a step.
 
     python tools/bench_packing.py                           10→154 on the Cortex-M4, which is what is wanted
     python tools/bench_packing.py --units 32 --board all    16→32 on all boards that can run here
@@ -35,7 +35,7 @@ def table_of(board: str, n_inputs: int, n_units: int) -> Table:
     table = Table("bits", "constants", "to 8 bits", "flash", "a step", "per MAC", "to 8 bits")
     x = np.random.default_rng(2).normal(size=(1, 20, n_inputs))
     eight: tuple[float, float] | None = None
-    for bits in range(8, 1, -1):
+    for bits in (8, 16, *range(7, 1, -1)):
         model = model_of(n_inputs, n_units, bits)
         result = qg.run_on_board(model, x, board=board)
         if not result.equal or result.step_cost is None:

@@ -102,6 +102,7 @@ MODELS: dict[str, tuple[Plan, str]] = {  # plan, kind of inputs
         ),
         "random",
     ),
+    "wide_codes": (Plan(3, layers=(GruPlan(2), DensePlan(2)), weights="wide"), "random"),
 }
 
 

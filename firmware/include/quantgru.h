@@ -21,10 +21,10 @@
 
 /* Exported code checks both: the major number must be equal, for it names the numbers, and the minor one not less. */
 #define QG_SPEC_MAJOR 1
-#define QG_SPEC_MINOR 1
+#define QG_SPEC_MINOR 2
 
 /* Exported code checks this, too. Raised when a descriptor below changes, or the order of codes in memory. */
-#define QG_EXPORT_FORMAT 3
+#define QG_EXPORT_FORMAT 4
 
 #define QG_DIGEST_BYTES 32
 
@@ -53,62 +53,88 @@ QG_DESCRIPTOR(uint8_t) qg_kind;
 #define QG_BLOCK_ROWS 8
 
 /* Rows of a matrix whose codes have `bits` each: as many blocks of QG_BLOCK_ROWS rows as there are, column by column. A
- * column has as many bytes as a code has bits, with the first row in the lowest bits of the first byte. The rows that
- * are left are one more block, with zeros, if they are more than `bits`; else each lies by itself, in bytes. */
+ * column has as many bytes as a code has bits, with the first row in the lowest bits of the first byte; codes of 16
+ * bits are an array of int16_t. The rows that are left are one more block, with zeros, if they are more than `bits`;
+ * else each lies by itself, in codes of QG_ROW_CODE_BYTES. */
 struct qg_section {
     const int8_t *codes; /* QG_CONSTANT */
-#if QG_KERNELS != QG_KERNELS_AVR
-    /* qg_dot_block_2 ... qg_dot_block_8: the dot products of a block with x [n_columns]. */
+#if QG_KERNELS == QG_KERNELS_AVR
+    /* qg_dot_packed_row, or qg_dot_wide_row for codes of 16 bits: the dot product of a row of the section with x. */
+    int32_t (*dot)(const qg_section *section, uint16_t row, uint16_t n_columns, const int16_t *x);
+#else
+    /* qg_dot_block_2 ... qg_dot_block_8, qg_dot_block_16: the dot products of a block with x [n_columns]. */
     void (*dot)(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+    /* qg_dot_row, or qg_dot_row_16 for codes of 16 bits: that of a row by itself. */
+    int32_t (*dot_row)(const int8_t *codes, uint16_t n_columns, const int16_t *x);
 #endif
     uint16_t n_rows;
-    uint8_t bits; /* 2 ... 8 */
+    uint8_t bits; /* 2 ... 8, or 16 */
 };
 
-/* A matrix some of whose codes have less than 8 bits: sections of a gate each, or of gates whose blocks are full. What
- * computes with them is in no image without them. */
+/* Bytes of a code of a row that lies by itself, in a section of codes of `bits`. */
+#define QG_ROW_CODE_BYTES(bits) ((bits) > 8 ? 2u : 1u)
+
+/* A section of an array of int8_t with codes of 2 ... 8 bits, and one of an array of int16_t. */
+#if QG_KERNELS == QG_KERNELS_AVR
+
+#define QG_SECTION(codes, n_rows, bits)                                                                                \
+    {                                                                                                                  \
+        codes, qg_dot_packed_row, n_rows, bits                                                                         \
+    }
+#define QG_WIDE_SECTION(codes, n_rows)                                                                                 \
+    {                                                                                                                  \
+        (const int8_t *)(codes), qg_dot_wide_row, n_rows, 16                                                           \
+    }
+
+/* A row of a matrix, and where its codes are if each is a byte. */
+typedef struct qg_row {
+    uint16_t number;
+    uint8_t in_block; /* 0 ... QG_BLOCK_ROWS - 1; 0 for a row that lies by itself */
+    uint8_t stride;   /* bytes from one code to the next */
+} qg_row;
+
+/* The dot product of a row with x [n_columns], requantized [R4]. */
+typedef int32_t qg_affine(const qg_matrix *matrix, qg_row row, const int16_t *x);
+
+#else
+
+#define QG_SECTION(codes, n_rows, bits)                                                                                \
+    {                                                                                                                  \
+        codes, qg_dot_block_##bits, qg_dot_row, n_rows, bits                                                           \
+    }
+#define QG_WIDE_SECTION(codes, n_rows)                                                                                 \
+    {                                                                                                                  \
+        (const int8_t *)(codes), qg_dot_block_16, qg_dot_row_16, n_rows, 16                                            \
+    }
+
+/* Adds rows first_row ... first_row + n_rows - 1, requantized, to sums [R4]. Reads x [n_columns]. first_row is the
+ * first row of a block, n_rows at least 1. */
+typedef void qg_affine(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
+
+#endif
+
+/* How the rows of a matrix lie in memory. What computes with them so is in no image that has none. */
 struct qg_packing {
-#if QG_KERNELS == QG_KERNELS_AVR
-    int32_t (*dot)(const qg_matrix *matrix, uint16_t row, const int16_t *x); /* qg_packed_dot */
-#else
-    /* qg_packed_add, which does what qg_affine_add does */
-    void (*add)(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
-#endif
-    const qg_section *sections;
+    qg_affine *affine;          /* qg_affine_bytes, qg_affine_packed; with short scales qg_affine_..._short */
+    const qg_section *sections; /* of a gate each, or of gates whose blocks are full; NULL where each code is a byte */
 };
-
-#if QG_KERNELS == QG_KERNELS_AVR
-#define QG_SECTION(codes, n_rows, bits)                                                                                \
-    {                                                                                                                  \
-        codes, n_rows, bits                                                                                            \
-    }
-#define QG_PACKING(sections)                                                                                           \
-    {                                                                                                                  \
-        qg_packed_dot, sections                                                                                        \
-    }
-#else
-#define QG_SECTION(codes, n_rows, bits)                                                                                \
-    {                                                                                                                  \
-        codes, qg_dot_block_##bits, n_rows, bits                                                                       \
-    }
-#define QG_PACKING(sections)                                                                                           \
-    {                                                                                                                  \
-        qg_packed_add, sections                                                                                        \
-    }
-#endif
 
 /* Rows of weights, each with its own scale [R4]. Arrays are QG_CONSTANT.
  *
  * The rows of a gate of a GRU, or all rows of a dense layer, lie one after the other: as many blocks of QG_BLOCK_ROWS
- * rows as there are, each column by column, then the rows that are left, each by itself. */
+ * rows as there are, each column by column, then the rows that are left, each by itself.
+ *
+ * Scales of a model are exact or short, all of them. A short one is a byte b: m = 2^9 (32 + b % 32), s = first_shift +
+ * b / 32. */
 struct qg_matrix {
-    const int8_t *codes;         /* n_rows n_columns of them; NULL if they are packed */
-    const qg_packing *packing;   /* NULL if each code is a byte */
-    const uint16_t *multipliers; /* [n_rows], m: 2^14 ... 2^15 - 1 */
-    const uint8_t *shifts;       /* [n_rows], s: 1 ... 30 */
+    const int8_t *codes; /* n_rows n_columns of them; NULL if they lie in sections */
+    const qg_packing *packing;
+    const uint16_t *multipliers; /* [n_rows], m: 2^14 ... 2^15 - 1; NULL if scales are short */
+    const uint8_t *shifts;       /* [n_rows], s: 1 ... 30; or short scales */
     uint16_t n_rows;
     uint16_t n_columns;
-    uint8_t left_shift; /* k: |accumulator| 2^k < 2^31, proved when the model was quantized */
+    uint8_t left_shift;  /* k: |accumulator| 2^k < 2^31, proved when the model was quantized */
+    uint8_t first_shift; /* of short scales, the least s; else 0 */
 };
 
 /* Kinds of layers, of their functions and of merging, with the numbers of the digest [R17]. */
@@ -131,23 +157,26 @@ typedef struct qg_gates {
     int16_t *n;  /* in the state's format */
 } qg_gates;
 
-/* One GRU layer. Gates stand in the order z, r, n. h and n are s16 with state_fraction_bits. */
+/* One GRU layer. Gates stand in the order z, r, n. h and n are s16 with state_fraction_bits. Biases are QG_CONSTANT
+ * arrays of int32_t; or, where scales are short, of int16_t b, which stands for b 2^bias_shift. */
 struct qg_gru {
-    /* qg_gru_reset_after or qg_gru_reset_before. `product` has room for n_units and is used by reset-before only. */
+    /* qg_gru_reset_after or qg_gru_reset_before; qg_gru_reset_..._short with short biases. `product` has room for
+     * n_units and is used by reset-before only. */
     void (*step)(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual, const qg_gates *gates,
                  int16_t *product);
     uint16_t (*gate)(int32_t a);     /* qg_sigmoid or qg_hard_sigmoid */
     int16_t (*candidate)(int32_t a); /* [R19] qg_tanh, qg_relu, qg_linear (also of hard_tanh) or qg_signed_sigmoid */
     struct qg_matrix input;          /* [3 n_units][inputs] */
     struct qg_matrix recurrent;      /* [3 n_units][n_units] */
-    const int32_t *bias;             /* [3 n_units]; z, r: s32f14 for sigmoid, s32f15 for hard_sigmoid; n: by R19 */
-    const int32_t *recurrent_bias;   /* [n_units], of n inside the reset product; NULL for reset-before */
+    const void *bias;                /* [3 n_units]; z, r: s32f14 for sigmoid, s32f15 for hard_sigmoid; n: by R19 */
+    const void *recurrent_bias;      /* [n_units], of n inside the reset product; NULL for reset-before */
     const int16_t *initial_state;    /* [n_units], h after a reset; NULL: zeros */
     uint16_t n_units;
     uint8_t state_shift;        /* what `candidate` returns to n: 15 - state_fraction_bits; 0 for relu and linear */
     int8_t state_fraction_bits; /* -31 ... 31 */
     uint8_t gate_kind;          /* QG_GATE_... */
     uint8_t candidate_kind;     /* QG_CANDIDATE_... */
+    uint8_t bias_shift;         /* of short biases; else 0 */
 };
 
 /* One dense layer. */
@@ -274,6 +303,10 @@ void qg_gru_reset_after(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_
                         int16_t *product);
 void qg_gru_reset_before(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual, const qg_gates *gates,
                          int16_t *product);
+void qg_gru_reset_after_short(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual,
+                              const qg_gates *gates, int16_t *product);
+void qg_gru_reset_before_short(const qg_gru *gru, const int16_t *x, int16_t *h, uint16_t *residual,
+                               const qg_gates *gates, int16_t *product);
 void qg_dense_layer(const qg_dense *dense, const int16_t *x, int16_t *out);
 void qg_look_up(const qg_embedding *embedding, const int16_t *x, int16_t *out); /* [R21] x is a token */
 
@@ -287,23 +320,25 @@ int16_t qg_relu(int32_t a);           /* saturates */
 int16_t qg_merge_mean(int16_t forward, int16_t backward);    /* [R23] sum and ave, which mean different things by it */
 int16_t qg_merge_product(int16_t forward, int16_t backward); /* [R23] mul */
 
-/* The dot product of a row of a packed matrix with x, on AVRs. */
-int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x);
+/* The rows of a matrix whose codes are bytes, and of one whose codes lie in sections; the same with short scales. */
+qg_affine qg_affine_bytes;
+qg_affine qg_affine_packed;
+qg_affine qg_affine_bytes_short;
+qg_affine qg_affine_packed_short;
+
+#if QG_KERNELS == QG_KERNELS_AVR
+/* The dot product of a row of a section with x. */
+int32_t qg_dot_packed_row(const qg_section *section, uint16_t row, uint16_t n_columns, const int16_t *x);
+int32_t qg_dot_wide_row(const qg_section *section, uint16_t row, uint16_t n_columns, const int16_t *x);
+#endif
 
 /* Parts of the layers for QG_KERNELS other than those of AVRs. */
 
-/* Copies n constants, at least 1. */
-void qg_read_s32(const int32_t *constants, size_t n, int32_t *values);
-
-/* Adds rows first_row ... first_row + n_rows - 1, requantized, to sums [R4]. Reads x [n_columns]. first_row is the
- * first row of a block, n_rows at least 1. */
-void qg_affine_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
-void qg_packed_add(const qg_matrix *matrix, size_t first_row, size_t n_rows, const int16_t *x, int32_t *sums);
-
-/* The dot product of one row of n_columns weights with x. */
+/* The dot product of one row of n_columns weights with x; the second one for an array of int16_t. */
 int32_t qg_dot_row(const int8_t *codes, uint16_t n_columns, const int16_t *x);
+int32_t qg_dot_row_16(const int8_t *codes, uint16_t n_columns, const int16_t *x);
 
-/* Those of a block of rows with codes of 2 ... 8 bits, which lie as in a section. */
+/* Those of a block of rows with codes of 2 ... 8 or of 16 bits, which lie as in a section. */
 void qg_dot_block_2(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 void qg_dot_block_3(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 void qg_dot_block_4(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
@@ -311,6 +346,7 @@ void qg_dot_block_5(const int8_t *codes, uint16_t n_columns, const int16_t *x, i
 void qg_dot_block_6(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 void qg_dot_block_7(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 void qg_dot_block_8(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
+void qg_dot_block_16(const int8_t *codes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS]);
 
 /* CRC-32 (IEEE 802.3) of bytes, and of 16-bit values, low byte first; continued from `crc`, first 0 [R16]. */
 uint32_t qg_crc32(uint32_t crc, const uint8_t *bytes, size_t n_bytes);

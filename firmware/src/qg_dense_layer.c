@@ -1,5 +1,5 @@
 /* A dense layer [R14]. */
-#include "quantgru.h"
+#include "qg_affine.h"
 
 #if QG_KERNELS != QG_KERNELS_AVR
 
@@ -12,8 +12,11 @@ void qg_dense_layer(const qg_dense *dense, const int16_t *x, int16_t *out)
         const size_t n = left < QG_BLOCK_ROWS ? left : QG_BLOCK_ROWS;
         int32_t sums[QG_BLOCK_ROWS];
         size_t i = 0;
-        qg_read_s32(dense->bias + row, n, sums);
+        do {
+            sums[i] = QG_READ_S32(dense->bias + row + i);
+        } while (++i < n);
         qg_affine_add(&dense->matrix, row, n, x, sums);
+        i = 0;
         do {
             out[row + i] = dense->activation(sums[i]);
         } while (++i < n);

@@ -26,7 +26,7 @@ static inline void clear(int32_t dots[QG_BLOCK_ROWS])
     }
 }
 
-/* code x */
+/* code x, -128 <= code <= 128 */
 static inline int32_t product_of(int32_t code, const int32_t products[2 * DIGIT_LIMIT + 1])
 {
     const int32_t biased = code + DIGIT_LIMIT;
@@ -43,6 +43,29 @@ QG_KERNEL void qg_dot_block_8(const int8_t *codes, uint16_t n_columns, const int
         ++x;
         for (int32_t *dot = dots; dot != dots + QG_BLOCK_ROWS; ++dot) {
             *dot += product_of(QG_READ_S8(codes), products);
+            ++codes;
+        }
+    } while (x != end);
+}
+
+/* code x, of a code that is 256 high + low: high = (code + 128) >> 8, low = (code + 128) % 256 - 128. */
+static inline int32_t product_of_wide(int32_t code, const int32_t products[2 * DIGIT_LIMIT + 1])
+{
+    const int32_t biased = code + 128;
+    return product_of((biased & 0xff) - 128, products) + product_of(biased >> 8, products) * 256;
+}
+
+QG_KERNEL void qg_dot_block_16(const int8_t *bytes, uint16_t n_columns, const int16_t *x, int32_t dots[QG_BLOCK_ROWS])
+{
+    const int16_t *codes = (const int16_t *)(const void *)bytes;
+    const int16_t *const end = x + n_columns;
+    int32_t products[2 * DIGIT_LIMIT + 1];
+    clear(dots);
+    do {
+        make_products(*x, products);
+        ++x;
+        for (int32_t *dot = dots; dot != dots + QG_BLOCK_ROWS; ++dot) {
+            *dot += product_of_wide(QG_READ_S16(codes), products);
             ++codes;
         }
     } while (x != end);

@@ -49,12 +49,19 @@ static int8_t check_header(const qg_blob *blob)
 
 /* ---- layers ------------------------------------------------------------------------------------------------------ */
 
-/* The array of n elements whose offset stands at `field`. n size < 2^32: there are (2^16 - 1)^2 codes at most, and
- * 2^16 - 1 elements of other arrays. */
+/* Where descriptors go, in the order of the layers. */
+typedef struct descriptors {
+    qg_gru *gru;
+    qg_dense *dense;
+    qg_embedding *embedding;
+    qg_wide_matrix *wide;
+} descriptors;
+
+/* The array of n elements whose offset stands at `field`. */
 static const void *find_array(qg_blob *blob, const uint8_t *field, uint32_t n, uint32_t size)
 {
     const uint32_t offset = qg_blob_u32(field);
-    if (offset < QG_HEADER_BYTES || offset % size != 0 || offset > blob->end || n * size > blob->end - offset) {
+    if (offset < QG_HEADER_BYTES || offset % size != 0 || offset > blob->end || n > (blob->end - offset) / size) {
         refuse_if(blob, 1, QG_LOAD_OFFSET);
         return NULL;
     }
@@ -72,16 +79,44 @@ static void require_zeros(qg_blob *blob, const uint8_t zeros[3])
     refuse_if(blob, (zeros[0] | zeros[1] | zeros[2]) != 0, QG_LOAD_RESERVED);
 }
 
-static void read_matrix(qg_blob *blob, const uint8_t *record, uint16_t n_rows, uint16_t n_columns, qg_matrix *matrix)
+static const qg_packing in_bytes = {qg_affine_bytes, NULL};
+
+/* Codes of 16 bits, which are there: the sections lie one after the other. */
+static void describe_sections(const int16_t *codes, uint8_t n_sections, qg_wide_matrix *wide, const qg_matrix *matrix)
 {
-    require_zeros(blob, record + QG_RECORD_MATRIX_ZEROS);
-    matrix->codes = (const int8_t *)find_array(blob, record + QG_RECORD_MATRIX_CODES, (uint32_t)n_rows * n_columns, 1);
-    matrix->packing = NULL;
+    const qg_packing packing = {qg_affine_packed, wide->sections};
+    const uint16_t n_rows = (uint16_t)(matrix->n_rows / n_sections);
+    for (uint8_t i = 0; i < n_sections; ++i) {
+        const qg_section section = QG_WIDE_SECTION(codes + (size_t)i * n_rows * matrix->n_columns, n_rows);
+        wide->sections[i] = section;
+    }
+    wide->packing = packing;
+}
+
+static void read_codes(qg_blob *blob, const uint8_t *record, uint8_t n_sections, descriptors *next, qg_matrix *matrix)
+{
+    const uint8_t is_wide = record[QG_RECORD_MATRIX_WIDE];
+    const uint32_t n = (uint32_t)matrix->n_rows * matrix->n_columns;
+    const void *const codes = find_array(blob, record + QG_RECORD_MATRIX_CODES, n, is_wide ? 2 : 1);
+    matrix->codes = is_wide ? NULL : (const int8_t *)codes;
+    matrix->packing = is_wide ? &next->wide->packing : &in_bytes;
+    if (is_wide && codes != NULL) {
+        describe_sections((const int16_t *)codes, n_sections, next->wide, matrix);
+        ++next->wide;
+    }
+}
+
+/* A matrix of as many sections as there are gates, or of one. */
+static void read_matrix(qg_blob *blob, const uint8_t *record, uint8_t n_sections, descriptors *next, qg_matrix *matrix)
+{
+    const uint16_t n_rows = matrix->n_rows;
+    refuse_if(blob, record[QG_RECORD_MATRIX_WIDE] > 1, QG_LOAD_RESERVED);
+    refuse_if(blob, qg_blob_u16(record + QG_RECORD_MATRIX_ZEROS) != 0, QG_LOAD_RESERVED);
+    read_codes(blob, record, n_sections, next, matrix);
     matrix->multipliers = (const uint16_t *)find_array(blob, record + QG_RECORD_MATRIX_MULTIPLIERS, n_rows, 2);
     matrix->shifts = (const uint8_t *)find_array(blob, record + QG_RECORD_MATRIX_SHIFTS, n_rows, 1);
-    matrix->n_rows = n_rows;
-    matrix->n_columns = n_columns;
     matrix->left_shift = record[QG_RECORD_MATRIX_LEFT_SHIFT];
+    matrix->first_shift = 0;
 }
 
 /* Gate, candidate, and the format of the state [R18, R19]. */
@@ -108,18 +143,23 @@ static void read_gru_functions(qg_blob *blob, const uint8_t *record, qg_gru *gru
     gru->state_shift = (uint8_t)(bounded ? 15 - bits : 0);
 }
 
-static void read_gru(qg_blob *blob, const uint8_t *record, uint16_t n_inputs, qg_gru *gru)
+static void read_gru(qg_blob *blob, const uint8_t *record, uint16_t n_inputs, descriptors *next)
 {
+    qg_gru *const gru = next->gru++;
     const uint16_t n_units = qg_blob_u16(record + QG_RECORD_SIZE);
     const uint16_t n_rows = (uint16_t)(3 * n_units);
+    gru->input.n_rows = gru->recurrent.n_rows = n_rows;
+    gru->input.n_columns = n_inputs;
+    gru->recurrent.n_columns = n_units;
     read_gru_functions(blob, record, gru);
-    read_matrix(blob, record + QG_RECORD_GRU_INPUT, n_rows, n_inputs, &gru->input);
-    read_matrix(blob, record + QG_RECORD_GRU_RECURRENT, n_rows, n_units, &gru->recurrent);
-    gru->bias = (const int32_t *)find_array(blob, record + QG_RECORD_GRU_BIAS, n_rows, 4);
-    gru->recurrent_bias = (const int32_t *)find_optional_array(blob, record + QG_RECORD_GRU_RECURRENT_BIAS, n_units, 4);
+    read_matrix(blob, record + QG_RECORD_GRU_INPUT, 3, next, &gru->input);
+    read_matrix(blob, record + QG_RECORD_GRU_RECURRENT, 3, next, &gru->recurrent);
+    gru->bias = find_array(blob, record + QG_RECORD_GRU_BIAS, n_rows, 4);
+    gru->recurrent_bias = find_optional_array(blob, record + QG_RECORD_GRU_RECURRENT_BIAS, n_units, 4);
     gru->initial_state = (const int16_t *)find_optional_array(blob, record + QG_RECORD_GRU_INITIAL_STATE, n_units, 2);
     gru->step = gru->recurrent_bias == NULL ? qg_gru_reset_before : qg_gru_reset_after;
     gru->n_units = n_units;
+    gru->bias_shift = 0;
     if (blob->refused == 0) {
         blob->refused = qg_prove_gru(gru);
     }
@@ -142,11 +182,14 @@ static void read_activation(qg_blob *blob, const uint8_t *record, qg_dense *dens
     dense->activation = activations[activation];
 }
 
-static void read_dense(qg_blob *blob, const uint8_t *record, uint16_t n_inputs, qg_dense *dense)
+static void read_dense(qg_blob *blob, const uint8_t *record, uint16_t n_inputs, descriptors *next)
 {
+    qg_dense *const dense = next->dense++;
     const uint16_t n_rows = qg_blob_u16(record + QG_RECORD_SIZE);
+    dense->matrix.n_rows = n_rows;
+    dense->matrix.n_columns = n_inputs;
     read_activation(blob, record, dense);
-    read_matrix(blob, record + QG_RECORD_DENSE_MATRIX, n_rows, n_inputs, &dense->matrix);
+    read_matrix(blob, record + QG_RECORD_DENSE_MATRIX, 1, next, &dense->matrix);
     dense->bias = (const int32_t *)find_array(blob, record + QG_RECORD_DENSE_BIAS, n_rows, 4);
     if (blob->refused == 0) {
         blob->refused = qg_prove_dense(dense);
@@ -161,13 +204,6 @@ static void read_embedding(qg_blob *blob, const uint8_t *record, qg_embedding *e
                                                   (uint32_t)embedding->n_tokens * embedding->n_outputs, 1);
 }
 
-/* Where descriptors go, in the order of the layers. */
-typedef struct descriptors {
-    qg_gru *gru;
-    qg_dense *dense;
-    qg_embedding *embedding;
-} descriptors;
-
 /* All layers; their kinds and sizes have been checked. Sets the output's format. */
 static void read_layers(qg_blob *blob, descriptors next, qg_model *model)
 {
@@ -176,17 +212,15 @@ static void read_layers(qg_blob *blob, descriptors next, qg_model *model)
     for (uint8_t layer = 0; layer < model->n_layers && blob->refused == 0; ++layer) {
         switch (model->kinds[layer]) {
         case QG_GRU:
-            read_gru(blob, record, n_inputs, next.gru);
-            n_inputs = next.gru->n_units;
-            model->output_fraction_bits = next.gru->state_fraction_bits;
-            ++next.gru;
+            read_gru(blob, record, n_inputs, &next);
+            n_inputs = next.gru[-1].n_units;
+            model->output_fraction_bits = next.gru[-1].state_fraction_bits;
             record += QG_GRU_BYTES;
             break;
         case QG_DENSE:
-            read_dense(blob, record, n_inputs, next.dense);
-            n_inputs = next.dense->matrix.n_rows;
-            model->output_fraction_bits = next.dense->output_fraction_bits;
-            ++next.dense;
+            read_dense(blob, record, n_inputs, &next);
+            n_inputs = next.dense[-1].matrix.n_rows;
+            model->output_fraction_bits = next.dense[-1].output_fraction_bits;
             record += QG_DENSE_BYTES;
             break;
         case QG_EMBEDDING:
@@ -208,7 +242,7 @@ static uint32_t needed_bytes(const qg_shape *shape)
     const uint32_t values =
         5 * (uint32_t)shape->n_units + shape->product_units + (uint32_t)shape->n_vectors * shape->vector_width;
     return (uint32_t)(shape->n_grus * sizeof(qg_gru) + shape->n_dense * sizeof(qg_dense) +
-                      shape->has_embedding * sizeof(qg_embedding)) +
+                      shape->has_embedding * sizeof(qg_embedding) + shape->n_wide * sizeof(qg_wide_matrix)) +
            2 * values;
 }
 
@@ -230,6 +264,7 @@ static descriptors place(const qg_shape *shape, void *memory, qg_loaded *loaded)
     placed.gru = (qg_gru *)take(&next, shape->n_grus * sizeof(qg_gru));
     placed.dense = (qg_dense *)take(&next, shape->n_dense * sizeof(qg_dense));
     placed.embedding = (qg_embedding *)take(&next, shape->has_embedding * sizeof(qg_embedding));
+    placed.wide = (qg_wide_matrix *)take(&next, shape->n_wide * sizeof(qg_wide_matrix));
     loaded->h = (int16_t *)take(&next, units_bytes);
     loaded->residual = (uint16_t *)take(&next, units_bytes);
     loaded->scratch.gates.u = (uint16_t *)take(&next, units_bytes);

@@ -52,7 +52,8 @@ enum {
     QG_RECORD_MATRIX_MULTIPLIERS = 4,
     QG_RECORD_MATRIX_SHIFTS = 8,
     QG_RECORD_MATRIX_LEFT_SHIFT = 12,
-    QG_RECORD_MATRIX_ZEROS = 13
+    QG_RECORD_MATRIX_WIDE = 13,
+    QG_RECORD_MATRIX_ZEROS = 14
 };
 
 typedef struct qg_blob {
@@ -61,12 +62,19 @@ typedef struct qg_blob {
     int8_t refused; /* why, from the first check that failed on; 0: not yet */
 } qg_blob;
 
+/* The sections of a matrix with codes of 16 bits: of the gates of a GRU layer, or of all rows of a dense layer. */
+typedef struct qg_wide_matrix {
+    qg_packing packing;
+    qg_section sections[3];
+} qg_wide_matrix;
+
 /* What follows from the sizes of the layers. */
 typedef struct qg_shape {
     uint16_t n_units;
     uint16_t n_outputs;
     uint16_t product_units; /* of the largest layer that resets before the product */
     uint16_t vector_width;  /* of the widest vector between layers without a state */
+    uint16_t n_wide;        /* matrices with codes of 16 bits */
     uint8_t n_vectors;      /* 0 ... 2 */
     uint8_t n_grus;
     uint8_t n_dense;

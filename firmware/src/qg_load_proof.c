@@ -18,19 +18,28 @@ static uint8_t scales_are_valid(const qg_matrix *matrix)
     return matrix->left_shift <= MOST_LEFT_SHIFT;
 }
 
-/* Sum of |w| over one row, below 2^23. In memory, the rows of a full block take turns; see qg_matrix. */
+/* Codes of 8 bits, or of 16 in sections one after the other. */
+static int32_t code_at(const qg_matrix *matrix, size_t i)
+{
+    if (matrix->codes != NULL) {
+        return QG_READ_S8(matrix->codes + i);
+    }
+    return QG_READ_S16((const int16_t *)(const void *)matrix->packing->sections->codes + i);
+}
+
+/* Sum of |w| over one row, below 2^31. In memory, the rows of a full block take turns; see qg_matrix. */
 static uint32_t row_magnitude(const qg_matrix *matrix, uint16_t section_rows, uint16_t row)
 {
     const uint16_t row_in_section = row % section_rows;
     const uint8_t in_block = row_in_section < section_rows / QG_BLOCK_ROWS * QG_BLOCK_ROWS;
     const uint16_t row_in_block = in_block ? row_in_section % QG_BLOCK_ROWS : 0;
     const uint8_t stride = in_block ? QG_BLOCK_ROWS : 1;
-    const int8_t *code = matrix->codes + (size_t)(row - row_in_block) * matrix->n_columns + row_in_block;
+    size_t at = (size_t)(row - row_in_block) * matrix->n_columns + row_in_block;
     uint32_t sum = 0;
     for (uint16_t column = 0; column < matrix->n_columns; ++column) {
-        const int16_t w = QG_READ_S8(code);
-        sum += (uint16_t)(w < 0 ? -w : w);
-        code += stride;
+        const int32_t w = code_at(matrix, at);
+        sum += (uint32_t)(w < 0 ? -w : w);
+        at += stride;
     }
     return sum;
 }
@@ -66,15 +75,17 @@ static uint8_t take_row(uint32_t *left, const qg_matrix *matrix, uint16_t sectio
 static uint8_t gru_row_fits(const qg_gru *gru, uint16_t row)
 {
     const uint16_t n_units = gru->n_units;
+    const int32_t *const bias = (const int32_t *)gru->bias; /* a blob has no short ones */
+    const int32_t *const recurrent_bias = (const int32_t *)gru->recurrent_bias;
     uint32_t left = INT32_MAX;
     if (!take_row(&left, &gru->input, n_units, row) || !take_row(&left, &gru->recurrent, n_units, row) ||
-        !take_bias(&left, QG_READ_S32(gru->bias + row))) {
+        !take_bias(&left, QG_READ_S32(bias + row))) {
         return 0;
     }
-    if (gru->recurrent_bias == NULL || row < 2 * n_units) {
+    if (recurrent_bias == NULL || row < 2 * n_units) {
         return 1;
     }
-    return take_bias(&left, QG_READ_S32(gru->recurrent_bias + (row - 2 * n_units)));
+    return take_bias(&left, QG_READ_S32(recurrent_bias + (row - 2 * n_units)));
 }
 
 int8_t qg_prove_gru(const qg_gru *gru)

@@ -14,6 +14,13 @@ typedef struct walk {
     uint8_t n_in_turn; /* layers without a state up to the present one, one after the other */
 } walk;
 
+static void count_if_wide(qg_shape *shape, const uint8_t *matrix_record)
+{
+    if (matrix_record[QG_RECORD_MATRIX_WIDE] != 0) {
+        ++shape->n_wide;
+    }
+}
+
 static int8_t add_gru(walk *self)
 {
     qg_shape *const shape = self->shape;
@@ -25,6 +32,8 @@ static int8_t add_gru(walk *self)
     if (qg_blob_u32(record + QG_RECORD_GRU_RECURRENT_BIAS) == 0 && n_units > shape->product_units) {
         shape->product_units = n_units;
     }
+    count_if_wide(shape, record + QG_RECORD_GRU_INPUT);
+    count_if_wide(shape, record + QG_RECORD_GRU_RECURRENT);
     shape->n_units = (uint16_t)(shape->n_units + n_units);
     shape->n_outputs = n_units;
     shape->n_head = 0;
@@ -58,9 +67,11 @@ static int8_t add_vector(walk *self, uint16_t n_outputs)
 
 static int8_t add_dense(walk *self)
 {
+    const uint8_t *const record = self->blob->bytes + self->record;
+    count_if_wide(self->shape, record + QG_RECORD_DENSE_MATRIX);
     ++self->shape->n_dense;
     ++self->shape->n_head;
-    return add_vector(self, qg_blob_u16(self->blob->bytes + self->record + QG_RECORD_SIZE));
+    return add_vector(self, qg_blob_u16(record + QG_RECORD_SIZE));
 }
 
 static int8_t add_embedding(walk *self)
@@ -106,7 +117,7 @@ static int8_t add_layer(walk *self, uint8_t kind)
 
 int8_t qg_find_shape(const qg_blob *blob, qg_shape *shape)
 {
-    static const qg_shape nothing = {0, 0, 0, 0, 0, 0, 0, 0, 0};
+    static const qg_shape nothing = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     const uint8_t n_layers = blob->bytes[QG_HEADER_LAYERS];
     walk self = {blob, shape, qg_records_at(blob), 0, 0};
     *shape = nothing;

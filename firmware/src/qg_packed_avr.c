@@ -1,5 +1,5 @@
-/* The exact dot product of a row that lies in a section, for AVRs, which shift by a bit at a time: a
- * multiplication by a power of two is a shift by as many bits as one likes. */
+/* A row of weights with its scale [R4], exact or short, whose codes lie in a section, for AVRs, which shift by a bit at
+ * a time: a multiplication by a power of two is a shift by as many bits as one likes. */
 #include "qg_avr.h"
 
 #if QG_KERNELS == QG_KERNELS_AVR
@@ -75,14 +75,8 @@ static int32_t dot_in_block(const int8_t *codes, uint8_t bits, uint8_t row, uint
     return acc;
 }
 
-QG_KERNEL int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int16_t *x)
+QG_KERNEL int32_t qg_dot_packed_row(const qg_section *section, uint16_t row, uint16_t n_columns, const int16_t *x)
 {
-    const uint16_t n_columns = matrix->n_columns;
-    const qg_section *section = matrix->packing->sections;
-    while (row >= section->n_rows) {
-        row -= section->n_rows;
-        ++section;
-    }
     const uint8_t bits = section->bits;
     const uint8_t in_block = row % QG_BLOCK_ROWS;
     const uint16_t left = section->n_rows - row + in_block;
@@ -92,6 +86,28 @@ QG_KERNEL int32_t qg_packed_dot(const qg_matrix *matrix, uint16_t row, const int
     }
     return bits == 8 ? qg_dot_strided(block + in_block, QG_BLOCK_ROWS, n_columns, x)
                      : dot_in_block(block, bits, in_block, n_columns, x);
+}
+
+static int32_t dot_in_section(const qg_matrix *matrix, uint16_t row, const int16_t *x)
+{
+    const qg_section *section = matrix->packing->sections;
+    while (row >= section->n_rows) {
+        row -= section->n_rows;
+        ++section;
+    }
+    return section->dot(section, row, matrix->n_columns, x);
+}
+
+QG_KERNEL int32_t qg_affine_packed(const qg_matrix *matrix, qg_row row, const int16_t *x)
+{
+    const int32_t acc = dot_in_section(matrix, row.number, x);
+    return qg_scaled_row(matrix, qg_exact_scale(matrix, row.number), acc);
+}
+
+QG_KERNEL int32_t qg_affine_packed_short(const qg_matrix *matrix, qg_row row, const int16_t *x)
+{
+    const int32_t acc = dot_in_section(matrix, row.number, x);
+    return qg_scaled_row(matrix, qg_short_scale(matrix, row.number), acc);
 }
 
 #endif

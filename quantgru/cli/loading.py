@@ -58,7 +58,15 @@ weight_bits_option = click.option(
     default="8",
     show_default=True,
     metavar="BITS",
-    help="Bits of the weights' codes, 2 ... 8; others for layers, matrices, gates: 4,gru.U.n=8,dense=6",
+    help="Bits of the weights' codes, 2 ... 16; others for layers, matrices, gates: 4,gru.U.n=8,dense=6",
+)
+
+row_parameters_option = click.option(
+    "--row-parameters",
+    type=click.Choice(["exact", "short"]),
+    default="exact",
+    show_default=True,
+    help="Scales and biases of rows: with 'short' the device keeps them in one byte and two, not three and four.",
 )
 
 

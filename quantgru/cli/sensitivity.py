@@ -11,6 +11,7 @@ from quantgru.cli.loading import (
     load_standardisation,
     loading_options,
     rounding_option,
+    row_parameters_option,
     standardisation_option,
     weight_bits_option,
 )
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from quantgru.error_sources import Effect, Sensitivity
+    from quantgru.int_model.row_parameters import RowParametersName
     from quantgru.quantizer.rounding import RoundingName
 
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 @loading_options
 @rounding_option
 @weight_bits_option
+@row_parameters_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def sensitivity(
     model: str,
@@ -38,6 +41,7 @@ def sensitivity(
     standardisation: str | None,
     rounding: RoundingName,
     weight_bits: str,
+    row_parameters: RowParametersName,
     as_json: bool,
     **loading: Any,
 ) -> None:
@@ -67,7 +71,13 @@ def sensitivity(
     starts = load_initial_states(calibration, "calibration data")
     x, _ = load_npz(input_path)
     int_model = quantize(
-        float_model, calibrated, **statistics, initial_states=starts, rounding=rounding, weight_bits=widths
+        float_model,
+        calibrated,
+        **statistics,
+        initial_states=starts,
+        rounding=rounding,
+        weight_bits=widths,
+        row_parameters=row_parameters,
     )
     with progress("measuring", n_sources(int_model), "parts") as advance:
         result = measure(

@@ -10,7 +10,8 @@ import numpy as np
 from quantgru.array_types import FloatArray
 from quantgru.error_sources.rounding import DeviceState, device_activation, device_functions
 from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
-from quantgru.int_model.packing import Section, code_bits, packed_sections
+from quantgru.int_model.packing import is_packed, section_codes, section_of
+from quantgru.int_model.row_parameters import bias_bytes, scale_bytes
 from quantgru.model import Bidirectional, Dense, FloatModel, Gate, Gru, Layer
 from quantgru.model.run import NOTHING_REPLACED, Replaced
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics
@@ -49,7 +50,8 @@ def sources(int_model: IntModel, floats: FloatModel, meant: FloatModel, seen: Ca
         pair = floats.grus[number], meant.grus[number]
         matrices = {"W": gru.input, "U": gru.recurrent}
         sizes = {name: _tensor_bytes(int_model, matrix, gru.n_units) for name, matrix in matrices.items()}
-        for name, layer, n_bytes in _gru_tensors(*pair, gru, seen.grus[number], sizes):
+        sizes["biases"] = [bias_bytes(int_model, gru)]
+        for name, layer, n_bytes in _gru_tensors(*pair, seen.grus[number], sizes):
             yield Source(f"{gru.name}{name}", _with(floats, pair[0], layer), n_bytes)
         yield from _gru_arithmetic(floats, pair[1], gru, number)
     for number, dense in enumerate(int_model.dense):
@@ -75,7 +77,7 @@ def _layer_bytes(model: IntModel, layer: IntGru | IntDense) -> int:
         size for matrix in (layer.input, layer.recurrent) for size in _tensor_bytes(model, matrix, layer.n_units)
     )
     h0 = 0 if layer.initial_state is None else layer.initial_state.nbytes
-    return sum(tensors) + layer.bias.nbytes + layer.recurrent_bias.nbytes + h0
+    return sum(tensors) + bias_bytes(model, layer) + h0
 
 
 def _first(int_model: IntModel, floats: FloatModel, meant: FloatModel) -> Source:
@@ -90,7 +92,7 @@ def _first(int_model: IntModel, floats: FloatModel, meant: FloatModel) -> Source
 
 
 def _gru_tensors(
-    floats: Gru, meant: Gru, of_device: IntGru, seen: GruStatistics, sizes: dict[str, list[int]]
+    floats: Gru, meant: Gru, seen: GruStatistics, sizes: dict[str, list[int]]
 ) -> Iterator[tuple[str, Gru, int]]:
     """End of the name, the layer with this tensor alone as integers, and its bytes.
 
@@ -114,8 +116,7 @@ def _gru_tensors(
                 changed["bias"] = floats.bias.copy()
                 changed["bias"][gate] += lost
             yield f".{matrix}.{gate.name.lower()}", replace(floats, **changed), sizes[matrix][gate]
-    n_bytes = of_device.bias.nbytes + of_device.recurrent_bias.nbytes
-    yield ", biases", replace(floats, bias=bias, recurrent_bias=recurrent_bias), n_bytes
+    yield ", biases", replace(floats, bias=bias, recurrent_bias=recurrent_bias), sizes["biases"][0]
 
 
 def _gru_arithmetic(floats: FloatModel, meant: Gru, of_device: IntGru, number: int) -> Iterator[Source]:
@@ -157,12 +158,12 @@ def _lost(exact: FloatArray, rounded: FloatArray, mean: FloatArray) -> FloatArra
 
 
 def _tensor_bytes(model: IntModel, matrix: Matrix, section_rows: int) -> list[int]:
-    """Codes, multipliers and shifts of each section, a gate or all of a dense layer."""
-    packed = bool(packed_sections(model, matrix, section_rows))
-    of_scales = section_rows * (matrix.multipliers.itemsize + matrix.shifts.itemsize)
+    """Codes and scales of each section, a gate or all of a dense layer."""
+    packed = is_packed(model)
+    of_scales = section_rows * scale_bytes(model)
     return [
-        (Section(codes, code_bits(codes)).n_bytes if packed else codes.size) + of_scales
-        for codes in np.split(matrix.codes, matrix.n_rows // section_rows)
+        (section_of(codes).n_bytes if packed else codes.size) + of_scales
+        for codes in section_codes(matrix, section_rows)
     ]
 
 

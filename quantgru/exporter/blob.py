@@ -11,8 +11,10 @@ import numpy.typing as npt
 from quantgru.errors import ModelError
 from quantgru.exporter.layout import memory_order
 from quantgru.int_model import IntDense, IntEmbedding, IntGru, IntLayer, IntModel, Matrix, Reverse, require_int_model
-from quantgru.int_model.contract import ACTIVATION_NUMBERS, CANDIDATE_NUMBERS, GATE_NUMBERS, SPEC_MAJOR, SPEC_MINOR
+from quantgru.int_model.contract import ACTIVATION_NUMBERS, CANDIDATE_NUMBERS, GATE_NUMBERS, SPEC_MAJOR
 from quantgru.int_model.cost import cost
+from quantgru.int_model.packing import BYTE_BITS, matrices
+from quantgru.int_model.versions import stated_minor
 
 BLOB_VERSION: Final = 1  # QG_BLOB_VERSION
 
@@ -21,17 +23,18 @@ _KINDS: Final = {IntGru: 1, IntDense: 2, IntEmbedding: 3, Reverse: 4}  # [R17]
 _CRC_BYTES: Final = 4
 
 _HEADER: Final = struct.Struct("<4s BBBB I HB x I 32s")
-_MATRIX: Final = "IIIB3x"
+_MATRIX: Final = "IIIBB2x"
 _GRU: Final = struct.Struct(f"<HBBb3x {_MATRIX} {_MATRIX} III")
 _DENSE: Final = struct.Struct(f"<HBb {_MATRIX} I")
 _EMBEDDING: Final = struct.Struct("<HHI")
 _RECORD_BYTES: Final = {IntGru: _GRU.size, IntDense: _DENSE.size, IntEmbedding: _EMBEDDING.size, Reverse: 0}
 
 # The descriptors of quantgru.h: P stands for a pointer of the device, and 0P aligns what comes next as one.
-_C_MATRIX: Final = "PPPP HHB 0P"
-_C_GRU: Final = f"PPP {_C_MATRIX} {_C_MATRIX} PPP HBbBB 0P"
+_C_MATRIX: Final = "PPPP HHBB 0P"
+_C_GRU: Final = f"PPP {_C_MATRIX} {_C_MATRIX} PPP HBbBBB 0P"
 _C_DENSE: Final = f"P {_C_MATRIX} P Bb 0P"
 _C_EMBEDDING: Final = "P HH 0P"
+_C_WIDE_MATRIX: Final = "PP" + 3 * "PPP HB 0P"  # qg_wide_matrix of qg_load_parts.h
 
 
 def to_blob(model: IntModel) -> bytes:
@@ -50,7 +53,7 @@ def to_blob(model: IntModel) -> bytes:
         _MAGIC,
         BLOB_VERSION,
         SPEC_MAJOR,
-        SPEC_MINOR,
+        stated_minor(model),
         model.last_step,
         _HEADER.size + len(content) + _CRC_BYTES,
         model.n_inputs,
@@ -72,6 +75,7 @@ def blob_memory(model: IntModel, pointer_bytes: int = 4) -> int:
     pointer = {4: "I", 8: "Q"}[pointer_bytes]
     descriptors = [_C_GRU] * len(model.grus) + [_C_DENSE] * len(model.dense)
     descriptors += [] if model.embedding is None else [_C_EMBEDDING]
+    descriptors += [_C_WIDE_MATRIX for matrix, _ in matrices(model) if matrix.bits > BYTE_BITS]
     known = cost(model)
     descriptor_bytes = sum(struct.calcsize(fields.replace("P", pointer)) for fields in descriptors)
     return descriptor_bytes + known.state_bytes + known.scratch_bytes
@@ -141,8 +145,9 @@ def _gru(layer: IntGru, arrays: _Arrays) -> bytes:
     )
 
 
-def _matrix(matrix: Matrix, section_rows: int, arrays: _Arrays) -> tuple[int, int, int, int]:
-    """Offsets of the arrays, and the left shift."""
-    codes = arrays.add(memory_order(matrix.codes, section_rows), "<i1")
+def _matrix(matrix: Matrix, section_rows: int, arrays: _Arrays) -> tuple[int, int, int, int, bool]:
+    """Offsets of the arrays, the left shift, and whether codes have 16 bits."""
+    wide = matrix.bits > BYTE_BITS
+    codes = arrays.add(memory_order(matrix.codes, section_rows), "<i2" if wide else "<i1")
     multipliers = arrays.add(matrix.multipliers, "<u2")
-    return codes, multipliers, arrays.add(matrix.shifts, "<u1"), matrix.left_shift
+    return codes, multipliers, arrays.add(matrix.shifts, "<u1"), matrix.left_shift, wide

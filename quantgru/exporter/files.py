@@ -15,8 +15,9 @@ from quantgru.firmware_files import firmware_directory
 from quantgru.fixed import Format
 from quantgru.int_model import IntModel
 from quantgru.int_model.avr import avr_excess
-from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
+from quantgru.int_model.contract import SPEC_MAJOR
 from quantgru.int_model.cost import cost, work_shape
+from quantgru.int_model.versions import stated_minor
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("quantgru.exporter"),
@@ -28,7 +29,7 @@ _TEMPLATES: Final = Environment(
 )
 
 # The layout of descriptors and the order of codes in memory that the templates write: QG_EXPORT_FORMAT.
-_EXPORT_FORMAT: Final = 3
+_EXPORT_FORMAT: Final = 4
 
 _MOST_STEPS: Final = 2**16 - 1  # the library counts them in 16 bits
 _DEFAULT_STEPS: Final = 64
@@ -101,9 +102,9 @@ def _model_values(model: IntModel, name: str) -> dict[str, Any]:
         "digest": model.digest.hex(),
         "digest_bytes": model.digest,
         "spec_major": SPEC_MAJOR,
-        "spec_minor": SPEC_MINOR,
+        "spec_minor": stated_minor(model),
         "export_format": _EXPORT_FORMAT,
-        "version_mismatch": _version_mismatch(),
+        "version_mismatch": _version_mismatch(model),
         "avr_excess": avr_excess(model),
         "last_step": model.last_step,
         "n_inputs": model.n_inputs,
@@ -175,11 +176,12 @@ def _state_formats(model: IntModel) -> str:
     return units[0][0] if len(units) == 1 else ", then ".join(f"{n} of {name}" for name, n in units)
 
 
-def _version_mismatch() -> str:
+def _version_mismatch(model: IntModel) -> str:
     """Preprocessor condition that is true for a library that this code must not meet."""
-    # No condition for minor 0: every library has at least that, and comparing an unsigned number with 0 is a warning.
-    minor = f" || QG_SPEC_MINOR < {SPEC_MINOR}" if SPEC_MINOR else ""
-    return f"QG_SPEC_MAJOR != {SPEC_MAJOR}{minor} || QG_EXPORT_FORMAT != {_EXPORT_FORMAT}"
+    return (
+        f"QG_SPEC_MAJOR != {SPEC_MAJOR} || QG_SPEC_MINOR < {stated_minor(model)} || "
+        f"QG_EXPORT_FORMAT != {_EXPORT_FORMAT}"
+    )
 
 
 def _float_literal(exponent: int) -> str:

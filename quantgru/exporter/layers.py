@@ -7,7 +7,8 @@ from typing import Any, Final
 from quantgru.c_names import comment_text
 from quantgru.exporter.layout import memory_order, packed
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, Matrix, Reverse
-from quantgru.int_model.packing import packed_sections
+from quantgru.int_model.packing import WORD_BITS, Section, is_packed, sections
+from quantgru.int_model.row_parameters import is_short, short_biases, short_scales
 
 _GATES: Final = {"sigmoid": "qg_sigmoid", "hard_sigmoid": "qg_hard_sigmoid"}
 
@@ -28,6 +29,8 @@ _MERGES: Final = {"concat": "NULL", "sum": "qg_merge_mean", "mul": "qg_merge_pro
 def layer_values(model: IntModel) -> dict[str, Any]:
     """All layers, by kind and in order, as the descriptors have them."""
     return {
+        "is_packed": is_packed(model),
+        "short": "_short" if is_short(model) else "",
         "kinds": [_kind(layer) for layer in model.layers],
         "grus": [_gru(model, i, layer, name) for i, (layer, name) in enumerate(_named_grus(model))],
         "dense": [_dense(model, i, layer) for i, layer in enumerate(model.dense)],
@@ -101,13 +104,23 @@ def _gru(model: IntModel, i: int, layer: IntGru, name: str) -> dict[str, Any]:
         "n_units": layer.n_units,
         "input": _matrix(model, layer.input, layer.n_units),
         "recurrent": _matrix(model, layer.recurrent, layer.n_units),
-        "bias": layer.bias.tolist(),
-        "recurrent_bias": layer.recurrent_bias.tolist(),
+        **_gru_biases(model, layer),
         "initial_state": [] if layer.initial_state is None else layer.initial_state.tolist(),
         "state_shift": layer.state_shift,
         "state_fraction_bits": layer.state_fraction_bits,
         "gate_kind": f"QG_GATE_{layer.gate.upper()}",
         "candidate_kind": f"QG_CANDIDATE_{layer.candidate.upper()}",
+    }
+
+
+def _gru_biases(model: IntModel, layer: IntGru) -> dict[str, Any]:
+    short = short_biases(layer) if is_short(model) else None
+    biases = layer if short is None else short
+    return {
+        "bias_type": "int32_t" if short is None else "int16_t",
+        "bias": biases.bias.tolist(),
+        "recurrent_bias": biases.recurrent_bias.tolist(),
+        "bias_shift": 0 if short is None else short.shift,
     }
 
 
@@ -138,16 +151,25 @@ def _bidirectional(layer: IntBidirectional) -> dict[str, Any]:
     return {"merge": _MERGES[layer.merge], "merge_kind": merge_kind, "final": int(layer.final)}
 
 
-def _matrix(model: IntModel, matrix: Matrix, section_rows: int) -> dict[str, Any]:
-    sections = packed_sections(model, matrix, section_rows)
+def _section(section: Section) -> dict[str, Any]:
+    wide = section.bits == WORD_BITS
     return {
-        "codes": [] if sections else memory_order(matrix.codes, section_rows).tolist(),
-        "sections": [
-            {"codes": packed(section).tolist(), "n_rows": len(section.codes), "bits": section.bits}
-            for section in sections
-        ],
-        "multipliers": matrix.multipliers.tolist(),
-        "shifts": matrix.shifts.tolist(),
+        "codes": packed(section).tolist(),
+        "c_type": "int16_t" if wide else "int8_t",
+        "macro": "QG_WIDE_SECTION" if wide else "QG_SECTION",
+        "sizes": f"{len(section.codes)}" if wide else f"{len(section.codes)}, {section.bits}",
+    }
+
+
+def _matrix(model: IntModel, matrix: Matrix, section_rows: int) -> dict[str, Any]:
+    short = short_scales(matrix) if is_short(model) else None
+    in_sections = sections(matrix, section_rows) if is_packed(model) else []
+    return {
+        "codes": [] if in_sections else memory_order(matrix.codes, section_rows).tolist(),
+        "sections": [_section(section) for section in in_sections],
+        "multipliers": matrix.multipliers.tolist() if short is None else [],
+        "shifts": (matrix.shifts if short is None else short.scales).tolist(),
+        "first_shift": 0 if short is None else short.first_shift,
         "n_rows": matrix.n_rows,
         "n_columns": matrix.n_columns,
         "left_shift": matrix.left_shift,

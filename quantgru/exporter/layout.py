@@ -7,22 +7,25 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from quantgru.int_model.packing import BLOCK_ROWS, BYTE_BITS, Section
+from quantgru.array_types import IntArray
+from quantgru.int_model.packing import BLOCK_ROWS, BYTE_BITS, WORD_BITS, Codes, Section
 
 _LINE_LENGTH = 120
 _INDENT = "    "
 
 
-def memory_order(codes: npt.NDArray[np.int8], section_rows: int) -> npt.NDArray[np.int8]:
-    """Codes [rows, columns] of a byte each, as the kernels read them: the sections (gates, or all rows of a dense
-    layer) one after the other."""
+def memory_order(codes: Codes, section_rows: int) -> Codes:
+    """Codes [rows, columns] of a byte each, or of two, as the kernels read them: the sections (gates, or all rows of a
+    dense layer) one after the other."""
+    bits = BYTE_BITS * codes.itemsize
     starts = range(0, codes.shape[0], section_rows)
-    return np.concatenate([packed(Section(codes[start : start + section_rows], BYTE_BITS)) for start in starts])
+    return np.concatenate([packed(Section(codes[start : start + section_rows], bits)) for start in starts])
 
 
-def packed(section: Section) -> npt.NDArray[np.int8]:
-    """The bytes of a section: blocks of BLOCK_ROWS rows column by column, the first row in the lowest bits of a column;
-    then the rows that are left, as one more block with zeros or as bytes, one row after the other."""
+def packed(section: Section) -> Codes:
+    """The bytes of a section, or its words for WORD_BITS: blocks of BLOCK_ROWS rows column by column, the first row in
+    the lowest bits of a column; then the rows that are left, as one more block with zeros or one row after the other.
+    """
     n_rows = len(section.codes)
     blocked = n_rows - n_rows % BLOCK_ROWS
     if n_rows - blocked > section.bits:
@@ -31,13 +34,17 @@ def packed(section: Section) -> npt.NDArray[np.int8]:
     return np.concatenate([*blocks, section.codes[blocked:].ravel()])
 
 
-def _block(section: Section, first_row: int) -> npt.NDArray[np.int8]:
-    codes = section.codes[first_row : first_row + BLOCK_ROWS].astype(np.int64)
-    digits = (codes % 2**section.bits).astype(np.uint64)
-    places = np.arange(len(codes), dtype=np.uint64) * np.uint64(section.bits)
+def _block(section: Section, first_row: int) -> Codes:
+    rows = section.codes[first_row : first_row + BLOCK_ROWS]
+    return rows.T.ravel() if section.bits == WORD_BITS else _packed_block(rows.astype(np.int64), section.bits)
+
+
+def _packed_block(codes: IntArray, bits: int) -> npt.NDArray[np.int8]:
+    digits = (codes % 2**bits).astype(np.uint64)
+    places = np.arange(len(codes), dtype=np.uint64) * np.uint64(bits)
     columns = (digits << places[:, None]).sum(axis=0, dtype=np.uint64)
     in_bytes = columns.astype("<u8").view(np.int8).reshape(-1, BLOCK_ROWS)
-    return np.asarray(in_bytes[:, : section.bits].ravel())
+    return np.asarray(in_bytes[:, :bits].ravel())
 
 
 def c_array(c_type: str, name: str, values: Iterable[int]) -> str:

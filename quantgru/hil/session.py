@@ -55,7 +55,8 @@ from quantgru.hil.requests import (
 from quantgru.hil.transport import Transport
 from quantgru.hil.upload import Upload
 from quantgru.int_model import IntModel
-from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
+from quantgru.int_model.contract import SPEC_MAJOR
+from quantgru.int_model.versions import stated_minor
 
 _Reply = TypeVar("_Reply")
 
@@ -304,7 +305,7 @@ class Session:
             raise self._link.fail("there is no model on the board yet", next_step)
         if board.spec_major != SPEC_MAJOR or board.digest != model.digest:
             found = f"digest {board.digest.hex()} (SPEC {board.spec_major}.{board.spec_minor})"
-            expected = f"{model.digest.hex()} (SPEC {SPEC_MAJOR}.{SPEC_MINOR})"
+            expected = f"{model.digest.hex()} (SPEC {SPEC_MAJOR}.{stated_minor(model)})"
             raise self._link.fail(f"another model is on the board: {found}, expected {expected}", _FLASH)
         sizes = (board.n_inputs, board.n_outputs, board.n_units)
         allowed = (model.n_inputs, model.n_outputs, model.n_units)

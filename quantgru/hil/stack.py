@@ -23,14 +23,14 @@ _CALL = re.compile(r"\t(?:blx\s+(?:r\d+|ip)|jalr\s+\w+$|e?icall\b|callq?\s+\*)",
 _JUMP = re.compile(r"\t(?:bx\s+(?:r\d+|ip)|jr\s+\w+$|e?ijmp\b|jmpq?\s+\*)", re.MULTILINE)
 
 _STEPS = ("qg_step", "qg_gru_")  # of models, which wrappers call by name, and of layers
-_PACKED_ROWS = "qg_packed_"
-_PACKED_DOTS = "qg_dot_block_"
+_AFFINE = "qg_affine_"  # of matrices
+_DOTS = "qg_dot_"  # of sections
 
 # Files of the library, by how their names begin: what they call through pointers begins so.
-_CALLS_ONLY = {"qg_affine": _PACKED_ROWS, "qg_packed": _PACKED_DOTS}
+_CALLS_ONLY = {"qg_affine": _DOTS, "qg_packed": _DOTS, "qg_avr": _AFFINE}
 # The same: what they call does not begin so. All other files call no more than layers.
-_CALLS_NO = dict.fromkeys(("qg_gru", "qg_dense"), (*_STEPS, _PACKED_ROWS, _PACKED_DOTS))
-_OTHERS_CALL_NO = ("qg_step", _PACKED_ROWS, _PACKED_DOTS)
+_CALLS_NO = dict.fromkeys(("qg_gru", "qg_dense"), (*_STEPS, _DOTS))
+_OTHERS_CALL_NO = ("qg_step", _AFFINE, _DOTS)
 
 
 @dataclass

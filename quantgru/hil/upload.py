@@ -9,6 +9,8 @@ from typing import Final
 from quantgru.hil.messages import BoardDescription
 from quantgru.hil.requests import Write
 from quantgru.int_model import IntModel
+from quantgru.int_model.contract import SPEC_MAJOR
+from quantgru.int_model.versions import stated_minor
 
 OTHER_DIGEST: Final = 1
 FRAME_TOO_SMALL: Final = 2
@@ -24,6 +26,9 @@ class Upload:
 
     def refusal(self, board: BoardDescription) -> str | None:
         """Why the model cannot be on the board; None if it can. Known before anything is sent."""
+        if board.spec_minor < stated_minor(self.model):
+            needed, found = stated_minor(self.model), f"{board.spec_major}.{board.spec_minor}"
+            return f"the model needs numeric contract {SPEC_MAJOR}.{needed}, and the board computes {found}"
         values_bytes = 2 * (self.model.n_inputs + self.model.n_outputs)
         needed = sum(-(-n_bytes // 8) * 8 for n_bytes in (len(self.blob), self.memory_bytes, values_bytes))
         if needed > board.model_room:

@@ -7,7 +7,7 @@ from typing import Final
 from quantgru.activations import Candidate, DenseActivation, GateFunction, Merge, Reset
 
 SPEC_MAJOR: Final = 1
-SPEC_MINOR: Final = 1
+SPEC_MINOR: Final = 2
 
 # Enumerators [R17].
 RESET_NUMBERS: Final[dict[Reset, int]] = {"after": 0, "before": 1}

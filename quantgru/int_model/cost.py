@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from quantgru.int_model.int_model import IntModel
 from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru
-from quantgru.int_model.packing import code_array_bytes, matrices
+from quantgru.int_model.packing import code_array_bytes, is_packed, matrices, packing_bytes
+from quantgru.int_model.row_parameters import bias_bytes, scale_bytes, short_code_bytes
 from quantgru.structure import Reverse
 
 _VALUE_BYTES: Final = 2  # of gates, states, residuals and vectors
@@ -93,17 +94,24 @@ def cost(model: IntModel) -> Cost:
     )
 
 
+def kernel_bytes(model: IntModel) -> int:
+    """Code and descriptors that a model needs beyond those of one with bytes and exact row parameters, on any target at
+    most.
+
+    What counts for the flash of a device is this and `constant_bytes`: each width of codes has a kernel.
+    """
+    return (packing_bytes(model) if is_packed(model) else 0) + short_code_bytes(model)
+
+
 def _constant_bytes(model: IntModel) -> int:
     arrays: list[npt.NDArray[Any]] = [model.input_fraction_bits]
-    for gru in model.grus:
-        arrays += [gru.bias, gru.recurrent_bias]
-        arrays += [] if gru.initial_state is None else [gru.initial_state]
+    arrays += [gru.initial_state for gru in model.grus if gru.initial_state is not None]
     arrays += [dense.bias for dense in model.dense]
-    for matrix, _ in matrices(model):
-        arrays += [matrix.multipliers, matrix.shifts]
     if model.embedding is not None:
         arrays.append(model.embedding.codes)
-    return sum(array.nbytes for array in arrays) + sum(code_array_bytes(model)) + len(model.digest)
+    of_rows = scale_bytes(model) * sum(matrix.n_rows for matrix, _ in matrices(model))
+    of_rows += sum(bias_bytes(model, gru) for gru in model.grus)
+    return sum(array.nbytes for array in arrays) + of_rows + sum(code_array_bytes(model)) + len(model.digest)
 
 
 def _vectors_of_a_step(model: IntModel) -> int:

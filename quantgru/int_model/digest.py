@@ -74,6 +74,6 @@ def _matrix(matrix: Matrix) -> bytes:
             struct.pack("<BBHH", matrix.bits, matrix.left_shift, matrix.n_rows, matrix.n_columns),
             matrix.multipliers.astype("<u2").tobytes(),
             matrix.shifts.astype("<u1").tobytes(),
-            matrix.codes.astype("<i1").tobytes(),
+            matrix.codes.astype(matrix.codes.dtype.newbyteorder("<")).tobytes(),
         ]
     )

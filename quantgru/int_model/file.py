@@ -7,11 +7,10 @@ from typing import Any, Final
 
 from quantgru import container
 from quantgru.errors import ModelError
-from quantgru.fixed import STATE
 from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
 from quantgru.int_model.file_layers import read_layer, write_layer
 from quantgru.int_model.int_model import IntModel, SelfTest
-from quantgru.int_model.layers import IntGru
+from quantgru.int_model.versions import first_minor, stated_minor
 
 FORMAT: Final = 2
 _FORMATS_READ: Final = (1, 2)  # 1: only what SPEC 1.0 has, and no mask value
@@ -44,7 +43,7 @@ def save(model: IntModel, path: str | Path) -> None:
     header = {
         "kind": "integer model",
         "format": FORMAT,
-        "spec": [SPEC_MAJOR, SPEC_MINOR],
+        "spec": [SPEC_MAJOR, stated_minor(model)],
         "name": model.name,
         "digest": model.digest.hex(),
         "last_step": model.last_step,
@@ -74,10 +73,10 @@ def load(path: str | Path) -> IntModel:
         raise ModelError(f"{where}: field or array {error} is missing; the file is damaged") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{where}: a field has the wrong type ({error}); the file is damaged") from None
-    if header["spec"][1] < _spec_minor(model):
+    if header["spec"][1] < first_minor(model):
         raise ModelError(
-            f"{where}: made for numeric contract {SPEC_MAJOR}.{header['spec'][1]}, which does not have all of its "
-            "layers; the file is damaged"
+            f"{where}: made for numeric contract {SPEC_MAJOR}.{header['spec'][1]}, which does not have all that "
+            "it uses; the file is damaged"
         )
     if model.digest.hex() != header["digest"]:
         raise ModelError(
@@ -110,15 +109,6 @@ def _model(header: dict[str, Any], arrays: container.Arrays) -> IntModel:
         output_units=header["output_units"],
         mask_value=mask_value,
     )
-
-
-def _spec_minor(model: IntModel) -> int:
-    """The first minor version of the contract that has all that the model uses (SPEC.md, "What version 1.1 added")."""
-    grus = [layer for layer in model.body if isinstance(layer, IntGru)]
-    functions = {(gru.gate, gru.candidate, gru.state_fraction_bits) for gru in grus}
-    first = {("sigmoid", "tanh", STATE.fraction_bits)}
-    starts_at_zero = all(gru.initial_state is None for gru in grus)
-    return 0 if len(grus) == len(model.body) and functions == first and starts_at_zero else 1
 
 
 def _check_versions(header: dict[str, Any], where: str) -> None:

@@ -171,13 +171,14 @@ def _read_matrix(entry: dict[str, Any], prefix: str, arrays: container.Arrays) -
     codes = arrays.pop(f"{prefix}.codes")
     if not _equal([entry["rows"], entry["columns"]], list(np.shape(codes))):
         raise ModelError(f"{prefix}: codes {np.shape(codes)}, the header says {entry['rows']!r} x {entry['columns']!r}")
-    return Matrix(
-        codes,
-        arrays.pop(f"{prefix}.multiplier"),
-        arrays.pop(f"{prefix}.shift"),
-        entry["left_shift"],
-        entry["bits"],
-    )
+    multipliers, shifts = arrays.pop(f"{prefix}.multiplier"), arrays.pop(f"{prefix}.shift")
+    matrix = Matrix(codes, multipliers, shifts, entry["left_shift"])
+    if not _equal(entry["bits"], matrix.bits) or codes.dtype != matrix.codes.dtype:
+        raise ModelError(
+            f"{prefix}: {codes.dtype} codes of {entry['bits']!r} bits in the file, its codes need {matrix.bits} bits; "
+            "the file is damaged"
+        )
+    return matrix
 
 
 def _equal(found: Any, expected: Any) -> bool:

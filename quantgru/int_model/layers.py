@@ -11,7 +11,7 @@ from quantgru.activations import BOUNDED_CANDIDATES, Candidate, DenseActivation,
 from quantgru.array_types import IntArray
 from quantgru.checks import check_name, in_range, one_of, own, own_integer
 from quantgru.errors import ModelError
-from quantgru.fixed import MAX_FRACTION_BITS, PRE_ACTIVATION, STATE
+from quantgru.fixed import INT8_MAX, INT8_MIN, MAX_FRACTION_BITS, PRE_ACTIVATION, STATE
 from quantgru.int_model.contract import (
     ACTIVATION_NUMBERS,
     CANDIDATE_NUMBERS,
@@ -30,31 +30,30 @@ EMBEDDING_BITS = 8  # an embedding puts out 256 * code
 class Matrix:
     """Rows of integer weights, each with a scale of its own [R4].
 
-    codes        int8 [rows, columns]
+    codes        int8 [rows, columns]; int16 where one is outside -128 ... 127. Others given as int16 become int8
     multipliers  uint16 [rows], m: 2**14 ... 2**15 - 1
     shifts       uint8 [rows], s: 1 ... 30
     left_shift   k: 0 ... 15
-    bits         of a code: 8
 
     Raises ModelError.
     """
 
-    codes: npt.NDArray[np.int8]
+    codes: npt.NDArray[np.int8] | npt.NDArray[np.int16]
     multipliers: npt.NDArray[np.uint16]
     shifts: npt.NDArray[np.uint8]
     left_shift: int = 0
-    bits: int = 8
 
     def __post_init__(self) -> None:
         shape = np.shape(self.codes)
         if len(shape) != 2 or 0 in shape or max(shape) > 2**16 - 1:
             raise ModelError(f"matrix: codes {shape}, expected (rows, columns) of 1 ... 65535 each")
-        own(self, "codes", np.int8, shape, "matrix")
+        codes = np.asarray(self.codes)
+        if codes.dtype == np.int16 and codes.min() >= INT8_MIN and codes.max() <= INT8_MAX:
+            codes = codes.astype(np.int8)  # as in the digest, there is one way to say it [R17]
+            object.__setattr__(self, "codes", codes)
+        own(self, "codes", np.int16 if codes.dtype == np.int16 else np.int8, shape, "matrix")
         own(self, "multipliers", np.uint16, shape[:1], "matrix")
         own(self, "shifts", np.uint8, shape[:1], "matrix")
-        own_integer(self, "bits", 1, 16, "matrix")
-        if self.bits != 8:
-            raise ModelError(f"matrix: {self.bits} bits, this version reads 8; update quantgru")
         in_range("matrix: multipliers", self.multipliers, 2**14, 2**15 - 1)
         in_range("matrix: shifts", self.shifts, 1, 30)
         own_integer(self, "left_shift", 0, MAX_LEFT_SHIFT, "matrix")
@@ -66,6 +65,11 @@ class Matrix:
     @property
     def n_columns(self) -> int:
         return int(self.codes.shape[1])
+
+    @property
+    def bits(self) -> int:
+        """Of the type that holds all codes, 8 or 16 [R17]."""
+        return 8 * self.codes.itemsize
 
     def row_scales(self, row_bits: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """What 1 in the accumulator of each row means [rows], where sums have `row_bits` fraction bits [R4]."""

@@ -1,4 +1,4 @@
-"""Which codes of weights take less than a byte in exported C. It is where they lie that differs, and no number."""
+"""How many bits a code of weights takes in exported C. It is where codes lie that differs, and no number."""
 
 from __future__ import annotations
 
@@ -14,42 +14,70 @@ from quantgru.int_model.layers import Matrix
 
 BLOCK_ROWS: Final = 8  # QG_BLOCK_ROWS: they lie in memory together, and a column of them has as many bytes as bits
 BYTE_BITS: Final = 8
+WORD_BITS: Final = 16  # of codes that a byte does not hold, however many bits they have
 
 _LEAST_BITS: Final = 2
-_LEAST_SAVED: Final = 512  # bytes of a model. What computes with codes of one width takes as many, of each more 260
+
+# Bytes of code that packed codes take beyond what those of a byte take. An AVR has one kernel for all widths; of the
+# others a Cortex-M0 has the least to gain where no code is a byte, and as much to pay as a Cortex-M4 where some are.
+_AVR_KERNEL: Final = 420
+_LOOP: Final = 80
+_KERNEL: Final = 250  # of each width below 8
+_KERNELS: Final = {BYTE_BITS: 140, WORD_BITS: 480}
+
+_SECTION_DESCRIPTOR: Final = 16  # with pointers of 4 bytes, as the next one
+_PACKING_DESCRIPTOR: Final = 8  # of each matrix
+
+Codes = npt.NDArray[np.int8] | npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True)
 class Section:
     """Rows of a matrix whose codes have equally many bits.
 
-    codes  [rows, columns]
-    bits   2 ... 8
+    codes  int8 [rows, columns]; int16 for WORD_BITS
+    bits   2 ... 8, or WORD_BITS
     """
 
-    codes: npt.NDArray[np.int8]
+    codes: Codes
     bits: int
 
     @property
+    def row_code_bytes(self) -> int:
+        """Of a code in a row that lies by itself."""
+        return self.codes.itemsize
+
+    @property
     def n_bytes(self) -> int:
-        """Of the codes in memory: whole blocks; a block that is not full, where it takes less than rows of bytes."""
+        """Of the codes in memory: whole blocks; one that is not full, where it takes less than rows by themselves."""
         blocks, left = divmod(len(self.codes), BLOCK_ROWS)
-        return int(self.codes.shape[1]) * (blocks * self.bits + min(left, self.bits))
+        return int(self.codes.shape[1]) * (blocks * self.bits + min(left * self.row_code_bytes, self.bits))
 
 
-def code_bits(codes: npt.NDArray[np.int8]) -> int:
-    """As many as hold all codes, 2 ... 8."""
+def code_bits(codes: Codes) -> int:
+    """As many as hold all codes, 2 ... 16."""
     largest = max(int(codes.max(initial=0)), -1 - int(codes.min(initial=0)))
     return max(_LEAST_BITS, 1 + largest.bit_length())
 
 
+def section_of(codes: Codes) -> Section:
+    """Rows [rows, columns] in as few bits as a section can have."""
+    bits = code_bits(codes)
+    return Section(codes.astype(np.int8), bits) if bits <= BYTE_BITS else Section(codes.astype(np.int16), WORD_BITS)
+
+
+def section_codes(matrix: Matrix, section_rows: int) -> list[Codes]:
+    """Of each gate, or all rows of a dense layer."""
+    starts = range(0, matrix.n_rows, section_rows)
+    return [matrix.codes[start : start + section_rows] for start in starts]
+
+
 def sections(matrix: Matrix, section_rows: int) -> list[Section]:
     """Of each gate, or all rows of a dense layer. Those of equal width become one where rows fill their blocks."""
-    codes = np.split(matrix.codes, matrix.n_rows // section_rows)
-    bits = [code_bits(section) for section in codes]
-    if section_rows % BLOCK_ROWS or len(set(bits)) > 1:
-        return [Section(*both) for both in zip(codes, bits, strict=True)]
-    return [Section(matrix.codes, bits[0])]
+    found = [section_of(codes) for codes in section_codes(matrix, section_rows)]
+    if section_rows % BLOCK_ROWS or len({section.bits for section in found}) > 1:
+        return found
+    return [section_of(matrix.codes)]
 
 
 def matrices(model: IntModel) -> Iterator[tuple[Matrix, int]]:
@@ -61,24 +89,27 @@ def matrices(model: IntModel) -> Iterator[tuple[Matrix, int]]:
         yield dense.matrix, dense.n_outputs
 
 
-def packed_sections(model: IntModel, matrix: Matrix, section_rows: int) -> list[Section]:
-    """Those of a matrix of the model whose codes are packed; [] where all are bytes."""
-    return sections(matrix, section_rows) if _saved(matrix, section_rows) and _is_packed(model) else []
+def is_packed(model: IntModel) -> bool:
+    """Whether codes lie in sections: where one is no byte, or where the model becomes smaller by more than it takes."""
+    return any(matrix.bits > BYTE_BITS for matrix, _ in matrices(model)) or _saved(model) > packing_bytes(model)
+
+
+def packing_bytes(model: IntModel) -> int:
+    """What sections take beyond their codes, at most, on any target: kernels and descriptors."""
+    found = [sections(*each) for each in matrices(model)]
+    widths = {section.bits for of_matrix in found for section in of_matrix}
+    kernels = _LOOP + sum(_KERNELS.get(bits, _KERNEL) for bits in widths) - _KERNELS[BYTE_BITS]
+    descriptors = sum(_PACKING_DESCRIPTOR + _SECTION_DESCRIPTOR * len(of_matrix) for of_matrix in found)
+    return max(_AVR_KERNEL, kernels) + descriptors
 
 
 def code_array_bytes(model: IntModel) -> list[int]:
     """Of each array of codes of matrices in flash."""
-    found = []
-    for matrix, section_rows in matrices(model):
-        packed = packed_sections(model, matrix, section_rows)
-        found += [section.n_bytes for section in packed] or [matrix.codes.size]
-    return found
+    if not is_packed(model):
+        return [matrix.codes.size for matrix, _ in matrices(model)]
+    return [section.n_bytes for each in matrices(model) for section in sections(*each)]
 
 
-def _is_packed(model: IntModel) -> bool:
-    """Whether packing makes the model smaller by more than its kernels take."""
-    return sum(_saved(*each) for each in matrices(model)) >= _LEAST_SAVED
-
-
-def _saved(matrix: Matrix, section_rows: int) -> int:
-    return matrix.codes.size - sum(section.n_bytes for section in sections(matrix, section_rows))
+def _saved(model: IntModel) -> int:
+    in_bytes = sum(matrix.codes.size for matrix, _ in matrices(model))
+    return in_bytes - sum(section.n_bytes for each in matrices(model) for section in sections(*each))

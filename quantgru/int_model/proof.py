@@ -26,7 +26,7 @@ class Bounds:
 
 def accumulator_bounds(matrix: Matrix) -> IntArray:
     """|accumulator * 2**k| of each row, over all int16 operands and all partial sums in any order."""
-    sums = np.abs(matrix.codes, dtype=np.int16).sum(axis=1, dtype=np.int64)
+    sums = np.abs(matrix.codes, dtype=np.int32).sum(axis=1, dtype=np.int64)
     return np.asarray((sums << 15) << matrix.left_shift)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from quantgru.activations import BOUNDED_CANDIDATES
 from quantgru.array_types import FloatArray, IntArray
@@ -23,12 +24,13 @@ from quantgru.int_model import (
 )
 from quantgru.int_model.contract import MAX_TOKENS
 from quantgru.int_model.layers import gru_row_bits
+from quantgru.int_model.row_parameters import SHORT, RowParameters
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gate, Gru, Reverse
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics, Moments
 from quantgru.quantizer.dequantize import real_weights
 from quantgru.quantizer.formats import LARGEST_VALUE, largest_fraction_bits, output_fraction_bits
-from quantgru.quantizer.rounding import Remembered, RoundingName, rounding_for
-from quantgru.quantizer.weights import quantize_bias, quantize_rows
+from quantgru.quantizer.rounding import ANY_SCALE, Remembered, RoundingName, rounding_for
+from quantgru.quantizer.weights import quantize_bias, quantize_rows, shortened
 from quantgru.quantizer.widths import GATES, Widths
 
 Section = tuple[str, ...]  # the names of layer, matrix and gate, or of a dense layer alone
@@ -46,6 +48,7 @@ class Roundings:
 
     rounding: RoundingName
     widths: Widths
+    parameters: RowParameters
     known: dict[tuple[Section, int, Moments], Remembered] = field(default_factory=dict)
 
     def of(self, section: Section, operands: Moments, operand_scale: FloatArray) -> Remembered:
@@ -53,7 +56,8 @@ class Roundings:
         bits = self.widths.of(*section)
         key = (section, bits, operands)
         if key not in self.known:
-            self.known[key] = Remembered(rounding_for(self.rounding, bits, operands, operand_scale))
+            scale_bits = self.parameters.multiplier_bits if self.parameters == SHORT else ANY_SCALE
+            self.known[key] = Remembered(rounding_for(self.rounding, bits, scale_bits, operands, operand_scale))
         return self.known[key]
 
 
@@ -100,7 +104,7 @@ def _rows(
     """
     raw_weights = weights * operand_scale
     roundings = [how.of(section, operands, operand_scale) for section, operands in parts]
-    matrix = quantize_rows(raw_weights, row_bits, roundings, where)
+    matrix = quantize_rows(raw_weights, row_bits, roundings, where, how.parameters)
     lost = raw_weights - real_weights(matrix, np.zeros(matrix.n_columns, np.int64), row_bits)
     means = np.repeat([operands.mean for _, operands in parts], len(weights) // len(parts), axis=0)
     return matrix, ((lost / operand_scale) * means).sum(axis=1)
@@ -154,13 +158,23 @@ def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits:
         layer.reset,
         w,
         u,
-        quantize_bias(bias + from_h, row_bits, where),
-        quantize_bias(recurrent_bias, row_bits[2 * units :][: recurrent_bias.size], where),
+        *_biases(bias + from_h, recurrent_bias, row_bits, how, where),
         layer.gate,
         layer.candidate,
         state_bits,
         to_raw16(layer.h0, state_bits)[0],
     )
+
+
+def _biases(
+    bias: FloatArray, recurrent_bias: FloatArray, row_bits: IntArray, how: Roundings, where: str
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Of a GRU layer, which have one shift where they are short."""
+    of_candidate = row_bits[len(row_bits) - recurrent_bias.size :]
+    raw = [quantize_bias(bias, row_bits, where), quantize_bias(recurrent_bias, of_candidate, where)]
+    if how.parameters == SHORT:
+        raw = np.split(shortened(np.concatenate(raw)), [bias.size])
+    return raw[0], raw[1]
 
 
 def _bidirectional(

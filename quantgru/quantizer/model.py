@@ -13,6 +13,7 @@ from quantgru.array_types import FloatArray, IntArray
 from quantgru.errors import ConfigError, DataError, ModelError
 from quantgru.fixed import to_real
 from quantgru.int_model import IntLayer, IntModel, SelfTest
+from quantgru.int_model.row_parameters import ROW_PARAMETERS, RowParametersName
 from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, calibrate
 from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits
@@ -21,7 +22,7 @@ from quantgru.quantizer.notes import FAINTEST_PEAK, notes
 from quantgru.quantizer.refine import refine_layers
 from quantgru.quantizer.rounding import RoundingName
 from quantgru.quantizer.standardisation import fold_standardisation
-from quantgru.quantizer.widths import MOST_BITS, WeightBits, Widths
+from quantgru.quantizer.widths import DEFAULT_BITS, WeightBits, Widths
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.simulator.batch import run, run_check, step_check
 
@@ -36,7 +37,8 @@ def quantize(
     scale: npt.ArrayLike | None = None,
     initial_states: StatesLike | None = None,
     rounding: RoundingName = "compensated",
-    weight_bits: WeightBits = MOST_BITS,
+    weight_bits: WeightBits = DEFAULT_BITS,
+    row_parameters: RowParametersName = "exact",
     refine: int = 0,
     name: str | None = None,
     input_units: Sequence[str] = (),
@@ -52,10 +54,14 @@ def quantize(
 
     rounding  "compensated": errors of a row's weights make up for one another on the calibration data; "nearest": each
               weight by itself
-    weight_bits  2 ... 8 bits for all codes, or by name of layer, matrix and gate: {"": 4, "gru.U.n": 8, "dense": 6};
-                 exports pack what has less than 8
+    weight_bits  2 ... 16 bits for all codes, or by name of layer, matrix and gate: {"": 4, "gru.U.n": 8, "dense": 6};
+                 exports pack what has less than 8, and take two bytes for more. Of more than 8 bits a row uses as many
+                 as its accumulator has room for, 11 to 13.5 in typical models
+    row_parameters  "exact", or "short": scales and biases of rows such that exports have them in one byte and two,
+                    instead of three and four
     refine    rounds in which GRU layers get other codes, scales and biases, so that states of whole sequences come
-              nearer to the float model's; every fifth sequence is not fitted to, and decides which rounds count
+              nearer to the float model's; every fifth sequence is not fitted to, and decides which rounds count; with
+              exact row parameters only
     progress  called with 1 after each of these rounds of each GRU layer
 
     Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold, ConfigError.
@@ -64,6 +70,10 @@ def quantize(
     Widths(model, weight_bits)  # refused before the work
     if isinstance(refine, bool) or not isinstance(refine, (int, np.integer)) or refine < 0:
         raise ConfigError(f"quantize: refine={refine!r}, expected a number of rounds, 0 or more")
+    if refine and row_parameters == "short":
+        raise ConfigError(
+            "quantize: refining changes scales by less than short row parameters can differ; leave out one of the two"
+        )
     calibrated = calibrate_model(
         model,
         calibration,
@@ -71,6 +81,7 @@ def quantize(
         scale=scale,
         initial_states=initial_states,
         rounding=rounding,
+        row_parameters=row_parameters,
         name=name,
         input_units=input_units,
         output_units=output_units,
@@ -152,6 +163,7 @@ def calibrate_model(
     scale: npt.ArrayLike | None = None,
     initial_states: StatesLike | None = None,
     rounding: RoundingName = "compensated",
+    row_parameters: RowParametersName = "exact",
     name: str | None = None,
     input_units: Sequence[str] = (),
     output_units: Sequence[str] = (),
@@ -160,6 +172,8 @@ def calibrate_model(
     _require_float_model(model)
     if rounding not in get_args(RoundingName):
         raise ModelError(f"quantize: rounding {rounding!r}, allowed are {' and '.join(get_args(RoundingName))}")
+    if row_parameters not in ROW_PARAMETERS:
+        raise ModelError(f"quantize: row parameters {row_parameters!r}, allowed are {' and '.join(ROW_PARAMETERS)}")
     sequences = model.sequences(calibration, what="calibration data")
     folded = fold_standardisation(model, mean, scale)
     if folded.embedding is None:
@@ -170,7 +184,7 @@ def calibrate_model(
         seen,
         _input_fraction_bits(folded, seen),
         sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))],
-        Roundings(rounding, Widths(folded, MOST_BITS)),
+        Roundings(rounding, Widths(folded, DEFAULT_BITS), ROW_PARAMETERS[row_parameters]),
         name or model.name,
         input_units,
         output_units,

@@ -12,6 +12,8 @@ from quantgru.quantizer.calibrate import Moments
 
 RoundingName = Literal["compensated", "nearest"]
 
+ANY_SCALE: Final = 53  # bits of a scale's mantissa: all that float64 has
+
 _DAMPING: Final = 1e-2  # of the mean variance of an operand: as if each had that much noise of its own
 _STEPS_PER_COLUMN: Final = 2
 _SWEEPS: Final = 10  # of the refinement; it ends earlier where nothing changes any more
@@ -33,6 +35,7 @@ class RowRounding(Protocol):
 class Rounding(RowRounding, Protocol):
     """One that compares scales by what they cost."""
 
+    scale_bits: int  # of a scale's mantissa: others are not worth trying
     scale_factors: tuple[float, ...]  # worth trying: times the smallest scale that holds all weights of a row
 
     def rough_codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
@@ -47,14 +50,16 @@ def least_steps(n_columns: int) -> int:
     return _STEPS_PER_COLUMN * n_columns
 
 
-def rounding_for(name: RoundingName, bits: int, operands: Moments, operand_scale: FloatArray) -> Rounding:
+def rounding_for(
+    name: RoundingName, bits: int, scale_bits: int, operands: Moments, operand_scale: FloatArray
+) -> Rounding:
     """To codes of `bits`, for weights on raw operands, whose real values are `operand_scale` times as large [columns].
 
     Nearest where there is too little calibration data to compensate by.
     """
     if name == "nearest" or operands.n < least_steps(operand_scale.size):
-        return Nearest(bits)
-    return Compensated(bits, operands.covariance / np.outer(operand_scale, operand_scale))
+        return Nearest(bits, scale_bits)
+    return Compensated(bits, operands.covariance / np.outer(operand_scale, operand_scale), scale_bits)
 
 
 def best_scale(weights: FloatArray, rounding: Rounding) -> FloatArray:
@@ -65,9 +70,16 @@ def best_scale(weights: FloatArray, rounding: Rounding) -> FloatArray:
     if factors.size == 1:
         return np.asarray(smallest * factors[0])
     scales = np.maximum(np.outer(factors, smallest), np.finfo(np.float64).tiny)  # a row of zeros
+    scales = _rounded_up(scales, rounding.scale_bits)
     n_chunks = min(factors.size, -(-factors.size * weights.size // _AT_ONCE))
     errors = np.concatenate([_errors(weights, some, rounding) for some in np.array_split(scales, n_chunks)])
     return np.asarray(np.take_along_axis(scales, errors.argmin(axis=0)[None], axis=0)[0])
+
+
+def _rounded_up(scales: FloatArray, bits: int) -> FloatArray:
+    """With mantissas of `bits`."""
+    mantissa, exponent = np.frexp(scales)
+    return np.asarray(np.ldexp(np.ceil(np.ldexp(mantissa, bits)), exponent - bits))
 
 
 def _errors(weights: FloatArray, scales: FloatArray, rounding: Rounding) -> FloatArray:
@@ -82,8 +94,9 @@ class Nearest:
 
     scale_factors: tuple[float, ...] = (1.0,)
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, scale_bits: int = ANY_SCALE) -> None:
         self.bits = bits
+        self.scale_bits = scale_bits
 
     def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
         return _nearest(weights / scale[:, None], self.bits)
@@ -110,8 +123,9 @@ class Compensated:
 
     scale_factors: tuple[float, ...] = tuple(float(factor) for factor in np.linspace(1.05, 0.4, 131))
 
-    def __init__(self, bits: int, covariance: FloatArray) -> None:
+    def __init__(self, bits: int, covariance: FloatArray, scale_bits: int = ANY_SCALE) -> None:
         self.bits = bits
+        self.scale_bits = scale_bits
         variances = np.diag(covariance)
         mean = variances.mean() or 1.0  # operands that never change: as if they were noise
         self._covariance = covariance + _DAMPING * mean * np.eye(len(variances))

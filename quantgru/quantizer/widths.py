@@ -13,7 +13,8 @@ from quantgru.model import FloatModel
 WeightBits = int | str | Mapping[str, int]  # the text as `parse_weight_bits` takes it
 
 LEAST_BITS: Final = 2
-MOST_BITS: Final = 8
+MOST_BITS: Final = 16
+DEFAULT_BITS: Final = 8
 GATES: Final = ("z", "r", "n")
 
 
@@ -47,8 +48,8 @@ class Widths:
     """The width of each matrix of a model.
 
     A key names a layer ("gru"), a matrix of a GRU layer ("gru.U"), or a gate of that ("gru.U.n"); the longest one that
-    fits counts, and "" stands for all. What no key names has MOST_BITS. Raises ModelError for a width out of range, and
-    for a key that names nothing.
+    fits counts, and "" stands for all. What no key names has DEFAULT_BITS. Raises ModelError for a width out of range,
+    and for a key that names nothing.
     """
 
     def __init__(self, model: FloatModel, bits: WeightBits) -> None:
@@ -75,4 +76,4 @@ class Widths:
     def of(self, *path: str) -> int:
         """Of a dense layer, by its name; of a gate, by the names of layer, matrix and gate."""
         keys = [".".join(path[:n]) for n in range(len(path), 0, -1)]
-        return next((self._bits[key] for key in [*keys, ""] if key in self._bits), MOST_BITS)
+        return next((self._bits[key] for key in [*keys, ""] if key in self._bits), DEFAULT_BITS)

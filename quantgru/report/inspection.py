@@ -18,11 +18,12 @@ from quantgru.int_model import (
     Matrix,
     Reverse,
 )
-from quantgru.int_model.contract import SPEC_MAJOR, SPEC_MINOR
+from quantgru.int_model.contract import SPEC_MAJOR
 from quantgru.int_model.cost import cost
 from quantgru.int_model.layers import EMBEDDING_BITS
-from quantgru.int_model.packing import sections
+from quantgru.int_model.packing import code_bits, section_codes
 from quantgru.int_model.proof import prove
+from quantgru.int_model.versions import stated_minor
 
 
 def inspection(model: IntModel) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def inspection(model: IntModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "digest": model.digest.hex(),
-        "spec": f"{SPEC_MAJOR}.{SPEC_MINOR}",
+        "spec": f"{SPEC_MAJOR}.{stated_minor(model)}",
         "inputs": model.n_inputs,
         "outputs": model.n_outputs,
         "output_of": "the last step" if model.last_step else "every step",
@@ -111,7 +112,7 @@ def _gru(layer: IntGru) -> dict[str, Any]:
 
 def _widths(*matrices: tuple[Matrix, int]) -> list[int]:
     """Bits that hold all codes, of each section of matrices with so many rows a section."""
-    return sorted({section.bits for matrix, rows in matrices for section in sections(matrix, rows)})
+    return sorted({code_bits(codes) for matrix, rows in matrices for codes in section_codes(matrix, rows)})
 
 
 def _plain(layer: IntGru | IntBidirectional | IntDense | IntEmbedding, kind: str, output: Format) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru
 from quantgru.quantizer import quantize
 from quantgru.quantizer.layers import embedding_scale
 from quantgru.quantizer.model import with_layers
-from quantgru.quantizer.widths import MOST_BITS, WeightBits, Widths
+from quantgru.quantizer.widths import DEFAULT_BITS, WeightBits, Widths
 from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_token_axis
 from quantgru.simulator.inputs import to_raw
 from quantgru.structure import Reverse
@@ -168,7 +168,7 @@ def prepare(
     module: nn.Module | FloatModel,
     calibration: SequencesLike | Sequences,
     *,
-    weight_bits: WeightBits = MOST_BITS,
+    weight_bits: WeightBits = DEFAULT_BITS,
     mean: npt.ArrayLike | None = None,
     scale: npt.ArrayLike | None = None,
     name: str | None = None,

@@ -17,7 +17,7 @@ from quantgru.int_model import IntModel
 from quantgru.model import FloatModel
 from quantgru.model.file import content
 from quantgru.quantizer.model import calibrate_model
-from quantgru.quantizer.widths import LEAST_BITS, MOST_BITS, section_names
+from quantgru.quantizer.widths import DEFAULT_BITS, LEAST_BITS, section_names
 from quantgru.report.pareto import Candidate
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.width_search.choice import best_within, smallest_within
@@ -34,6 +34,7 @@ from quantgru.width_search.trials import (
 )
 from quantgru.width_search.workers import workers as start_workers
 
+_MOST_BITS: Final = DEFAULT_BITS  # more are for models that need them everywhere
 _TRIALS_FORMAT: Final = 1  # raised when the same widths give another size or quality: older studies are of no use then
 UNITS: Final[dict[Objective, str]] = {"accuracy": "%", "sqnr": "dB", "agreement": "%"}  # of the quality
 WITHIN: Final[dict[Objective, float]] = {"accuracy": 0.3, "sqnr": 6.0, "agreement": 0.5}  # unless said otherwise
@@ -94,7 +95,7 @@ def search(
     *,
     objective: Objective = "sqnr",
     trials: int = 200,
-    widths: Sequence[int] = range(LEAST_BITS, MOST_BITS + 1),
+    widths: Sequence[int] = range(LEAST_BITS, _MOST_BITS + 1),
     within: float | None = None,
     flash: int | None = None,
     study: str | None = None,
@@ -164,9 +165,9 @@ def _check(
     for what, number, least in (("trials", trials, 1), ("workers", workers, 1), ("seed", seed, 0)):
         if type(number) is not int or number < least:
             raise ConfigError(f"search: {what} {number!r}, expected a whole number, {least} or more")
-    allowed = range(LEAST_BITS, MOST_BITS + 1)
+    allowed = range(LEAST_BITS, _MOST_BITS + 1)
     if not len(widths) or any(type(bits) is not int or bits not in allowed for bits in widths):
-        raise ConfigError(f"search: widths {list(widths)!r}, expected some of {LEAST_BITS} ... {MOST_BITS} bits")
+        raise ConfigError(f"search: widths {list(widths)!r}, expected some of {LEAST_BITS} ... {_MOST_BITS} bits")
     if within is not None and flash is not None:
         raise ConfigError("search: within and flash, of which each says what to choose; give one of them")
     if within is not None and not within >= 0:

@@ -7,7 +7,6 @@ from oracle.arithmetic import (
     requantize,
     reset_product,
     round_shift,
-    s8,
     s16,
     s32,
     saturate16,
@@ -38,7 +37,7 @@ def row(matrix: Matrix, i: int, x: Sequence[int]) -> int:
     assert len(matrix.codes[i]) == len(x)
     acc = 0
     for w, value in zip(matrix.codes[i], x, strict=True):
-        acc = s32(acc + s32(s8(w) * s16(value)))
+        acc = s32(acc + s32(s16(w) * s16(value)))
     return requantize(acc, matrix.k, matrix.m[i], matrix.s[i])
 
 

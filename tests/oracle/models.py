@@ -13,7 +13,7 @@ BOUNDED = (CANDIDATE_TANH, CANDIDATE_SIGMOID, CANDIDATE_HARD_TANH)
 
 @dataclass(frozen=True)
 class Matrix:
-    """Rows of s8 codes, each row with its multiplier m and shift s; one k for the matrix."""
+    """Rows of s8 or s16 codes, each row with its multiplier m and shift s; one k for the matrix."""
 
     codes: tuple[tuple[int, ...], ...]
     m: tuple[int, ...]
@@ -23,6 +23,11 @@ class Matrix:
     @property
     def columns(self) -> int:
         return len(self.codes[0])
+
+    @property
+    def bits(self) -> int:
+        """R17: 16 where a code is no s8."""
+        return 8 if all(-128 <= w <= 127 for codes in self.codes for w in codes) else 16
 
 
 @dataclass(frozen=True)

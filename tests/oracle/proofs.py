@@ -76,7 +76,7 @@ def matrix_in_ranges(matrix: Matrix, rows: int, columns: int) -> bool:
     return (
         len(matrix.codes) == len(matrix.m) == len(matrix.s) == rows
         and all(len(codes) == columns for codes in matrix.codes)
-        and all(-128 <= w <= 127 for codes in matrix.codes for w in codes)
+        and all(-(2**15) <= w <= 2**15 - 1 for codes in matrix.codes for w in codes)
         and all(2**14 <= m <= 2**15 - 1 for m in matrix.m)
         and all(1 <= s <= 30 for s in matrix.s)
         and 0 <= matrix.k <= 15

@@ -62,6 +62,6 @@ def packed(kind: str, values: Sequence[int]) -> bytes:
 
 def matrix_bytes(matrix: Matrix) -> bytes:
     """R17: the bytes of one matrix."""
-    head = struct.pack("<BBHH", 8, matrix.k, len(matrix.codes), matrix.columns)
+    head = struct.pack("<BBHH", matrix.bits, matrix.k, len(matrix.codes), matrix.columns)
     codes = [w for row_codes in matrix.codes for w in row_codes]
-    return head + packed("H", matrix.m) + packed("B", matrix.s) + packed("b", codes)
+    return head + packed("H", matrix.m) + packed("B", matrix.s) + packed({8: "b", 16: "h"}[matrix.bits], codes)

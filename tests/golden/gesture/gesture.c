@@ -8,6 +8,8 @@ static const uint8_t digest[32] QG_CONSTANT = {
     164, 97, 5, 237, 187, 25, 232,
 };
 
+static const qg_packing in_bytes = {qg_affine_bytes, NULL};
+
 /* GRU motion: 3 inputs, 9 units, reset after, gates sigmoid, candidate tanh */
 static const int8_t gru0_input_codes[81] QG_CONSTANT = {
     -128, 18, 83, -128, -30, 9, -128, -128, 81, -128, -128, -69, -128, -9, -9, -32, 63, -4, -46, -106, 29, -128, 23,
@@ -136,8 +138,8 @@ static const qg_gru grus[] = {
     {qg_gru_reset_after,
      qg_sigmoid,
      qg_tanh,
-     {gru0_input_codes, NULL, gru0_input_multipliers, gru0_input_shifts, 27, 3, 0},
-     {gru0_recurrent_codes, NULL, gru0_recurrent_multipliers, gru0_recurrent_shifts, 27, 9, 0},
+     {gru0_input_codes, &in_bytes, gru0_input_multipliers, gru0_input_shifts, 27, 3, 0, 0},
+     {gru0_recurrent_codes, &in_bytes, gru0_recurrent_multipliers, gru0_recurrent_shifts, 27, 9, 0, 0},
      gru0_bias,
      gru0_recurrent_bias,
      NULL,
@@ -145,12 +147,13 @@ static const qg_gru grus[] = {
      0,
      15,
      QG_GATE_SIGMOID,
-     QG_CANDIDATE_TANH},
+     QG_CANDIDATE_TANH,
+     0},
     {qg_gru_reset_before,
      qg_sigmoid,
      qg_tanh,
-     {gru1_input_codes, NULL, gru1_input_multipliers, gru1_input_shifts, 15, 9, 0},
-     {gru1_recurrent_codes, NULL, gru1_recurrent_multipliers, gru1_recurrent_shifts, 15, 5, 0},
+     {gru1_input_codes, &in_bytes, gru1_input_multipliers, gru1_input_shifts, 15, 9, 0, 0},
+     {gru1_recurrent_codes, &in_bytes, gru1_recurrent_multipliers, gru1_recurrent_shifts, 15, 5, 0, 0},
      gru1_bias,
      NULL,
      NULL,
@@ -158,17 +161,18 @@ static const qg_gru grus[] = {
      0,
      15,
      QG_GATE_SIGMOID,
-     QG_CANDIDATE_TANH},
+     QG_CANDIDATE_TANH,
+     0},
 };
 
 static const qg_dense dense[] = {
     {qg_relu,
-     {dense0_codes, NULL, dense0_multipliers, dense0_shifts, 6, 5, 0},
+     {dense0_codes, &in_bytes, dense0_multipliers, dense0_shifts, 6, 5, 0, 0},
      dense0_bias,
      QG_ACTIVATION_RELU,
      11},
     {qg_linear,
-     {dense1_codes, NULL, dense1_multipliers, dense1_shifts, 4, 6, 0},
+     {dense1_codes, &in_bytes, dense1_multipliers, dense1_shifts, 4, 6, 0, 0},
      dense1_bias,
      QG_ACTIVATION_LINEAR,
      11},

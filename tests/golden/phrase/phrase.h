@@ -20,8 +20,8 @@
 
 #include "quantgru.h"
 
-#if QG_SPEC_MAJOR != 1 || QG_SPEC_MINOR < 1 || QG_EXPORT_FORMAT != 3
-#error "phrase needs a quantgru library of SPEC 1.1, export format 3: copy that of the same export"
+#if QG_SPEC_MAJOR != 1 || QG_SPEC_MINOR < 1 || QG_EXPORT_FORMAT != 4
+#error "phrase needs a quantgru library of SPEC 1.1, export format 4: copy that of the same export"
 #endif
 
 #define PHRASE_INPUTS 1
