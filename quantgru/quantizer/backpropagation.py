@@ -115,7 +115,7 @@ def _back(steps: _Steps, of_states: FloatArray) -> Iterator[FloatArray]:
     layer, h, z, r, n = steps.layer, steps.h, steps.z, steps.r, steps.n
     units = layer.n_units
     scales = np.ldexp(layer.recurrent.row_scales(layer.row_bits), layer.state_fraction_bits)
-    gates_u, candidate_u = np.split(layer.recurrent.codes * scales[:, None], [2 * units])
+    gates_u, candidate_u = np.split(layer.recurrent.codes.astype(np.float64) * scales[:, None], [2 * units])
     gate, candidate = SLOPES[layer.gate], SLOPES[layer.candidate]
     z_slope, r_slope, n_slope = gate(z) * (h - n), gate(r), candidate(n) * (1 - z)
     inside = np.zeros(0)  # what r multiplies
