@@ -1,20 +1,19 @@
-"""The search for widths: it finds what quantizing gives, goes on, is shared, and says what is wrong."""
+"""The search for widths: it finds what quantizing gives, and says what is wrong."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import re
-import signal
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Result, assert_refused, done, finish, quantgru, start
-from float_models import random_dense, random_gru, random_x, scaled
+from command_line import assert_refused, done, quantgru
+from float_models import random_dense, random_gru, scaled
+from search_files import CALIBRATION, SECTIONS, X, command, labels_of, small_model, write_files
 
 import quantgru as qg
 from quantgru.int_model.cost import cost
@@ -22,47 +21,22 @@ from quantgru.quantizer.model import calibrate_model
 from quantgru.report.pareto import Candidate
 from quantgru.width_search.choice import best_within, smallest_within
 
-optuna = pytest.importorskip("optuna", reason="Optuna is not installed; install with: pip install quantgru[search]")
-
-CALIBRATION = random_x(20, 12, 3)
-X = random_x(60, 12, 3, seed=2)
-SECTIONS = [f"gru.{matrix}.{gate}" for matrix in "WU" for gate in "zrn"] + ["dense"]
-ALL_UNIFORM = 7  # of 2 ... 8 bits
-
 
 @pytest.fixture(scope="module")
 def model() -> qg.FloatModel:
-    rng = np.random.default_rng(3)
-    return qg.FloatModel((random_gru(rng, 3, 20), random_dense(rng, 20, 4)), last_step=True, name="small")
+    return small_model()
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
 def labels(model: qg.FloatModel) -> np.ndarray:
-    """What the float model says, but for every tenth."""
-    said = model.run(X).argmax(axis=1)
-    said[::10] = (said[::10] + 1) % 4
-    return said
-
-
-@pytest.fixture
-def files(model: qg.FloatModel, labels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    model.save("m.qgf")
-    np.savez("c.npz", x=CALIBRATION)
-    np.savez("y.npz", x=X, labels=labels)
-    return tmp_path
-
-
-COMMAND = ("search", "m.qgf", "--calibration", "c.npz", "--input", "y.npz", "-o", "m.qgru")
-
-
-def command(*options: str) -> Result:
-    return quantgru(*COMMAND, *options)
-
-
-def study_of(journal: str) -> optuna.Study:
-    backend = optuna.storages.journal.JournalFileBackend(journal)
-    return optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend))
+    return labels_of(model)
 
 
 # ---- what it finds -------------------------------------------------------------------------------------------------
@@ -172,95 +146,12 @@ def test_the_best_that_is_small_enough() -> None:
         best_within(FRONT, 999)
 
 
-# ---- again, further, together --------------------------------------------------------------------------------------
-
-
-def test_the_same_seed_gives_the_same_result(model: qg.FloatModel) -> None:
-    one, same, other = (qg.search(model, CALIBRATION, X, trials=30, seed=seed) for seed in (1, 1, 2))
-    assert one.tried == same.tried
-    assert one.model.digest == same.model.digest
-    assert one.tried != other.tried
-    assert [candidate.uniform_bits for candidate in one.tried[:ALL_UNIFORM]] == [8, 7, 6, 5, 4, 3, 2]
-
-
-@pytest.mark.parametrize("storage", ["journal", "sqlite:///study.db"])
-def test_it_goes_on_where_it_ended(model: qg.FloatModel, files: Path, storage: str) -> None:
-    first = qg.search(model, CALIBRATION, X, trials=2, study=storage)
-    assert [candidate.uniform_bits for candidate in first.tried] == [8, 7]
-    second = qg.search(model, CALIBRATION, X, trials=6, study=storage)
-    assert second.tried[:2] == first.tried
-    assert [candidate.uniform_bits for candidate in second.tried] == [8, 7, 6, 5, 4, 3, 2, None]
-    other_name = qg.search(model, CALIBRATION, X, trials=1, study=storage, study_name="other")
-    assert len(other_name.tried) == 1
-
-
-def test_several_workers_find_what_one_finds(model: qg.FloatModel) -> None:
-    finished: list[int] = []
-    several = qg.search(model, CALIBRATION, X, trials=ALL_UNIFORM, workers=2, progress=finished.append)
-    assert sum(finished) == ALL_UNIFORM
-    assert several.front == qg.search(model, CALIBRATION, X, trials=ALL_UNIFORM).front
-
-
-def test_two_processes_share_a_study(files: Path) -> None:
-    options = ("--trials", "8", "--study", "shared.journal")
-    both = [start(*COMMAND[:-1], f"{seed}.qgru", *options, "--seed", str(seed)) for seed in (1, 2)]
-    for process in both:
-        done(finish(process))
-    study = study_of("shared.journal")
-    assert len(study.trials) == 16
-    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
-    assert len({tuple(trial.params.items()) for trial in study.trials}) > 8  # more than one of them tried alone
-
-
-def test_an_interrupt_loses_no_trial(files: Path) -> None:
-    process = start(*COMMAND, "--trials", "1000", "--study", "s.journal")
-    while not (Path("s.journal").exists() and Path("s.journal").read_text().count('"values":[') >= 10):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    result = finish(process)
-    assert (result.code, result.err.split(), result.out) == (130, ["quantgru:", "interrupted"], "")
-    assert {trial.state.name for trial in study_of("s.journal").trials} == {"COMPLETE"}
-    assert not Path("m.qgru").exists()
-
-
 # ---- what is refused -----------------------------------------------------------------------------------------------
 
 
-def test_a_journal_in_another_folder(model: qg.FloatModel, files: Path) -> None:
-    Path("studies").mkdir()
-    qg.search(model, CALIBRATION, X, trials=1, study="studies/s.journal")
-    assert sorted(path.name for path in Path("studies").iterdir()) == ["s.journal"]
-    assert [trial.state.name for trial in study_of("studies/s.journal").trials].count("COMPLETE") == 1
-
-
 def test_one_path_for_two_outputs(files: Path) -> None:
-    result = quantgru(*COMMAND, "--json", "./m.qgru", "--trials", "1", "-o", "m.qgru")
+    result = command("--json", "./m.qgru", "--trials", "1", "-o", "m.qgru")
     assert result.code == 2 and "-o, --plot and --json: m.qgru, ./m.qgru, expected a file for each" in result.err
-
-
-def test_a_study_of_something_else(model: qg.FloatModel, labels: np.ndarray, files: Path) -> None:
-    says = "^study 'search' in s.journal: of another model, or of other data, objectives or widths; choose another"
-    qg.search(model, CALIBRATION, X, trials=1, study="s.journal")
-    for arguments, options in (
-        ((scaled(model, bias=0.5), CALIBRATION, X), {}),
-        ((model, CALIBRATION[1:], X), {}),
-        ((model, CALIBRATION, X[:-1]), {}),
-        ((model, CALIBRATION, X), {"objective": "agreement"}),
-        ((model, CALIBRATION, X, labels), {"objective": "accuracy"}),
-        ((model, CALIBRATION, X), {"widths": [4, 8]}),
-        ((model, CALIBRATION, X), {"mean": [0.1, 0, 0]}),
-    ):
-        with pytest.raises(qg.ConfigError, match=says):
-            qg.search(*arguments, trials=1, study="s.journal", **options)
-    renamed = replace(model, name="another name")
-    assert len(qg.search(renamed, CALIBRATION, X, trials=1, study="s.journal", widths=range(8, 1, -1)).tried) == 2
-
-
-def test_a_study_that_is_not_ours(model: qg.FloatModel, files: Path) -> None:
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("s.journal"))
-    optuna.create_study(storage=storage, study_name="search").optimize(lambda trial: 0.0, n_trials=1)
-    assert_refused(command("--study", "s.journal", "--trials", "1"), "study 'search' in s.journal: of another model")
 
 
 def test_all_trials_fail(model: qg.FloatModel, files: Path) -> None:
@@ -283,7 +174,6 @@ def test_all_trials_fail(model: qg.FloatModel, files: Path) -> None:
         (["--within", "-1"], "search: within -1.0, expected points or dB, 0 or more"),
         (["--within", "nan"], "search: within nan, expected points or dB, 0 or more"),
         (["--within", "1", "--flash", "9000"], "within and flash"),
-        (["--flash", "100", "--trials", "1"], "no model of at most 100 bytes was found, the smallest one has"),
         (["-o", "none/m.qgru"], "output 'none/m.qgru': there is no folder none; choose another path"),
         (["--plot", "none/p.png"], "output 'none/p.png': there is no folder none"),
         (["--json", "none/p.json"], "output 'none/p.json': there is no folder none"),
@@ -304,6 +194,15 @@ def test_wrong_input_in_one_line(files: Path, options: list[str], says: str) -> 
     before = {path.name for path in files.iterdir()}
     assert_refused(command(*options), says)
     assert {path.name for path in files.iterdir()} == before
+
+
+def test_a_flash_that_no_model_fits(model: qg.FloatModel, files: Path) -> None:
+    smallest = cost(qg.quantize(model, CALIBRATION, weight_bits=3)).constant_bytes
+    options = ("--widths", "3,8", "--study", "s.journal", "--trials", "9", "--flash")
+    says = f"search: flash {smallest - 1:,} bytes, and the smallest model, 3 bits for all, has {smallest:,}; allow as"
+    assert_refused(command(*options, str(smallest - 1)), says)
+    assert not Path("s.journal").exists()
+    assert f"chosen: {smallest:,} bytes" in done(command(*options, str(smallest)))
 
 
 def test_objectives_that_an_output_has_not(model: qg.FloatModel, labels: np.ndarray) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from quantgru.quantizer.widths import GATES
+
 _MATRICES: Final = ("W", "U")
 
 
@@ -37,22 +39,25 @@ class Candidate:
 
 
 def by_layer(weight_bits: Mapping[str, int]) -> dict[str, str]:
-    """Layer -> its widths, those of the gates z, r and n side by side.
+    """Layer -> its widths, those of the gates z, r and n side by side, in whatever order they are given.
 
-    >>> by_layer({"gru.W.z": 4, "gru.W.r": 2, "gru.W.n": 8, "gru.U.z": 3, "gru.U.r": 3, "gru.U.n": 4, "fc.1": 6})
-    {'gru': 'W 428 U 334', 'fc.1': '6'}
+    >>> by_layer({"gru.U.r": 3, "gru.W.z": 4, "gru.W.n": 8, "fc.1": 6, "gru.W.r": 2, "gru.U.n": 4, "gru.U.z": 5})
+    {'gru': 'W 428 U 534', 'fc.1': '6'}
     """
-    layers: dict[str, str] = {}
+    layers: dict[str, dict[str, int]] = {}
     for name, bits in weight_bits.items():
         layer, *of_gate = name.rsplit(".", 2)
-        if len(of_gate) != 2 or of_gate[0] not in _MATRICES:
-            layers[name] = str(bits)
-        elif layer not in layers:
-            layers[layer] = f"{of_gate[0]} {bits}"
+        if len(of_gate) == 2 and of_gate[0] in _MATRICES:
+            layers.setdefault(layer, {})[".".join(of_gate)] = bits
         else:
-            before = layers[layer]
-            layers[layer] = f"{before}{bits}" if f"{of_gate[0]} " in before else f"{before} {of_gate[0]} {bits}"
-    return layers
+            layers[name] = {"": bits}
+    return {layer: _widths(bits) for layer, bits in layers.items()}
+
+
+def _widths(of_layer: Mapping[str, int]) -> str:
+    if "" in of_layer:
+        return str(of_layer[""])
+    return " ".join(f"{matrix} {''.join(str(of_layer[f'{matrix}.{gate}']) for gate in GATES)}" for matrix in _MATRICES)
 
 
 def quality_text(quality: float, unit: str) -> str:

@@ -14,24 +14,17 @@ import numpy.typing as npt
 from quantgru import container
 from quantgru.errors import ConfigError
 from quantgru.int_model import IntModel
+from quantgru.int_model.cost import cost
 from quantgru.model import FloatModel
 from quantgru.model.file import content
-from quantgru.quantizer.model import calibrate_model
+from quantgru.quantizer.model import CalibratedModel, calibrate_model
 from quantgru.quantizer.widths import DEFAULT_BITS, LEAST_BITS, section_names
 from quantgru.report.pareto import Candidate
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.width_search.choice import best_within, smallest_within
 from quantgru.width_search.judge import Objective, judge_of
-from quantgru.width_search.trials import (
-    Trials,
-    enqueue_uniform,
-    front,
-    n_failed,
-    open_study,
-    optuna_quiet,
-    require_optuna,
-    tried,
-)
+from quantgru.width_search.study import Study, optuna_quiet, require_optuna
+from quantgru.width_search.trials import Trials
 from quantgru.width_search.workers import workers as start_workers
 
 _MOST_BITS: Final = DEFAULT_BITS  # more are for models that need them everywhere
@@ -136,11 +129,12 @@ def search(
     arrays = {"mean": mean, "scale": scale, "labels": labels if objective == "accuracy" else None, **states}
     digest = _digest(model, model.sequences(calibration), judge.sequences, arrays, [_TRIALS_FORMAT, objective, *widths])
     names = section_names(calibrated.float_model)
+    if flash is not None:
+        _check_flash(calibrated, dict.fromkeys(names, widths[0]), flash)
     with optuna_quiet(), start_workers(calibrated, judge, workers) as submit:
-        opened = open_study(study, study_name, digest, seed)
-        enqueue_uniform(opened, names, widths)
-        Trials(opened, names, widths, trials, workers, submit, progress).run()
-        candidates, best, failed = tried(opened), front(opened), n_failed(opened)
+        opened = Study(study, study_name, digest, seed, names, widths)
+        Trials(opened, trials, workers, submit, progress).run()
+        candidates, best, failed = opened.tried(), opened.front(), opened.n_failed()
     if flash is None:
         tolerance = WITHIN[objective] if within is None else within
         chosen, because = smallest_within(best, tolerance, judge.reference, UNITS[objective])
@@ -172,6 +166,17 @@ def _check(
         raise ConfigError("search: within and flash, of which each says what to choose; give one of them")
     if within is not None and not within >= 0:
         raise ConfigError(f"search: within {within!r}, expected points or dB, 0 or more")
+
+
+def _check_flash(calibrated: CalibratedModel, fewest_bits: Mapping[str, int], flash: int) -> None:
+    """Raises ConfigError where not even a model of the fewest bits for all is so small; ModelError if there is none."""
+    smallest = cost(calibrated.quantize(fewest_bits)).constant_bytes
+    if flash < smallest:
+        (bits,) = set(fewest_bits.values())
+        raise ConfigError(
+            f"search: flash {flash:,} bytes, and the smallest model, {bits} bits for all, has {smallest:,}; allow as "
+            "many, or take a model with fewer units"
+        )
 
 
 def _digest(

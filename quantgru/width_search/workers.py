@@ -16,7 +16,7 @@ from quantgru.errors import ConfigError
 from quantgru.int_model.cost import cost
 from quantgru.quantizer.model import CalibratedModel
 from quantgru.width_search.judge import Judge
-from quantgru.width_search.trials import Worth
+from quantgru.width_search.study import Worth
 
 _of_worker = threading.local()
 

@@ -1,0 +1,178 @@
+"""What is known of widths that were tried: a study of Optuna, which processes share, and which is resumed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from quantgru.errors import ConfigError, ModelError, QuantgruError
+from quantgru.report.pareto import Candidate
+from quantgru.width_search.storage import open_storage, reason, shown
+
+if TYPE_CHECKING:
+    import optuna
+
+Worth = tuple[int, float]  # bytes of flash, and quality: what a trial finds
+
+_POPULATION: Final = 16
+_DIRECTIONS: Final = ("minimize", "maximize")  # of a Worth
+_DIGEST: Final = "quantgru digest"  # an attribute of a study: what it is about
+_REASON: Final = "quantgru error"  # an attribute of a trial: why it failed
+
+
+def require_optuna() -> None:
+    """Raises ConfigError where it is not installed."""
+    if find_spec("optuna") is None:
+        raise ConfigError("search needs optuna, which is not installed: pip install quantgru[search]")
+
+
+@contextmanager
+def optuna_quiet() -> Iterator[None]:
+    """Optuna tells of nothing meanwhile."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+class Study:
+    """Trials of the widths of `sections`, new or with those of earlier runs.
+
+    storage  the path of a journal, or a URL of a database; None: in memory
+    digest   of all that trials depend on
+
+    Raises ConfigError where the storage cannot be used, for a study of something else, which is left as it is, and from
+    any method where the storage fails.
+    """
+
+    def __init__(
+        self, storage: str | None, name: str, digest: str, seed: int, sections: Sequence[str], widths: Sequence[int]
+    ) -> None:
+        from optuna.distributions import BaseDistribution, CategoricalDistribution
+        from optuna.samplers import NSGAIISampler
+
+        self._storage, self._sections = storage, sections
+        self._choices: dict[str, BaseDistribution] = {section: CategoricalDistribution(widths) for section in sections}
+        try:
+            self._study = _opened(storage, name)
+            before, about = self._study.get_trials(deepcopy=False), self._study.user_attrs.get(_DIGEST)
+        except Exception as error:  # of any database's driver
+            found = reason(error, storage)
+            raise ConfigError(f"study {shown(storage)}: cannot be used ({found}); choose another file or URL") from None
+        directions = tuple(direction.name.lower() for direction in self._study.directions)
+        if about != digest and (about is not None or before or directions != _DIRECTIONS):
+            raise ConfigError(
+                f"study {name!r} in {shown(storage)}: of another model, or of other data, objectives or widths; choose "
+                "another name or storage"
+            )
+        self._n_kept = sum(trial.state.is_finished() for trial in before)
+        state = np.random.SeedSequence([seed, len(before)]).generate_state(1)  # going on is not trying the same again
+        self._study.sampler = NSGAIISampler(population_size=_POPULATION, seed=int(state[0]))
+        with self._in_use():
+            if about is None:
+                self._study.set_user_attr(_DIGEST, digest)
+            self._enqueue_uniform(widths)
+
+    def ask(self) -> optuna.Trial:
+        """A new trial, with its widths as parameters."""
+        with self._in_use():
+            return self._study.ask(self._choices)
+
+    def known(self, weight_bits: Mapping[str, int]) -> Worth | None:
+        """What these widths were worth in an earlier trial."""
+        for earlier in self._complete():
+            if earlier.params == weight_bits:
+                return int(earlier.values[0]), earlier.values[1]
+        return None
+
+    def tell(self, trial: optuna.Trial, found: Worth | QuantgruError) -> None:
+        """What its widths are worth, or why they give no model."""
+        from optuna.trial import TrialState
+
+        with self._in_use():
+            if isinstance(found, QuantgruError):
+                trial.set_user_attr(_REASON, str(found))
+                self._study.tell(trial, state=TrialState.FAIL)
+            else:
+                self._study.tell(trial, found)
+        self._n_kept += 1
+
+    def tried(self) -> list[Candidate]:
+        """Different widths that were tried, first things first. Raises ModelError if all trials failed."""
+        candidates = [self._candidate(trial) for trial in self._complete()]
+        if not candidates:
+            failed = self._failed()
+            ((why, count),) = Counter(trial.user_attrs[_REASON] for trial in failed).most_common(1)
+            raise ModelError(f"search: all {len(failed)} trials failed, {count} of them for this reason: {why}")
+        return list({tuple(candidate.weight_bits.values()): candidate for candidate in candidates}.values())
+
+    def n_failed(self) -> int:
+        """Trials that gave no model."""
+        return len(self._failed())
+
+    def front(self) -> list[Candidate]:
+        """Those that none beats in both size and quality; of equal ones the first. Smallest first."""
+        with self._in_use():
+            best = {trial.values[0]: self._candidate(trial) for trial in reversed(self._study.best_trials)}
+        return [best[flash_bytes] for flash_bytes in sorted(best)]
+
+    def _enqueue_uniform(self, widths: Sequence[int]) -> None:
+        """One width for all, from the most bits down, before anything else: with as many trials, no result is worse."""
+        from optuna.trial import TrialState
+
+        known = [
+            trial.system_attrs.get("fixed_params", trial.params)
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state in (TrialState.COMPLETE, TrialState.WAITING) or _REASON in trial.user_attrs
+        ]
+        for bits in sorted(widths, reverse=True):
+            if (uniform := dict.fromkeys(self._sections, bits)) not in known:
+                self._study.enqueue_trial(uniform)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Meanwhile, all that fails is the storage. Raises ConfigError then."""
+        try:
+            yield
+        except Exception as error:  # of any database's driver
+            raise ConfigError(
+                f"study {shown(self._storage)}: has failed after {self._n_kept:,} trials "
+                f"({reason(error, self._storage)}); repair or restore it, and the same search goes on with all that it "
+                "holds"
+            ) from None
+
+    def _complete(self) -> list[optuna.trial.FrozenTrial]:
+        from optuna.trial import TrialState
+
+        with self._in_use():
+            return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+    def _failed(self) -> list[optuna.trial.FrozenTrial]:
+        from optuna.trial import TrialState
+
+        with self._in_use():
+            return self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+
+    def _candidate(self, trial: optuna.trial.FrozenTrial) -> Candidate:
+        """Storages have their own order of parameters."""
+        weight_bits = {section: trial.params[section] for section in self._sections}
+        return Candidate(weight_bits, int(trial.values[0]), trial.values[1])
+
+
+def _opened(storage: str | None, name: str) -> optuna.Study:
+    """Nothing is written where the study is there."""
+    import optuna
+
+    opened = open_storage(storage)
+    if opened is not None and name in optuna.get_all_study_names(opened):
+        return optuna.load_study(storage=opened, study_name=name)
+    return optuna.create_study(storage=opened, study_name=name, directions=_DIRECTIONS, load_if_exists=True)

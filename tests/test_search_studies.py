@@ -1,0 +1,242 @@
+"""Studies of a search for widths: gone on with, shared, interrupted, failing in the middle, or not ours."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import assert_refused, done, finish, start
+from float_models import scaled
+from search_files import (
+    ALL_UNIFORM,
+    CALIBRATION,
+    COMMAND,
+    SECTIONS,
+    X,
+    command,
+    labels_of,
+    optuna,
+    small_model,
+    study_of,
+    write_files,
+)
+
+import quantgru as qg
+from quantgru.width_search import storage
+
+
+@pytest.fixture(scope="module")
+def model() -> qg.FloatModel:
+    return small_model()
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def labels(model: qg.FloatModel) -> np.ndarray:
+    return labels_of(model)
+
+
+# ---- again, further, together --------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_result(model: qg.FloatModel) -> None:
+    one, same, other = (qg.search(model, CALIBRATION, X, trials=30, seed=seed) for seed in (1, 1, 2))
+    assert one.tried == same.tried
+    assert one.model.digest == same.model.digest
+    assert one.tried != other.tried
+    assert [candidate.uniform_bits for candidate in one.tried[:ALL_UNIFORM]] == [8, 7, 6, 5, 4, 3, 2]
+
+
+@pytest.mark.parametrize("storage", ["journal", "sqlite:///study.db"])
+def test_it_goes_on_where_it_ended(model: qg.FloatModel, files: Path, storage: str) -> None:
+    first = qg.search(model, CALIBRATION, X, trials=2, study=storage)
+    assert [candidate.uniform_bits for candidate in first.tried] == [8, 7]
+    second = qg.search(model, CALIBRATION, X, trials=6, study=storage)
+    assert second.tried[:2] == first.tried
+    assert [candidate.uniform_bits for candidate in second.tried] == [8, 7, 6, 5, 4, 3, 2, None]
+    other_name = qg.search(model, CALIBRATION, X, trials=1, study=storage, study_name="other")
+    assert len(other_name.tried) == 1
+
+
+def test_several_workers_find_what_one_finds(model: qg.FloatModel) -> None:
+    finished: list[int] = []
+    several = qg.search(model, CALIBRATION, X, trials=ALL_UNIFORM, workers=2, progress=finished.append)
+    assert sum(finished) == ALL_UNIFORM
+    assert several.front == qg.search(model, CALIBRATION, X, trials=ALL_UNIFORM).front
+
+
+def test_two_processes_share_a_study(files: Path) -> None:
+    options = ("--trials", "8", "--study", "shared.journal")
+    both = [start(*COMMAND[:-1], f"{seed}.qgru", *options, "--seed", str(seed)) for seed in (1, 2)]
+    for process in both:
+        done(finish(process))
+    study = study_of("shared.journal")
+    assert len(study.trials) == 16
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+    assert len({tuple(trial.params.items()) for trial in study.trials}) > 8  # more than one of them tried alone
+
+
+def test_an_interrupt_loses_no_trial(files: Path) -> None:
+    process = start(*COMMAND, "--trials", "1000", "--study", "s.journal")
+    while not (Path("s.journal").exists() and Path("s.journal").read_text().count('"values":[') >= 10):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    result = finish(process)
+    assert (result.code, result.err.split(), result.out) == (130, ["quantgru:", "interrupted"], "")
+    assert {trial.state.name for trial in study_of("s.journal").trials} == {"COMPLETE"}
+    assert not Path("m.qgru").exists()
+
+
+# ---- what is refused
+
+
+def test_a_journal_in_another_folder(model: qg.FloatModel, files: Path) -> None:
+    Path("studies").mkdir()
+    qg.search(model, CALIBRATION, X, trials=1, study="studies/s.journal")
+    assert sorted(path.name for path in Path("studies").iterdir()) == ["s.journal"]
+    assert [trial.state.name for trial in study_of("studies/s.journal").trials].count("COMPLETE") == 1
+
+
+def test_a_study_of_something_else(model: qg.FloatModel, labels: np.ndarray, files: Path) -> None:
+    says = "^study 'search' in s.journal: of another model, or of other data, objectives or widths; choose another"
+    qg.search(model, CALIBRATION, X, trials=1, study="s.journal")
+    for arguments, options in (
+        ((scaled(model, bias=0.5), CALIBRATION, X), {}),
+        ((model, CALIBRATION[1:], X), {}),
+        ((model, CALIBRATION, X[:-1]), {}),
+        ((model, CALIBRATION, X), {"objective": "agreement"}),
+        ((model, CALIBRATION, X, labels), {"objective": "accuracy"}),
+        ((model, CALIBRATION, X), {"widths": [4, 8]}),
+        ((model, CALIBRATION, X), {"mean": [0.1, 0, 0]}),
+    ):
+        with pytest.raises(qg.ConfigError, match=says):
+            qg.search(*arguments, trials=1, study="s.journal", **options)
+    renamed = replace(model, name="another name")
+    assert len(qg.search(renamed, CALIBRATION, X, trials=1, study="s.journal", widths=range(8, 1, -1)).tried) == 2
+
+
+def test_a_study_that_is_not_ours(model: qg.FloatModel, files: Path) -> None:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("s.journal"))
+    optuna.create_study(storage=storage, study_name="search").optimize(lambda trial: 0.0, n_trials=1)
+    assert_refused(command("--study", "s.journal", "--trials", "1"), "study 'search' in s.journal: of another model")
+
+
+def test_a_study_of_something_else_is_left_as_it_is(model: qg.FloatModel, files: Path) -> None:
+    qg.search(model, CALIBRATION, X, trials=1, study="s.journal")
+    before = Path("s.journal").read_bytes()
+    with pytest.raises(qg.ConfigError, match="of another model"):
+        qg.search(model, CALIBRATION, X[1:], trials=1, study="s.journal")
+    assert Path("s.journal").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["notes", "notes\n", "{}\n", '{"op_code":0}\nnotes\n'])
+@pytest.mark.parametrize("study", ["notes.txt", "sqlite:///notes.txt"])
+def test_a_file_of_something_else(files: Path, study: str, text: str) -> None:
+    Path("notes.txt").write_text(text)
+    assert_refused(command("--study", study, "--trials", "1"), f"study {study}: cannot be used (")
+    assert Path("notes.txt").read_text() == text
+    assert not list(files.glob("notes.txt*"))[1:]
+
+
+def test_passwords_are_not_shown(files: Path) -> None:
+    study = "mysql+nodriver://me:open@sesame@host/db?password=hush"
+    result = command("--study", study, "--trials", "1")
+    assert_refused(result, "study mysql+nodriver://me:***@host/db?password=***: cannot be used (")
+    assert not any(secret in result.err for secret in ("open", "sesame", "hush"))
+
+
+# ---- storages that fail ---------------------------------------------------------------------------------------------
+
+KEPT = 3  # trials, when it happens
+
+
+def at(n: int, happens: Callable[[], object]) -> Callable[[int], None]:
+    """The progress of a search to which something happens after n trials."""
+    finished: list[int] = []
+
+    def progress(more: int) -> None:
+        finished.append(more)
+        if sum(finished) == n:
+            happens()
+
+    return progress
+
+
+def assert_fails(model: qg.FloatModel, study: str, happens: Callable[[], object], reason: str) -> None:
+    says = rf"^study {study}: has failed after {KEPT} trials \({reason}\); repair or restore it, and"
+    with pytest.raises(qg.ConfigError, match=says):
+        qg.search(model, CALIBRATION, X, trials=ALL_UNIFORM, study=study, progress=at(KEPT, happens))
+
+
+def assert_goes_on(model: qg.FloatModel, study: str) -> None:
+    tried = qg.search(model, CALIBRATION, X, trials=ALL_UNIFORM - KEPT, study=study).tried
+    assert [candidate.uniform_bits for candidate in tried] == [8, 7, 6, 5, 4, 3, 2]
+
+
+def test_a_journal_that_is_removed(model: qg.FloatModel, files: Path) -> None:
+    journal = Path("s.journal")
+    assert_fails(model, "s.journal", lambda: journal.rename("elsewhere"), "No such file or directory")
+    assert not journal.exists()
+    Path("elsewhere").rename(journal)
+    assert_goes_on(model, "s.journal")
+
+
+def test_a_full_disk_in_the_middle_of_a_record(model: qg.FloatModel, files: Path) -> None:
+    journal = Path("s.journal")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size + 20, limits[1]))
+
+    try:
+        assert_fails(model, "s.journal", fill, "File too large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not journal.read_bytes().endswith(b"\n")
+    assert_goes_on(model, "s.journal")
+
+
+def test_a_database_that_stays_locked(model: qg.FloatModel, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_LOCK_TIMEOUT_S", 0.1)
+    other = sqlite3.connect("s.db", isolation_level=None, check_same_thread=False)
+    assert_fails(model, "sqlite:///s.db", lambda: other.execute("BEGIN EXCLUSIVE"), ".*")
+    other.close()
+    assert_goes_on(model, "sqlite:///s.db")
+
+
+def test_a_database_that_is_removed(files: Path, model: qg.FloatModel) -> None:
+    assert_fails(model, "sqlite:///s.db", Path("s.db").unlink, ".*")
+
+
+@pytest.mark.parametrize("end", ["", '{"op_code":4,"worker'])
+def test_a_journal_that_was_begun_only(model: qg.FloatModel, files: Path, end: str) -> None:
+    Path("s.journal").write_text(end)
+    assert len(qg.search(model, CALIBRATION, X, trials=1, study="s.journal").tried) == 1
+
+
+def test_parameters_in_another_order(model: qg.FloatModel, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database gives them in any."""
+    first = qg.search(model, CALIBRATION, X, trials=9, study="s.journal")
+    params = optuna.trial.FrozenTrial.params
+
+    def reversed_params(self: optuna.trial.FrozenTrial) -> dict[str, object]:
+        return dict(reversed(params.fget(self).items()))
+
+    monkeypatch.setattr(optuna.trial.FrozenTrial, "params", property(reversed_params, params.fset))
+    again = qg.search(model, CALIBRATION, X, trials=1, study="s.journal")
+    assert again.tried[:9] == first.tried
+    assert list(again.chosen.weight_bits) == SECTIONS
