@@ -1,4 +1,4 @@
-"""How small models get by a search for widths, against 8 bits for all: three tasks with classes, some trainings each.
+"""How small models get by a search for widths, against 8 bits for all: the tasks with classes, some trainings each.
 
     python tools/bench_search.py                          trains the models first: half an hour
     python tools/bench_search.py --task words --seeds 1 --trials 100
@@ -48,7 +48,7 @@ class Found(NamedTuple):
 def measure(task: Task, seed: int, trials: int, workers: int) -> tuple[Found, str]:
     """What a search finds, and the widths that it chooses."""
     model, training, test = trained(task, seed)
-    judged, other = (test[part] for part in np.array_split(np.random.default_rng(seed).permutation(len(test.x)), 2))
+    judged, other = halves(test, seed)
     calibration = training.x[:N_CALIBRATION]
     start = time.monotonic()
     result = qg.search(
@@ -67,6 +67,12 @@ def measure(task: Task, seed: int, trials: int, workers: int) -> tuple[Found, st
         seconds,
     )
     return found, ", ".join(f"{layer} {widths}" for layer, widths in by_layer(result.chosen.weight_bits).items())
+
+
+def halves(data: Data, seed: int) -> tuple[Data, Data]:
+    """To choose by, and to judge what was chosen."""
+    first, second = np.array_split(np.random.default_rng(seed).permutation(len(data.x)), 2)
+    return data[first], data[second]
 
 
 def points_lost(model: qg.FloatModel, int_model: qg.IntModel, data: Data) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from functools import cache
 from itertools import product
 from tempfile import NamedTemporaryFile
 from typing import Final
@@ -18,7 +19,6 @@ from scipy.signal import resample_poly
 WORDS: Final = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "open", "close")
 RATE: Final = 16_000
 N_STEPS: Final = 49  # of 20 ms, in windows of 40 ms: one second
-N_FEATURES: Final = 10
 
 _VOICES: Final = tuple(f"en-us+{kind}{n}" for kind, count in (("m", 7), ("f", 5)) for n in range(1, count + 1))
 _SPEEDS: Final = (120, 150, 180, 210)  # words a minute
@@ -30,17 +30,20 @@ _N_BANDS: Final = 40
 FloatArray = npt.NDArray[np.float64]
 
 
-def spoken_words(rng: np.random.Generator) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def spoken_words(
+    rng: np.random.Generator, n_features: int
+) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Features [clips, steps, features], the number of each clip's word, and that of its voice.
 
     Clips have noise, and lie at some time within their second, at some loudness.
     """
     clips = list(product(range(len(WORDS)), range(len(_VOICES)), _SPEEDS, _PITCHES))
-    features = np.stack([_features(_noisy(_clip(*clip), rng)) for clip in clips])
+    features = np.stack([_features(_noisy(_clip(*clip), rng), n_features) for clip in clips])
     numbers = np.array(clips)
     return features, numbers[:, 0], numbers[:, 1]
 
 
+@cache  # for other seeds
 def _clip(word: int, voice: int, speed: int, pitch: int) -> FloatArray:
     program = shutil.which("espeak-ng")
     if program is None:
@@ -61,12 +64,12 @@ def _noisy(samples: FloatArray, rng: np.random.Generator) -> FloatArray:
     return second + rng.normal(size=RATE) * 10 ** rng.uniform(-3.0, -2.0)
 
 
-def _features(samples: FloatArray) -> FloatArray:
+def _features(samples: FloatArray, n_features: int) -> FloatArray:
     """MFCC [steps, features]: windows of 40 ms, 40 mel bands from 20 to 4,000 Hz."""
     starts = np.arange(N_STEPS) * _HOP
     windows = samples[starts[:, None] + np.arange(_WINDOW)] * np.hanning(_WINDOW)
     power = np.abs(np.fft.rfft(windows)) ** 2
-    return np.asarray(dct(np.log(power @ _mel_bands().T + 1e-6), norm="ortho")[:, :N_FEATURES])
+    return np.asarray(dct(np.log(power @ _mel_bands().T + 1e-6), norm="ortho")[:, :n_features])
 
 
 def _mel_bands() -> FloatArray:

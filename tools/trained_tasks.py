@@ -3,6 +3,8 @@
 rows     digits, row by row: 8 -> 32, 8 steps, 10 classes
 pixels   digits, pixel by pixel: 1 -> 48, 64 steps, 10 classes
 words    spoken words, 12 classes: 10 -> 154, 49 steps
+words_32 the same words with 16 features: 16 -> 32
+gestures six movements of a hand, as an accelerometer feels them, computed: 3 -> 16, 50 steps
 memory   two leaky sums with time constants of 100 and 300 steps, over 1,000 steps: 2 -> 32, regression
 """
 
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.progress import track
+from scipy.spatial.transform import Rotation
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from speech_words import WORDS, spoken_words
@@ -27,6 +30,7 @@ import quantgru as qg
 
 FloatArray = npt.NDArray[np.float64]
 
+N_GESTURES: Final = 6
 MODELS: Final = Path(__file__).resolve().parent.parent / "build" / "tasks"
 
 
@@ -113,13 +117,41 @@ def _digits(n_features: int) -> Callable[[int], tuple[Data, Data]]:
     return make
 
 
-def _words(seed: int) -> tuple[Data, Data]:
+def _words(n_features: int) -> Callable[[int], tuple[Data, Data]]:
     """Three of the twelve voices are kept for the test. Features are standardised."""
+
+    def make(seed: int) -> tuple[Data, Data]:
+        rng = np.random.default_rng(seed)
+        x, words, voices = spoken_words(rng, n_features)
+        tested = np.isin(voices, rng.choice(voices.max() + 1, 3, replace=False))
+        x = (x - x[~tested].mean(axis=(0, 1))) / x[~tested].std(axis=(0, 1))
+        return Data(x[~tested], words[~tested]), Data(x[tested], words[tested])
+
+    return make
+
+
+def _gestures(seed: int) -> tuple[Data, Data]:
+    """Accelerations in g, 50 a second, gravity included. Each hand has its own pace, strength, tilt and beginning."""
     rng = np.random.default_rng(seed)
-    x, words, voices = spoken_words(rng)
-    tested = np.isin(voices, rng.choice(voices.max() + 1, 3, replace=False))
-    x = (x - x[~tested].mean(axis=(0, 1))) / x[~tested].std(axis=(0, 1))
-    return Data(x[~tested], words[~tested]), Data(x[tested], words[tested])
+    n, steps = 4000, 50
+    kinds = rng.integers(0, N_GESTURES, n)
+    paces, strengths = rng.uniform(1.5, 3.0, (n, 1)), rng.uniform(0.3, 1.0, (n, 1, 1))
+    phase = 2 * np.pi * (paces * np.arange(steps) / 50 + rng.random((n, 1)))
+    along, across, nothing = np.cos(phase), np.sin(phase), np.zeros_like(phase)
+    moves = [  # at rest, two circles, an eight, from side to side, up and down
+        (nothing, nothing, nothing),
+        (along, across, nothing),
+        (along, -across, nothing),
+        (along, np.sin(2 * phase), nothing),
+        (along, nothing, nothing),
+        (nothing, nothing, along),
+    ]
+    moved = np.stack([np.stack(move, axis=-1) for move in moves])[kinds, np.arange(n)]
+    moved[np.arange(steps) < rng.integers(0, steps // 2, (n, 1))] = 0
+    tilts = Rotation.from_euler("xyz", rng.uniform(-40, 40, (n, 3)), degrees=True).as_matrix()
+    felt = (strengths * moved + [0, 0, 1]) @ tilts + rng.normal(0, 0.15, (n, steps, 3))
+    data, chosen = Data(felt, kinds), np.arange(n)
+    return data[chosen[: n // 2]], data[chosen[n // 2 :]]
 
 
 def _memory(seed: int) -> tuple[Data, Data]:
@@ -138,6 +170,8 @@ def _memory(seed: int) -> tuple[Data, Data]:
 TASKS: Final = (
     Task("rows", _digits(8), 8, 32, 10, classes=True, epochs=60),
     Task("pixels", _digits(1), 1, 48, 10, classes=True, epochs=120),
-    Task("words", _words, 10, 154, len(WORDS), classes=True, epochs=25, learning_rate=3e-3),
+    Task("words", _words(10), 10, 154, len(WORDS), classes=True, epochs=25, learning_rate=3e-3),
+    Task("words_32", _words(16), 16, 32, len(WORDS), classes=True, epochs=40),
+    Task("gestures", _gestures, 3, 16, N_GESTURES, classes=True, epochs=30),
     Task("memory", _memory, 2, 32, 2, classes=False, epochs=80, batch=32, longest_memory=300.0),
 )
