@@ -41,12 +41,14 @@ def shown(storage: str | None) -> str:
     return text
 
 
-def reason(error: Exception, storage: str | None) -> str:
-    """What an error of the storage says, in one line.
+def reason(error: BaseException, storage: str | None) -> str:
+    """What an error of the storage says, in one line: that of its driver, if it has one.
 
     >>> reason(OSError("no host sesame@host"), "mysql://me:open@sesame@host/studies")
     'no host ***@host'
     """
+    while error.__cause__ is not None:
+        error = error.__cause__
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
     line = (text.splitlines() or [type(error).__name__])[0]
     secrets = [found["secret"] for pattern in _SECRETS for found in pattern.finditer(storage or "")]
