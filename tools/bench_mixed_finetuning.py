@@ -24,7 +24,7 @@ from rich.table import Table
 from trained_tasks import TASKS, Task, trained
 
 import quantgru as qg
-from quantgru.int_model.cost import cost
+from quantgru.int_model.cost import flash_bytes
 from quantgru.report.pareto import by_layer
 
 LEFT: Final = 0.4  # of the bytes of 8 bits for all
@@ -49,7 +49,7 @@ def measure(task: Task, seed: int, trials: int) -> tuple[Found, str]:
     judged, other = halves(test, seed)
     calibration = training.x[:N_CALIBRATION]
     start = time.monotonic()
-    wide_bytes = cost(qg.quantize(model, calibration)).constant_bytes
+    wide_bytes = flash_bytes(qg.quantize(model, calibration))
     result = qg.search(
         model,
         calibration,
@@ -65,7 +65,7 @@ def measure(task: Task, seed: int, trials: int) -> tuple[Found, str]:
     prepared = qg.torch.prepare(model, calibration, weight_bits=result.chosen.weight_bits)
     tune(task, prepared, training, torch.tensor(model.run(training.x), dtype=torch.float32))
     tuned = qg.torch.convert(prepared)
-    tuned_bytes = cost(tuned).constant_bytes
+    tuned_bytes = flash_bytes(tuned)
     found = Found(
         wide_bytes,
         tuned_bytes,

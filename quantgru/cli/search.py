@@ -43,7 +43,12 @@ if TYPE_CHECKING:
     help="Choose the smallest model that lacks at most so many points of the float model's accuracy, points of full "
     "agreement, or dB of the best SQNR.  [default: 0.3 points, 0.5 points, 6 dB]",
 )
-@click.option("--flash", type=int, metavar="BYTES", help="Instead: choose the best of at most so many bytes.")
+@click.option(
+    "--flash",
+    type=int,
+    metavar="BYTES",
+    help="Instead: choose the best of at most so many bytes of constants, and of code for packed widths.",
+)
 @click.option(
     "--study",
     metavar="STORAGE",
@@ -130,6 +135,7 @@ def _widths(text: str) -> list[int]:
 
 def _print(result: SearchResult) -> None:
     from quantgru.cli.console import console
+    from quantgru.int_model.cost import kernel_bytes
     from quantgru.report.pareto import pareto_table, quality_text
 
     console().print(pareto_table(result.front, result.chosen, result.quality, result.unit))
@@ -143,4 +149,6 @@ def _print(result: SearchResult) -> None:
     quality = quality_text(chosen.quality, result.unit)
     names = ",".join(f"{name}={bits}" for name, bits in chosen.weight_bits.items())
     click.echo(f"quantgru quantize makes the same with --weight-bits {names}")
-    click.echo(f"chosen: {chosen.flash_bytes:,} bytes{share}; {quality}: {result.because}")
+    in_code = kernel_bytes(result.model)
+    code = f" ({in_code:,} of them code for packed widths)" if in_code else ""
+    click.echo(f"chosen: {chosen.flash_bytes:,} bytes{code}{share}; {quality}: {result.because}")

@@ -103,6 +103,11 @@ def kernel_bytes(model: IntModel) -> int:
     return (packing_bytes(model) if is_packed(model) else 0) + short_code_bytes(model)
 
 
+def flash_bytes(model: IntModel) -> int:
+    """Constants, and what packed codes take in code: by this, models of one shape are to be compared."""
+    return cost(model).constant_bytes + kernel_bytes(model)
+
+
 def _constant_bytes(model: IntModel) -> int:
     arrays: list[npt.NDArray[Any]] = [model.input_fraction_bits]
     arrays += [gru.initial_state for gru in model.grus if gru.initial_state is not None]

@@ -23,7 +23,9 @@ def pareto_plot(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot(xlabel="flash for constants in bytes", ylabel=f"{quality} in {unit}")
+    axes = figure.add_subplot(
+        xlabel="flash for constants, and code for packed widths, in bytes", ylabel=f"{quality} in {unit}"
+    )
     axes.scatter(*_points(tried), s=12, color="silver", label="tried")
     axes.step(*_points(front), where="post", marker="o", markersize=4, label="none is both smaller and better")
     uniform = [candidate for candidate in tried if candidate.uniform_bits is not None]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from quantgru import container
 from quantgru.errors import ConfigError
 from quantgru.int_model import IntModel
-from quantgru.int_model.cost import cost
+from quantgru.int_model.cost import flash_bytes
 from quantgru.model import FloatModel
 from quantgru.model.file import content
 from quantgru.quantizer.model import CalibratedModel, calibrate_model
@@ -28,7 +28,7 @@ from quantgru.width_search.trials import Trials
 from quantgru.width_search.workers import workers as start_workers
 
 _MOST_BITS: Final = DEFAULT_BITS  # more are for models that need them everywhere
-_TRIALS_FORMAT: Final = 1  # raised when the same widths give another size or quality: older studies are of no use then
+_TRIALS_FORMAT: Final = 2  # raised when the same widths give another size or quality: older studies are of no use then
 UNITS: Final[dict[Objective, str]] = {"accuracy": "%", "sqnr": "dB", "agreement": "%"}  # of the quality
 WITHIN: Final[dict[Objective, float]] = {"accuracy": 0.3, "sqnr": 6.0, "agreement": 0.5}  # unless said otherwise
 
@@ -110,7 +110,8 @@ def search(
     widths      that may be given, of 2 ... 8 bits
     within      the smallest model is chosen that lacks at most so much: points (hundredths) of the float model's
                 accuracy, or of full agreement, or dB of the best SQNR. None: 0.3 points, 0.5 points, 6 dB
-    flash       instead: the best model is chosen of those with at most so many bytes of constants
+    flash       instead: the best model is chosen of those with at most so many bytes of constants, and of code for
+                packed widths
     study       where trials are kept, to go on later or to share them with other machines: the path of a journal, or
                 the URL of a database as Optuna takes it, "sqlite:///study.db". None: in memory
     workers     processes; more than one need a script that can be imported (`if __name__ == "__main__":`)
@@ -170,7 +171,7 @@ def _check(
 
 def _check_flash(calibrated: CalibratedModel, fewest_bits: Mapping[str, int], flash: int) -> None:
     """Raises ConfigError where not even a model of the fewest bits for all is so small; ModelError if there is none."""
-    smallest = cost(calibrated.quantize(fewest_bits)).constant_bytes
+    smallest = flash_bytes(calibrated.quantize(fewest_bits))
     if flash < smallest:
         (bits,) = set(fewest_bits.values())
         raise ConfigError(

@@ -17,7 +17,7 @@ from quantgru.width_search.storage import open_storage, reason, shown
 if TYPE_CHECKING:
     import optuna
 
-Worth = tuple[int, float]  # bytes of flash, and quality: what a trial finds
+Worth = tuple[int, float]  # `flash_bytes`, and quality: what a trial finds
 
 _POPULATION: Final = 16
 _DIRECTIONS: Final = ("minimize", "maximize")  # of a Worth

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 
 from quantgru.errors import ConfigError
-from quantgru.int_model.cost import cost
+from quantgru.int_model.cost import flash_bytes
 from quantgru.quantizer.model import CalibratedModel
 from quantgru.width_search.judge import Judge
 from quantgru.width_search.study import Worth
@@ -32,7 +32,7 @@ class Problem:
     def worth(self, weight_bits: Mapping[str, int]) -> Worth:
         """Of a model of these widths."""
         model = self.calibrated.quantize(weight_bits)
-        return cost(model).constant_bytes, self.judge.worth(model, self.threads)
+        return flash_bytes(model), self.judge.worth(model, self.threads)
 
 
 @contextmanager
