@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -22,14 +23,14 @@ from rich.progress import track
 from rich.table import Table
 from torch import nn
 from torch.nn import functional
-from trained_tasks import TASKS, Data, Task, trained
+from trained_tasks import TASKS, FloatArray, Task, trained
 
 import quantgru as qg
 from quantgru.int_model.cost import cost
 
 BITS: Final = (3, 2)
 WANTED: Final = {3: 0.2, 2: 1.0}  # points lost at most
-LEARNING_RATE: Final = 3e-3  # falls to 0, as half a cosine
+LEARNING_RATE: Final = 3e-3
 TEMPERATURE: Final = 2.0  # of the outputs that are compared: what the float model holds for unlikely counts, too
 
 
@@ -51,22 +52,35 @@ def loss(task: Task, y: torch.Tensor, wanted: torch.Tensor, of_float: torch.Tens
     """As in training, and the distance to the outputs of the float model."""
     if not task.classes:
         return functional.mse_loss(y, wanted) + functional.mse_loss(y, of_float)
+    return functional.cross_entropy(y, wanted) + distance(y, of_float)
+
+
+def distance(y: torch.Tensor, of_float: torch.Tensor) -> torch.Tensor:
+    """Of the classes' probabilities to those of the float model: their divergence."""
     found, expected = (functional.log_softmax(logits / TEMPERATURE, -1) for logits in (y, of_float))
-    distance = functional.kl_div(found, expected, log_target=True, reduction="batchmean")
-    return functional.cross_entropy(y, wanted) + TEMPERATURE**2 * distance
+    return TEMPERATURE**2 * functional.kl_div(found, expected, log_target=True, reduction="batchmean")
 
 
-def tune(task: Task, prepared: nn.Module, data: Data, of_float: torch.Tensor) -> float:
-    """Trains `prepared` in place; returns the seconds of an epoch."""
-    x, y = torch.tensor(data.x), torch.tensor(data.y, dtype=torch.long if task.classes else torch.float32)
+def tune(
+    task: Task,
+    prepared: nn.Module,
+    inputs: FloatArray,
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    rate: float,
+) -> float:
+    """Trains `prepared` in place; returns the seconds of an epoch. The learning rate falls to 0, as half a cosine.
+
+    loss_of  of outputs, and of the numbers of their sequences
+    """
+    x = torch.tensor(inputs)
     n_batches, epochs = len(x) // task.batch, task.epochs // 2
-    optimizer = torch.optim.AdamW(prepared.parameters(), LEARNING_RATE, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(prepared.parameters(), rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * n_batches)
     started = time.perf_counter()
     for _ in track(range(epochs), f"fine-tuning {task.name}", transient=True):
         for chosen in torch.randperm(len(x))[: n_batches * task.batch].split(task.batch):
             optimizer.zero_grad()
-            loss(task, prepared(x[chosen]), y[chosen], of_float[chosen]).backward()
+            loss_of(prepared(x[chosen]), chosen).backward()
             nn.utils.clip_grad_norm_(prepared.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -79,7 +93,11 @@ def tuned(task: Task, seed: int, bits: int) -> Tuned:
     torch.set_num_threads(1)
     prepared = qg.torch.prepare(model, training.x[:N_CALIBRATION], weight_bits=bits)
     before = measure(task, model, test, qg.torch.convert(prepared))
-    epoch_s = tune(task, prepared, training, torch.tensor(model.run(training.x), dtype=torch.float32))
+    wanted = torch.tensor(training.y, dtype=torch.long if task.classes else torch.float32)
+    of_float = torch.tensor(model.run(training.x), dtype=torch.float32)
+    epoch_s = tune(
+        task, prepared, training.x, lambda y, chosen: loss(task, y, wanted[chosen], of_float[chosen]), LEARNING_RATE
+    )
     int_model = qg.torch.convert(prepared)
     of_8_bits = qg.quantize(model, training.x[:N_CALIBRATION], rounding="nearest")
     size_left = cost(int_model).constant_bytes / cost(of_8_bits).constant_bytes
