@@ -23,6 +23,7 @@ import quantgru as qg
 from quantgru.activations import CANDIDATES, GATES
 from quantgru.errors import ConfigError
 from quantgru.int_model import IntBidirectional, IntModel, Matrix
+from quantgru.int_model.row_parameters import is_short
 from quantgru.report.accuracy import sqnr_db
 from quantgru.simulator import run
 
@@ -115,6 +116,14 @@ def test_evaluation_is_the_converted_model(layers: tuple[qg.Gru, ...]) -> None:
     prepared = qg.torch.prepare(model, X, weight_bits=4)
     int_model = assert_equal_in_evaluation(prepared, X, LENGTHS)
     assert int_model.digest == qg.quantize(model, X, weight_bits=4).digest
+
+
+def test_short_row_parameters_stay_short() -> None:
+    model = qg.FloatModel((*CHAINS["concat"][:1], dense(8, 1)), last_step=False)
+    prepared = qg.torch.prepare(model, X, row_parameters="short")
+    assert qg.torch.convert(prepared).digest == qg.quantize(model, X, row_parameters="short").digest
+    train(prepared, torch.tensor(X), n_batches=3)
+    assert is_short(assert_equal_in_evaluation(prepared, X, LENGTHS))
 
 
 @pytest.mark.parametrize("layers", FINAL.values(), ids=FINAL)

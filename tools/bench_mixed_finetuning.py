@@ -64,7 +64,7 @@ def measure(task: Task, seed: int, trials: int) -> tuple[Found, str]:
     )
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    prepared = qg.torch.prepare(model, calibration, weight_bits=result.chosen.weight_bits)
+    prepared = qg.torch.prepare(model, calibration, weight_bits=result.chosen.weight_bits, row_parameters="short")
     of_float = torch.tensor(model.run(training.x), dtype=torch.float32)
     tune(task, prepared, training.x, lambda y, chosen: distance(y, of_float[chosen]), LEARNING_RATE)
     tuned = qg.torch.convert(prepared)

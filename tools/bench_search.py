@@ -5,7 +5,7 @@
 
 Needs scikit-learn, PyTorch and Optuna, and espeak-ng for the words. The search judges by the first half of the test
 data and chooses the smallest model within 0.3 points of the float model's accuracy; points lost are shown on that half,
-and on the other one, which it has not seen. Flash is that of the constants, and of the code for packed widths. Figures
+and on the other one, which it has not seen. Flash is that of the constants, and of the code to unpack weights. Figures
 are medians of the seeds.
 """
 

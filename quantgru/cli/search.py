@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     "--flash",
     type=int,
     metavar="BYTES",
-    help="Instead: choose the best of at most so many bytes of constants, and of code for packed widths.",
+    help="Instead: choose the best of at most so many bytes of constants, and of code to unpack weights.",
 )
 @click.option(
     "--study",
@@ -137,6 +137,7 @@ def _print(result: SearchResult) -> None:
     from quantgru.cli.console import console
     from quantgru.int_model.cost import kernel_bytes
     from quantgru.report.pareto import pareto_table, quality_text
+    from quantgru.width_search.pareto_search import ROW_PARAMETERS
 
     console().print(pareto_table(result.front, result.chosen, result.quality, result.unit))
     click.echo(f"{len(result.tried):,} models were tried; {result.n_failed:,} trials failed")
@@ -148,7 +149,7 @@ def _print(result: SearchResult) -> None:
         share = f", {100 * chosen.flash_bytes / widest.flash_bytes:.1f} % of {widest.uniform_bits} bits for all"
     quality = quality_text(chosen.quality, result.unit)
     names = ",".join(f"{name}={bits}" for name, bits in chosen.weight_bits.items())
-    click.echo(f"quantgru quantize makes the same with --weight-bits {names}")
+    click.echo(f"quantgru quantize makes the same with --row-parameters {ROW_PARAMETERS} --weight-bits {names}")
     in_code = kernel_bytes(result.model)
-    code = f" ({in_code:,} of them code for packed widths)" if in_code else ""
+    code = f" ({in_code:,} of them code to unpack weights)" if in_code else ""
     click.echo(f"chosen: {chosen.flash_bytes:,} bytes{code}{share}; {quality}: {result.because}")

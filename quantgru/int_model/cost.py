@@ -104,7 +104,7 @@ def kernel_bytes(model: IntModel) -> int:
 
 
 def flash_bytes(model: IntModel) -> int:
-    """Constants, and what packed codes take in code: by this, models of one shape are to be compared."""
+    """Constants, and what short forms take in code: by this, models of one shape are to be compared."""
     return cost(model).constant_bytes + kernel_bytes(model)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from quantgru.activations import BOUNDED_CANDIDATES
 from quantgru.array_types import FloatArray, IntArray
@@ -30,7 +29,7 @@ from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatis
 from quantgru.quantizer.dequantize import real_weights
 from quantgru.quantizer.formats import LARGEST_VALUE, largest_fraction_bits, output_fraction_bits
 from quantgru.quantizer.rounding import ANY_SCALE, Remembered, RoundingName, rounding_for
-from quantgru.quantizer.weights import quantize_bias, quantize_rows, shortened
+from quantgru.quantizer.weights import quantize_bias, quantize_biases, quantize_rows
 from quantgru.quantizer.widths import GATES, Widths
 
 Section = tuple[str, ...]  # the names of layer, matrix and gate, or of a dense layer alone
@@ -158,23 +157,12 @@ def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits:
         layer.reset,
         w,
         u,
-        *_biases(bias + from_h, recurrent_bias, row_bits, how, where),
+        *quantize_biases(bias + from_h, recurrent_bias, row_bits, how.parameters, where),
         layer.gate,
         layer.candidate,
         state_bits,
         to_raw16(layer.h0, state_bits)[0],
     )
-
-
-def _biases(
-    bias: FloatArray, recurrent_bias: FloatArray, row_bits: IntArray, how: Roundings, where: str
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Of a GRU layer, which have one shift where they are short."""
-    of_candidate = row_bits[len(row_bits) - recurrent_bias.size :]
-    raw = [quantize_bias(bias, row_bits, where), quantize_bias(recurrent_bias, of_candidate, where)]
-    if how.parameters == SHORT:
-        raw = np.split(shortened(np.concatenate(raw)), [bias.size])
-    return raw[0], raw[1]
 
 
 def _bidirectional(

@@ -11,7 +11,7 @@ from quantgru.array_types import FloatArray, IntArray
 from quantgru.errors import ModelError
 from quantgru.fixed import INT16_MAX, INT32_MAX, round_half_up, round_shift
 from quantgru.int_model import Matrix
-from quantgru.int_model.row_parameters import EXACT, RowParameters, bias_shift
+from quantgru.int_model.row_parameters import EXACT, SHORT, RowParameters, bias_shift
 from quantgru.quantizer.rounding import RowRounding
 
 _LARGEST_SHIFT = 30
@@ -127,6 +127,17 @@ def quantize_bias(bias: FloatArray, fraction_bits: IntArray | int, where: str) -
             f"{where}, bias {row}: {bias[row]:.6g} does not fit s32f{fraction_bits[row]}; check the model's weights"
         )
     return raw.astype(np.int32)
+
+
+def quantize_biases(
+    bias: FloatArray, recurrent_bias: FloatArray, row_bits: IntArray, parameters: RowParameters, where: str
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Both biases of a GRU layer, [3H] and [H] or none; short ones have one shift. Raises ModelError."""
+    of_candidate = row_bits[len(row_bits) - recurrent_bias.size :]
+    raw = [quantize_bias(bias, row_bits, where), quantize_bias(recurrent_bias, of_candidate, where)]
+    if parameters == SHORT:
+        raw = np.split(shortened(np.concatenate(raw)), [bias.size])
+    return raw[0], raw[1]
 
 
 def shortened(biases: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

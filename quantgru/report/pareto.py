@@ -18,7 +18,7 @@ class Candidate:
     """Widths that were tried.
 
     weight_bits  by names of layer, matrix and gate, or of a dense layer: as `quantize` takes them
-    flash_bytes  constants, and what packed codes take in code
+    flash_bytes  constants, and code to unpack weights
     quality      right labels in percent, or SQNR in dB
     """
 
@@ -78,7 +78,7 @@ def pareto_table(candidates: Sequence[Candidate], chosen: Candidate, objective: 
         objective,
         *(f"bits of {layer}" for layer in layers),
         "",
-        title="No other is both smaller and better. Flash: constants, and code for packed widths. Bits: gates z, r, n",
+        title="No other is both smaller and better. Flash: constants, and code to unpack weights. Bits: gates z, r, n",
         title_justify="left",
     )
     for candidate in sorted(candidates, key=lambda candidate: candidate.flash_bytes):

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from quantgru.array_types import FloatArray
 from quantgru.fixed import round_half_up, to_raw16, to_real
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru
+from quantgru.int_model.row_parameters import RowParameters
 from quantgru.model import Bidirectional, Dense, Embedding, Gru
 from quantgru.quantizer.layers import embedding_scale
-from quantgru.quantizer.weights import quantize_bias
+from quantgru.quantizer.weights import quantize_bias, quantize_biases
 from quantgru.quantizer.widths import GATES, Widths
 from quantgru.structure import Reverse
 from quantgru.torch.rows import Operands, Rows, numbers, straight_through
@@ -67,15 +68,17 @@ def _parameter(values: FloatArray) -> nn.Parameter:
 class GruLayer(nn.Module):
     """A GRU layer. W [3H, I], U [3H, H] and bias [3H] have gates z, r, n one after the other; recurrent bias [H]."""
 
-    def __init__(self, layer: Gru, start: IntGru, operands: Operands, widths: Widths) -> None:
+    def __init__(
+        self, layer: Gru, start: IntGru, operands: Operands, widths: Widths, parameters: RowParameters
+    ) -> None:
         super().__init__()
-        self._start, units = start, layer.n_units
+        self._start, self._row_parameters, units = start, parameters, layer.n_units
         self._gate, self._candidate = _GATES[layer.gate], _function(layer.candidate, start.state_fraction_bits)
         w_bits, u_bits = ([widths.of(layer.name, matrix, gate) for gate in GATES] for matrix in "WU")
         states = Operands.of_format(np.full(units, start.state_fraction_bits))
         w, u = layer.input_weights.reshape(3 * units, -1), layer.recurrent_weights.reshape(3 * units, -1)
-        self.input = Rows(w, start.input, start.row_bits, w_bits, operands, f"{self._where}, W")
-        self.recurrent = Rows(u, start.recurrent, start.row_bits, u_bits, states, f"{self._where}, U")
+        self.input = Rows(w, start.input, start.row_bits, w_bits, operands, f"{self._where}, W", parameters)
+        self.recurrent = Rows(u, start.recurrent, start.row_bits, u_bits, states, f"{self._where}, U", parameters)
         _, from_mean = self.input.integers()
         self.bias = _parameter(to_real(start.bias, start.row_bits) + from_mean)
         if start.reset == "after":
@@ -127,10 +130,10 @@ class GruLayer(nn.Module):
         start, where = self._start, self._where
         w, from_mean = self.input.integers()
         u, _ = self.recurrent.integers()
-        bias = quantize_bias(numbers(self.bias) - from_mean, start.row_bits, where)
-        recurrent_bias, initial_state = start.recurrent_bias, start.initial_state
-        if start.reset == "after":
-            recurrent_bias = quantize_bias(numbers(self.recurrent_bias), start.candidate_bits, where)
+        of_candidate = numbers(self.recurrent_bias) if start.reset == "after" else np.zeros(0)
+        real_bias = numbers(self.bias) - from_mean
+        bias, recurrent_bias = quantize_biases(real_bias, of_candidate, start.row_bits, self._row_parameters, where)
+        initial_state = start.initial_state
         if self.initial_state is not None:
             initial_state, _ = to_raw16(numbers(self.initial_state), start.state_fraction_bits)
         return replace(
@@ -141,11 +144,18 @@ class GruLayer(nn.Module):
 class BidirectionalLayer(nn.Module):
     """Two GRU layers on one sequence."""
 
-    def __init__(self, layer: Bidirectional, start: IntBidirectional, operands: Operands, widths: Widths) -> None:
+    def __init__(
+        self,
+        layer: Bidirectional,
+        start: IntBidirectional,
+        operands: Operands,
+        widths: Widths,
+        parameters: RowParameters,
+    ) -> None:
         super().__init__()
         self._start = start
-        self.forward_gru = GruLayer(layer.forward, start.forward, operands, widths)
-        self.backward_gru = GruLayer(layer.backward, start.backward, operands, widths)
+        self.forward_gru = GruLayer(layer.forward, start.forward, operands, widths, parameters)
+        self.backward_gru = GruLayer(layer.backward, start.backward, operands, widths, parameters)
 
     def forward(self, x: Steps, states: list[Tensor]) -> Steps:
         """The merged states of every step, or of the last steps alone; see `RunLayer`."""
@@ -160,12 +170,15 @@ class BidirectionalLayer(nn.Module):
 class DenseLayer(nn.Module):
     """A dense layer: weights [outputs, inputs], bias [outputs]."""
 
-    def __init__(self, layer: Dense, start: IntDense, operands: Operands, widths: Widths) -> None:
+    def __init__(
+        self, layer: Dense, start: IntDense, operands: Operands, widths: Widths, parameters: RowParameters
+    ) -> None:
         super().__init__()
         self._start = start
         self._function = _function(layer.activation, start.output_fraction_bits)
         row_bits = np.full(layer.n_outputs, start.row_bits)
-        self.rows = Rows(layer.weights, start.matrix, row_bits, [widths.of(layer.name)], operands, self._where)
+        bits = [widths.of(layer.name)]
+        self.rows = Rows(layer.weights, start.matrix, row_bits, bits, operands, self._where, parameters)
         _, from_mean = self.rows.integers()
         self.bias = _parameter(to_real(start.bias, row_bits) + from_mean)
 

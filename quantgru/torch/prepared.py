@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from quantgru.errors import ConfigError, DataError, ModelError
 from quantgru.importers import load
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, output_bits
+from quantgru.int_model.row_parameters import ROW_PARAMETERS, RowParameters, RowParametersName
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru
 from quantgru.quantizer import quantize
 from quantgru.quantizer.layers import embedding_scale
@@ -48,11 +49,13 @@ class Prepared(nn.Module):
     start  the integer model that it began as, whose formats and row scales it keeps
     """
 
-    def __init__(self, model: FloatModel, start: IntModel, widths: Widths, operands: Operands) -> None:
+    def __init__(
+        self, model: FloatModel, start: IntModel, widths: Widths, operands: Operands, parameters: RowParameters
+    ) -> None:
         super().__init__()
         self.start = start
         self._token_numbers = model.embedding is not None
-        self.layers = nn.ModuleList(_training_layers(model, start, operands, widths))
+        self.layers = nn.ModuleList(_training_layers(model, start, operands, widths, parameters))
         self.register_buffer("input_scale", torch.tensor(operands.scale))
         self.register_buffer("input_mean", torch.tensor(operands.mean))
 
@@ -142,17 +145,19 @@ def _input_operands(model: IntModel, mean: npt.ArrayLike | None, scale: npt.Arra
     return Operands(1 / factors / np.asarray(1.0 if scale is None else scale), means * factors)
 
 
-def _training_layers(model: FloatModel, start: IntModel, operands: Operands, widths: Widths) -> Iterator[nn.Module]:
+def _training_layers(
+    model: FloatModel, start: IntModel, operands: Operands, widths: Widths, parameters: RowParameters
+) -> Iterator[nn.Module]:
     """Of each layer of both models; `operands` are the inputs."""
     bits = start.input_fraction_bits.astype(np.int64)
     for layer, integers in zip(model.layers, start.layers, strict=True):
         match layer, integers:
             case Gru(), IntGru():
-                yield GruLayer(layer, integers, operands, widths)
+                yield GruLayer(layer, integers, operands, widths, parameters)
             case Bidirectional(), IntBidirectional():
-                yield BidirectionalLayer(layer, integers, operands, widths)
+                yield BidirectionalLayer(layer, integers, operands, widths, parameters)
             case Dense(), IntDense():
-                yield DenseLayer(layer, integers, operands, widths)
+                yield DenseLayer(layer, integers, operands, widths, parameters)
             case Embedding(), IntEmbedding():
                 yield EmbeddingLayer(layer, integers)
             case Reverse(), Reverse():
@@ -169,6 +174,7 @@ def prepare(
     calibration: SequencesLike | Sequences,
     *,
     weight_bits: WeightBits = DEFAULT_BITS,
+    row_parameters: RowParametersName = "exact",
     mean: npt.ArrayLike | None = None,
     scale: npt.ArrayLike | None = None,
     name: str | None = None,
@@ -186,8 +192,9 @@ def prepare(
             f"prepare: model {model.name!r} leaves out steps whose inputs are all {model.mask_value:g}, which is not "
             "supported in fine-tuning; remove the masking layer, and give sequences without these steps, and lengths"
         )
-    start = quantize(model, calibration, mean=mean, scale=scale, weight_bits=weight_bits)
-    return Prepared(model, start, Widths(model, weight_bits), _input_operands(start, mean, scale))
+    start = quantize(model, calibration, mean=mean, scale=scale, weight_bits=weight_bits, row_parameters=row_parameters)
+    operands, parameters = _input_operands(start, mean, scale), ROW_PARAMETERS[row_parameters]
+    return Prepared(model, start, Widths(model, weight_bits), operands, parameters)
 
 
 def convert(prepared: Prepared) -> IntModel:

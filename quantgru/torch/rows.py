@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from quantgru.array_types import FloatArray, IntArray
 from quantgru.fixed import INT32_MAX
 from quantgru.int_model import Matrix
+from quantgru.int_model.row_parameters import EXACT, RowParameters
 from quantgru.quantizer.rounding import Nearest
 from quantgru.quantizer.weights import rows_on_scales
 
@@ -53,11 +54,12 @@ class Rows(nn.Module):
         bits: Sequence[int],
         operands: Operands,
         where: str,
+        parameters: RowParameters = EXACT,
     ) -> None:
         """`bits` are those of the codes of each of as many equal parts; sums have row_bits fraction bits [rows]; errors
         call the matrix `where`."""
         super().__init__()
-        self._where = where
+        self._where, self._row_parameters = where, parameters
         self._row_bits, self._parts = row_bits, [Nearest(n) for n in bits]
         self._largest_sum = INT32_MAX >> (15 + matrix.left_shift)  # of the codes of a row [P1]
         row_scales = matrix.row_scales(row_bits)
@@ -87,7 +89,9 @@ class Rows(nn.Module):
 
     def _matrix(self) -> Matrix:
         raw_weights = numbers(self.weights) * numbers(self.operand_scale)
-        return rows_on_scales(raw_weights, numbers(self.row_scales), self._row_bits, self._parts, self._where)
+        return rows_on_scales(
+            raw_weights, numbers(self.row_scales), self._row_bits, self._parts, self._where, self._row_parameters
+        )
 
     def _on_larger_scales(self) -> Tensor:
         """The weights of the integers, some of whose scales are not those of the start [rows, columns]."""

@@ -15,6 +15,7 @@ from quantgru import container
 from quantgru.errors import ConfigError
 from quantgru.int_model import IntModel
 from quantgru.int_model.cost import flash_bytes
+from quantgru.int_model.row_parameters import RowParametersName
 from quantgru.model import FloatModel
 from quantgru.model.file import content
 from quantgru.quantizer.model import CalibratedModel, calibrate_model
@@ -29,6 +30,7 @@ from quantgru.width_search.workers import workers as start_workers
 
 _MOST_BITS: Final = DEFAULT_BITS  # more are for models that need them everywhere
 _TRIALS_FORMAT: Final = 2  # raised when the same widths give another size or quality: older studies are of no use then
+ROW_PARAMETERS: Final[RowParametersName] = "short"  # of all models that are tried: few bits for them, too
 UNITS: Final[dict[Objective, str]] = {"accuracy": "%", "sqnr": "dB", "agreement": "%"}  # of the quality
 WITHIN: Final[dict[Objective, float]] = {"accuracy": 0.3, "sqnr": 6.0, "agreement": 0.5}  # unless said otherwise
 
@@ -103,6 +105,8 @@ def search(
 ) -> SearchResult:
     """Tries widths for each gate of each matrix and for each dense layer, and chooses a small model that is good on x.
 
+    All models have short row parameters.
+
     x           [sequences, steps, inputs], not the calibration data; what is good on it must prove so on other data
     labels      integers [sequences], the numbers of the right outputs, for the objective "accuracy"
     objective   "accuracy", or "agreement" with the float model's labels, or "sqnr" of the outputs
@@ -110,8 +114,8 @@ def search(
     widths      that may be given, of 2 ... 8 bits
     within      the smallest model is chosen that lacks at most so much: points (hundredths) of the float model's
                 accuracy, or of full agreement, or dB of the best SQNR. None: 0.3 points, 0.5 points, 6 dB
-    flash       instead: the best model is chosen of those with at most so many bytes of constants, and of code for
-                packed widths
+    flash       instead: the best model is chosen of those with at most so many bytes of constants, and of code to
+                unpack weights
     study       where trials are kept, to go on later or to share them with other machines: the path of a journal, or
                 the URL of a database as Optuna takes it, "sqlite:///study.db". None: in memory
     workers     processes; more than one need a script that can be imported (`if __name__ == "__main__":`)
@@ -124,7 +128,15 @@ def search(
     require_optuna()
     _check(objective, trials, widths, workers, seed, within, flash)
     widths = sorted(set(widths))
-    calibrated = calibrate_model(model, calibration, mean=mean, scale=scale, initial_states=initial_states, name=name)
+    calibrated = calibrate_model(
+        model,
+        calibration,
+        mean=mean,
+        scale=scale,
+        initial_states=initial_states,
+        row_parameters=ROW_PARAMETERS,
+        name=name,
+    )
     judge = judge_of(calibrated.float_model, x, labels, objective)
     states = {f"initial_state{i}": state for i, state in enumerate(initial_states or ())}
     arrays = {"mean": mean, "scale": scale, "labels": labels if objective == "accuracy" else None, **states}
