@@ -119,7 +119,9 @@ def test_evaluation_is_the_converted_model(layers: tuple[qg.Gru, ...]) -> None:
 
 
 def test_short_row_parameters_stay_short() -> None:
-    model = qg.FloatModel((*CHAINS["concat"][:1], dense(8, 1)), last_step=False)
+    layer = gru(3, 8)
+    large = replace(layer, bias=10 * layer.bias)  # so that exact ones have more than 16 bits
+    model = qg.FloatModel((large, dense(8, 1)), last_step=False)
     prepared = qg.torch.prepare(model, X, row_parameters="short")
     assert qg.torch.convert(prepared).digest == qg.quantize(model, X, row_parameters="short").digest
     train(prepared, torch.tensor(X), n_batches=3)
