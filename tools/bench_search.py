@@ -96,22 +96,22 @@ def main() -> None:
         found = []
         for seed in range(arguments.seeds):
             one, widths = measure(task, seed, arguments.trials, arguments.workers)
-            print(f"{task.name}, seed {seed}: {widths}", flush=True)
+            print(f"seed {seed}:", *_row(task, one), widths, sep="  ", flush=True)
             found.append(one)
         table.add_row(*_row(task, Found(*np.median(found, axis=0))))
     Console(width=130).print(table)
 
 
-def _row(task: Task, median: Found) -> list[str]:
+def _row(task: Task, found: Found) -> list[str]:
     return [
         f"{task.name} {task.n_inputs}→{task.n_units}",
-        f"{median.wide_bytes:,.0f}",
-        f"{median.bytes:,.0f}",
-        f"{median.smaller:.1f} %",
-        f"{median.lost:+.2f}",
-        f"{median.lost_on_other:+.2f}",
-        f"{median.wide_lost:+.2f}",
-        f"{median.seconds:.0f} s",
+        f"{found.wide_bytes:,.0f}",
+        f"{found.bytes:,.0f}",
+        f"{found.smaller:.1f} %",
+        f"{found.lost:+.2f}",
+        f"{found.lost_on_other:+.2f}",
+        f"{found.wide_lost:+.2f}",
+        f"{found.seconds:.0f} s",
         WANTED.get(task.name, ""),
     ]
 
