@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final
+from urllib.parse import unquote
 
 _LOCK_TIMEOUT_S: Final = 60  # until another process has written to the same SQLite file
 _SECRETS: Final = (
@@ -46,13 +47,16 @@ def reason(error: BaseException, storage: str | None) -> str:
 
     >>> reason(OSError("no host sesame@host"), "mysql://me:open@sesame@host/studies")
     'no host ***@host'
+    >>> reason(OSError("no password open@sesame"), "mysql://me:open%40sesame@host/studies")
+    'no password ***'
     """
     while error.__cause__ is not None:
         error = error.__cause__
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
     line = (text.splitlines() or [type(error).__name__])[0]
     secrets = [found["secret"] for pattern in _SECRETS for found in pattern.finditer(storage or "")]
-    parts = {part for secret in secrets for part in (secret, *secret.split("@")) if part}  # what a driver may quote
+    # What a driver may quote: one without its escapes, or what is on one side of an @ that is not escaped.
+    parts = {part for secret in secrets for part in (secret, unquote(secret), *secret.split("@")) if part}
     for part in sorted(parts, key=len, reverse=True):
         line = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", _MASK, line)
     return line
