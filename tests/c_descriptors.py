@@ -237,7 +237,8 @@ def _matrix(library: ctypes.CDLL, matrix: Matrix, n_sections: int, suffix: str) 
         codes = None
         packing = _packing(library, sections, widths, suffix)
     multipliers, shifts = matrix.multipliers.tolist(), matrix.shifts.tolist()
-    scales = [m // 512 - 32 + 32 * (s - min(shifts)) for m, s in zip(multipliers, shifts, strict=True)]
+    first_shift = min(shifts)
+    scales = [m // 512 - 32 + 32 * (s - first_shift) for m, s in zip(multipliers, shifts, strict=True)]
     return CMatrix(
         codes,
         ctypes.pointer(packing),
@@ -246,7 +247,7 @@ def _matrix(library: ctypes.CDLL, matrix: Matrix, n_sections: int, suffix: str) 
         matrix.n_rows,
         matrix.n_columns,
         matrix.left_shift,
-        min(shifts) if suffix else 0,
+        first_shift if suffix else 0,
     )
 
 
