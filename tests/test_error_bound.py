@@ -411,6 +411,15 @@ def test_a_float_model_with_other_weights_is_warned_of(bits: int) -> None:
         error_bound(int_model, changed, most_steps=1)
 
 
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_refined_weights_are_no_others(bits: int) -> None:
+    """No warning, which would be an error here."""
+    model = small()
+    refined = qg.quantize(model, random_x(20, 30, 3), weight_bits=bits, refine=8)
+    assert refined.digest != qg.quantize(model, random_x(20, 30, 3), weight_bits=bits).digest
+    error_bound(refined, model, most_steps=1)
+
+
 def test_any_number_of_steps(here: Path) -> None:
     model = contractive(3, 4)
     model.save("small.qgf")

@@ -315,7 +315,8 @@ def assert_too_large(model: qg.IntModel, message: str, find_tool: FindTool, tmp_
     command = ["-c", tmp_path / "wide" / "wide.c", "-o", tmp_path / "o", *includes(tmp_path / "wide")]
     result = try_command(find_tool("avr-gcc"), "-mmcu=atmega2560", *command)
     assert result.returncode != 0
-    assert f"wide: {message}; an AVR reads 64,000 in all, and 32,767 an array: use fewer units" in result.stderr
+    limits = "an AVR reads 64,000 in all, and 32,767 an array: use fewer bits, with --weight-bits, or fewer units"
+    assert f"wide: {message}; {limits}" in result.stderr
     run_command(find_tool("gcc"), *command)
 
 

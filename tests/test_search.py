@@ -71,7 +71,7 @@ def test_the_command_writes_what_it_says(files: Path, model: qg.FloatModel, labe
     assert result["float"] == 100 * np.mean(model.run(X).argmax(axis=1) == labels) == 90
     assert chosen in result["front"]
     assert (result["tried"], result["failed"]) == (12, 0)
-    code = f"{kernel_bytes(written):,} of them code to unpack weights"
+    code = f"{kernel_bytes(written):,} of them code for packed weights and short scales"
     assert f"chosen: {chosen['flash_bytes']:,} bytes ({code}), " in out and "points of the float model's 90.00 %" in out
     (again,) = re.findall(r"makes the same with (.*)", out)
     done(quantgru("quantize", "m.qgf", "--calibration", "c.npz", *again.split(), "-o", "again.qgru"))

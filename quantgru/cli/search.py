@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     "--flash",
     type=int,
     metavar="BYTES",
-    help="Instead: choose the best of at most so many bytes of constants, and of code to unpack weights.",
+    help="Instead: choose the best of at most so many bytes of constants, and of code for packed weights "
+    "and short scales.",
 )
 @click.option(
     "--study",
@@ -68,7 +69,7 @@ def search(
     """Search for widths of MODEL's weights, of each gate in each matrix, that make it small and keep it good.
 
     MODEL is a file that `quantgru formats` lists. Writes the chosen integer model, and shows those that none beats in
-    both size and quality.
+    both size and quality. All have short row parameters, as `quantize --row-parameters short` makes them.
     """
     from quantgru.cli.console import progress, require_writable, write_file, write_json
     from quantgru.report.pareto_plot import pareto_plot, require_matplotlib
@@ -151,5 +152,5 @@ def _print(result: SearchResult) -> None:
     names = ",".join(f"{name}={bits}" for name, bits in chosen.weight_bits.items())
     click.echo(f"quantgru quantize makes the same with --row-parameters {ROW_PARAMETERS} --weight-bits {names}")
     in_code = kernel_bytes(result.model)
-    code = f" ({in_code:,} of them code to unpack weights)" if in_code else ""
+    code = f" ({in_code:,} of them code for packed weights and short scales)" if in_code else ""
     click.echo(f"chosen: {chosen.flash_bytes:,} bytes{code}{share}; {quality}: {result.because}")

@@ -25,5 +25,6 @@ def avr_excess(model: IntModel) -> str:
         return ""
     return (
         f"{total:,} bytes of constants, the largest array {largest:,}; "
-        f"an AVR reads {MOST_CONSTANT_BYTES:,} in all, and {MOST_ARRAY_BYTES:,} an array: use fewer units"
+        f"an AVR reads {MOST_CONSTANT_BYTES:,} in all, and {MOST_ARRAY_BYTES:,} an array: use fewer "
+        "bits, with --weight-bits, or fewer units"
     )

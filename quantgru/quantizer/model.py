@@ -55,8 +55,8 @@ def quantize(
     rounding  "compensated": errors of a row's weights make up for one another on the calibration data; "nearest": each
               weight by itself
     weight_bits  2 ... 16 bits for all codes, or by name of layer, matrix and gate: {"": 4, "gru.U.n": 8, "dense": 6};
-                 exports pack what has less than 8, and take two bytes for more. Of more than 8 bits a row uses as many
-                 as its accumulator has room for, 11 to 13.5 in typical models
+                 exports pack what has less than 8 where that makes them smaller, and take two bytes for more. Of more
+                 than 8 bits a row uses as many as its accumulator has room for, 11 to 13.5 in typical models
     row_parameters  "exact", or "short": scales and biases of rows such that exports have them in one byte and two,
                     instead of three and four
     refine    rounds in which GRU layers get other codes, scales and biases, so that states of whole sequences come

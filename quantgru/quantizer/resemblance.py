@@ -14,6 +14,7 @@ from quantgru.model import FloatModel, Gate
 
 _MOST_CODES: Final = 2.0  # root mean square of a section; rounding was seen to reach 0.6, at 2 to 8 bits
 _LEAST_CODES: Final = 0.6  # where weights are smaller than their codes: nearest ones are 0.5 away at most
+_LEAST_SHARE: Final = 0.03  # of the weights: with 9 bits and more, refinement moves them by more than 2 codes
 
 _Section = tuple[str, FloatArray, FloatArray, FloatArray]  # name, weights, rounded ones, what one code is worth
 
@@ -22,12 +23,12 @@ def warn_of_another(floats: FloatModel, meant: FloatModel, model: IntModel) -> N
     """Warns where weights are farther from those of `model` than rounding takes them: it was made from other ones.
 
     `floats` and `meant` are counterparts. Distances are in codes, of each gate of each matrix: few, or less than the
-    weights themselves where these are no more than that.
+    weights themselves where these are no more than that; or few to what the weights are.
     """
     farthest, excess = "", 1.0
     for name, exact, rounded, one in _sections(floats, meant, model):
         away, size = (_root_mean_square(weights / one) for weights in (exact - rounded, exact))
-        found = away / min(_MOST_CODES, max(_LEAST_CODES, size))
+        found = away / max(min(_MOST_CODES, max(_LEAST_CODES, size)), _LEAST_SHARE * size)
         if found > excess:
             farthest, excess = f"{name} is {away:.3g} codes away from it (root mean square)", found
     if farthest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from rich.table import Table
@@ -18,7 +19,7 @@ class Candidate:
     """Widths that were tried.
 
     weight_bits  by names of layer, matrix and gate, or of a dense layer: as `quantize` takes them
-    flash_bytes  constants, and code to unpack weights
+    flash_bytes  constants, and code for packed weights and short scales
     quality      right labels in percent, or SQNR in dB
     """
 
@@ -41,23 +42,19 @@ class Candidate:
 def by_layer(weight_bits: Mapping[str, int]) -> dict[str, str]:
     """Layer -> its widths, those of the gates z, r and n side by side, in whatever order they are given.
 
-    >>> by_layer({"gru.U.r": 3, "gru.W.z": 4, "gru.W.n": 8, "fc.1": 6, "gru.W.r": 2, "gru.U.n": 4, "gru.U.z": 5})
-    {'gru': 'W 428 U 534', 'fc.1': '6'}
+    >>> by_layer({"gru.U.r": 3, "gru.W.z": 4, "gru.W.n": 8, "fc.W.1": 6, "gru.W.r": 2, "gru.U.n": 4, "gru.U.z": 5})
+    {'gru': 'W 428 U 534', 'fc.W.1': '6'}
     """
-    layers: dict[str, dict[str, int]] = {}
+    layers: dict[str, str] = {}
     for name, bits in weight_bits.items():
-        layer, *of_gate = name.rsplit(".", 2)
-        if len(of_gate) == 2 and of_gate[0] in _MATRICES:
-            layers.setdefault(layer, {})[".".join(of_gate)] = bits
-        else:
-            layers[name] = {"": bits}
-    return {layer: _widths(bits) for layer, bits in layers.items()}
-
-
-def _widths(of_layer: Mapping[str, int]) -> str:
-    if "" in of_layer:
-        return str(of_layer[""])
-    return " ".join(f"{matrix} {''.join(str(of_layer[f'{matrix}.{gate}']) for gate in GATES)}" for matrix in _MATRICES)
+        layer = name.rsplit(".", 2)[0]
+        gates = [[f"{layer}.{matrix}.{gate}" for gate in GATES] for matrix in _MATRICES]
+        if name in chain(*gates) and weight_bits.keys() >= set(chain(*gates)):
+            widths = ("".join(str(weight_bits[gate]) for gate in of_matrix) for of_matrix in gates)
+            layers[layer] = " ".join(f"{matrix} {found}" for matrix, found in zip(_MATRICES, widths, strict=True))
+        else:  # a dense layer may be called net.W.0
+            layers[name] = str(bits)
+    return layers
 
 
 def quality_text(quality: float, unit: str) -> str:
@@ -78,7 +75,8 @@ def pareto_table(candidates: Sequence[Candidate], chosen: Candidate, objective: 
         objective,
         *(f"bits of {layer}" for layer in layers),
         "",
-        title="No other is both smaller and better. Flash: constants, and code to unpack weights. Bits: gates z, r, n",
+        title="No other is both smaller and better. Flash: constants, and code for packed weights and short scales.\n"
+        "Bits: gates z, r, n",
         title_justify="left",
     )
     for candidate in sorted(candidates, key=lambda candidate: candidate.flash_bytes):

@@ -24,7 +24,8 @@ def pareto_plot(
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot(
-        xlabel="flash for constants, and code to unpack weights, in bytes", ylabel=f"{quality} in {unit}"
+        xlabel="flash for constants, and code for packed weights and short scales, in bytes",
+        ylabel=f"{quality} in {unit}",
     )
     axes.scatter(*_points(tried), s=12, color="silver", label="tried")
     axes.step(*_points(front), where="post", marker="o", markersize=4, label="none is both smaller and better")
