@@ -349,6 +349,17 @@ def test_the_command(here: Path) -> None:
     assert facts["together"][-1]["state_db"] < 40
 
 
+def test_the_command_measures_refined_integers(here: Path, digits) -> None:
+    """The last line is the error of the model that `quantgru quantize` makes with the same options."""
+    model, x = digits.model, digits.calibration
+    np.savez("calibration.npz", x=x)
+    command = ("sensitivity", "m.qgf", "--calibration", "calibration.npz", "--input", "calibration.npz")
+    found = json.loads(done(quantgru(*command, "--weight-bits", "3", "--refine", "1", "--json")))["together"][-1]
+    refined = qg.quantize(model, x, weight_bits=3, refine=1)
+    assert found["output_db"] == pytest.approx(db(model.run(x), qg.simulate(refined, x)), abs=0.01)
+    assert refined.digest != qg.quantize(model, x, weight_bits=3).digest
+
+
 def test_the_command_refuses(here: Path) -> None:
     assert_refused(quantgru("sensitivity", "m.qgf", "--calibration", "x.npz", "--input", "no.npz"), "no.npz")
     random = FloatModel((random_gru(np.random.default_rng(0), 3, 4),), last_step=False)

@@ -128,6 +128,14 @@ def test_short_row_parameters_stay_short() -> None:
     assert is_short(assert_equal_in_evaluation(prepared, X, LENGTHS))
 
 
+def test_it_begins_as_the_refined_integers() -> None:
+    model = qg.FloatModel((gru(3, 5), dense(5, 2)), last_step=False)
+    prepared = qg.torch.prepare(model, X, weight_bits=4, refine=2)
+    int_model = assert_equal_in_evaluation(prepared, X, LENGTHS)
+    assert int_model.digest == qg.quantize(model, X, weight_bits=4, refine=2).digest
+    assert int_model.digest != qg.quantize(model, X, weight_bits=4).digest
+
+
 @pytest.mark.parametrize("layers", FINAL.values(), ids=FINAL)
 def test_a_single_vector(layers: tuple[qg.Gru, ...]) -> None:
     prepared = qg.torch.prepare(qg.FloatModel(layers, last_step=True), X)

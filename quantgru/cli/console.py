@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantgru.array_types import IntArray
+    from quantgru.model import FloatModel
 
 
 def console() -> Console:
@@ -31,6 +32,16 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
     """A progress bar on stderr, shown on a terminal only; yields the function that advances it."""
     with progress_bars([what], total, unit) as advance:
         yield lambda n: advance(0, n)
+
+
+@contextmanager
+def refining(model: FloatModel, rounds: int) -> Iterator[Callable[[int], None] | None]:
+    """The same for so many rounds of refinement of each GRU layer; yields None where there are none."""
+    if rounds <= 0:
+        yield None
+        return
+    with progress("refining", rounds * len(model.grus), "rounds") as advance:
+        yield advance
 
 
 @contextmanager

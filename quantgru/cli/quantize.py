@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +10,7 @@ from quantgru.cli.loading import (
     load_model,
     load_standardisation,
     loading_options,
+    refine_option,
     rounding_option,
     row_parameters_option,
     standardisation_option,
@@ -30,15 +30,7 @@ if TYPE_CHECKING:
 @loading_options
 @rounding_option
 @weight_bits_option
-@click.option(
-    "--refine",
-    type=int,
-    default=0,
-    show_default=True,
-    metavar="ROUNDS",
-    help="Then change codes, scales and biases of GRU layers so that errors over whole sequences make up for one "
-    "another. 8 rounds often win 2 dB, in seconds to minutes. With exact row parameters only.",
-)
+@refine_option
 @row_parameters_option
 @click.option("--input-units", metavar="UNITS", help="Units of the inputs, set apart by commas: g,g,g,deg/s")
 @click.option("--output-units", metavar="UNITS", help="Units of the outputs, set apart by commas.")
@@ -61,7 +53,7 @@ def quantize(
     from pathlib import Path
 
     from quantgru.c_names import c_name, nearest_c_name
-    from quantgru.cli.console import console, progress, require_writable
+    from quantgru.cli.console import console, refining, require_writable
     from quantgru.quantizer import quantize as to_integers
     from quantgru.quantizer.widths import parse_weight_bits
     from quantgru.report.inspection import print_inspection
@@ -73,8 +65,7 @@ def quantize(
     float_model = load_model(model, loading)
     sequences, _ = load_npz(calibration, "calibration data")
     initial_states = load_initial_states(calibration, "calibration data")
-    rounds = refine * len(float_model.grus)
-    with progress("refining", rounds, "rounds") if rounds > 0 else nullcontext() as advance:
+    with refining(float_model, refine) as advance:
         int_model = to_integers(
             float_model,
             sequences,

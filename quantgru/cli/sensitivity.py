@@ -10,6 +10,7 @@ from quantgru.cli.loading import (
     load_model,
     load_standardisation,
     loading_options,
+    refine_option,
     rounding_option,
     row_parameters_option,
     standardisation_option,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @loading_options
 @rounding_option
 @weight_bits_option
+@refine_option
 @row_parameters_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def sensitivity(
@@ -41,6 +43,7 @@ def sensitivity(
     standardisation: str | None,
     rounding: RoundingName,
     weight_bits: str,
+    refine: int,
     row_parameters: RowParametersName,
     as_json: bool,
     **loading: Any,
@@ -58,7 +61,7 @@ def sensitivity(
     """
     import json
 
-    from quantgru.cli.console import console, progress
+    from quantgru.cli.console import console, progress, refining
     from quantgru.error_sources import n_sources
     from quantgru.error_sources import sensitivity as measure
     from quantgru.quantizer import quantize
@@ -70,15 +73,18 @@ def sensitivity(
     calibrated, _ = load_npz(calibration, "calibration data")
     starts = load_initial_states(calibration, "calibration data")
     x, _ = load_npz(input_path)
-    int_model = quantize(
-        float_model,
-        calibrated,
-        **statistics,
-        initial_states=starts,
-        rounding=rounding,
-        weight_bits=widths,
-        row_parameters=row_parameters,
-    )
+    with refining(float_model, refine) as advance:
+        int_model = quantize(
+            float_model,
+            calibrated,
+            **statistics,
+            initial_states=starts,
+            rounding=rounding,
+            weight_bits=widths,
+            row_parameters=row_parameters,
+            refine=refine,
+            progress=advance,
+        )
     with progress("measuring", n_sources(int_model), "parts") as advance:
         result = measure(
             int_model,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from quantgru.array_types import BoolArray, FloatArray, Int16Array, IntArray, UI
 from quantgru.fixed import to_real
 from quantgru.int_model import IntGru, Matrix
 from quantgru.simulator import GruTrace
+
+N_SCALES: Final = 6  # of a unit: of its rows of W and of U
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,28 +71,30 @@ def by_layer(parameters: FloatArray, layer: IntGru) -> Parameters:
     return Parameters(*(np.moveaxis(part, 1, 0).reshape(-1, part.shape[2]) for part in of_gates))
 
 
-def unit_gradients(run: GruRun, sequences: IntArray, of_states: FloatArray) -> FloatArray:
+def unit_gradients(run: GruRun, sequences: IntArray, of_states: FloatArray, units: IntArray) -> FloatArray:
     """Gradients of Σ of_states * h over all steps, of each of `sequences` [n] by itself: [n, units, parameters].
 
     sequences  numbers in `run`, which may repeat
-    of_states  [n, steps, units], zero in padding
+    of_states  [n, steps, units of the layer], zero in padding
+    units      whose parameters are asked for
     """
     steps = _Steps(run, sequences)
-    layer, units = run.layer, run.layer.n_units
-    gates, candidate = slice(0, 2 * units), slice(2 * units, None)
-    of_sums = np.stack(list(_back(steps, np.moveaxis(of_states, 1, 0))))[::-1]
+    layer, n = run.layer, len(units)
+    gates, candidate = slice(0, 2 * n), slice(2 * n, None)
+    rows = (np.arange(3)[:, None] * layer.n_units + units).ravel()
+    of_sums = np.stack(list(_back(steps, np.moveaxis(of_states, 1, 0))))[::-1, :, rows]
     raw_h = np.ldexp(steps.h, layer.state_fraction_bits)
     of_products, candidate_h = of_sums, raw_h * steps.r
     if layer.reset == "after":
         of_products, candidate_h = of_sums.copy(), raw_h
-        of_products[..., candidate] *= steps.r
+        of_products[..., candidate] *= steps.r[..., units]
     of_u = (_over_steps(of_products[..., gates], raw_h), _over_steps(of_products[..., candidate], candidate_h))
-    w, w_scales = _row_gradients(layer.input, layer.row_bits, _over_steps(of_sums, steps.x))
-    u, u_scales = _row_gradients(layer.recurrent, layer.row_bits, np.concatenate(of_u, axis=1))
+    w, w_scales = _row_gradients(layer, layer.input, rows, _over_steps(of_sums, steps.x))
+    u, u_scales = _row_gradients(layer, layer.recurrent, rows, np.concatenate(of_u, axis=1))
     bias = of_sums.sum(axis=0)[..., None]
     recurrent_bias = of_products[..., candidate].sum(axis=0)[:, : layer.recurrent_bias.size, None]
-    of_layer = Parameters(w, u, bias, recurrent_bias, w_scales, u_scales)
-    return np.concatenate([by_unit(rows, units) for rows in of_layer], axis=2)
+    of_units = Parameters(w, u, bias, recurrent_bias, w_scales, u_scales)
+    return np.concatenate([by_unit(each, n) for each in of_units], axis=2)
 
 
 class _Steps:
@@ -143,7 +147,10 @@ def _over_steps(of_rows: FloatArray, operands: FloatArray) -> FloatArray:
     return np.asarray(np.moveaxis(of_rows, 0, 2) @ np.moveaxis(operands, 0, 1))
 
 
-def _row_gradients(matrix: Matrix, row_bits: IntArray, of_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """For codes [sequences, rows, columns] and logarithms of scales [sequences, rows, 1], of those for weights."""
-    of_codes = of_weights * matrix.row_scales(row_bits)[:, None]
-    return of_codes, np.einsum("src,rc->sr", of_codes, matrix.codes.astype(np.float64))[..., None]
+def _row_gradients(
+    layer: IntGru, matrix: Matrix, rows: IntArray, of_weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """For codes [sequences, rows, columns] and logarithms of scales [sequences, rows, 1], of those for weights; `rows`
+    are numbers of rows of the layer."""
+    of_codes = of_weights * matrix.row_scales(layer.row_bits)[rows, None]
+    return of_codes, np.einsum("src,rc->sr", of_codes, matrix.codes[rows].astype(np.float64))[..., None]

@@ -60,20 +60,15 @@ def quantize(
     row_parameters  "exact", or "short": scales and biases of rows such that exports have them in one byte and two,
                     instead of three and four
     refine    rounds in which GRU layers get other codes, scales and biases, so that states of whole sequences come
-              nearer to the float model's; every fifth sequence is not fitted to, and decides which rounds count; with
-              exact row parameters only
+              nearer to the float model's, with short row parameters on the scales that they have; then dense layers,
+              for the states that come out; every fifth sequence is not fitted to, and decides which rounds count
     progress  called with 1 after each of these rounds of each GRU layer
 
     Raises DataError for unusable data, ModelError for weights that no fixed-point accumulator can hold, ConfigError.
     """
     _require_float_model(model)
     Widths(model, weight_bits)  # refused before the work
-    if isinstance(refine, bool) or not isinstance(refine, (int, np.integer)) or refine < 0:
-        raise ConfigError(f"quantize: refine={refine!r}, expected a number of rounds, 0 or more")
-    if refine and row_parameters == "short":
-        raise ConfigError(
-            "quantize: refining changes scales by less than short row parameters can differ; leave out one of the two"
-        )
+    check_rounds(refine, "quantize")
     calibrated = calibrate_model(
         model,
         calibration,
@@ -86,33 +81,15 @@ def quantize(
         input_units=input_units,
         output_units=output_units,
     )
-    int_model = calibrated.quantize(weight_bits)
     if refine:
-        sequences = model.sequences(calibration)
-        return _refined(calibrated, int_model, weight_bits, sequences, initial_states, int(refine), progress)
-    return int_model
+        return calibrated.refined(weight_bits, model.sequences(calibration), initial_states, int(refine), progress)
+    return calibrated.quantize(weight_bits)
 
 
-def _refined(
-    calibrated: CalibratedModel,
-    int_model: IntModel,
-    weight_bits: WeightBits,
-    sequences: Sequences,
-    initial_states: StatesLike | None,
-    rounds: int,
-    progress: Callable[[int], None] | None,
-) -> IntModel:
-    """`int_model` with refined layers, and what that gained in its notes."""
-    model = calibrated.float_model
-    widths = Widths(model, weight_bits)
-    refined = refine_layers(model, int_model, sequences, initial_states, widths, rounds, progress or _no_progress)
-    gains = {name: round(decibels, 2) for name, decibels in refined.gains.items()}
-    notes = {
-        **int_model.notes,
-        "refined": {"rounds": rounds, "held_out_gain_db": gains},
-        "warnings": [*int_model.notes["warnings"], *refined.warnings],
-    }
-    return replace(with_layers(int_model, refined.layers), notes=notes)
+def check_rounds(refine: object, where: str) -> None:
+    """Raises ConfigError for what is no number of rounds."""
+    if isinstance(refine, bool) or not isinstance(refine, (int, np.integer)) or refine < 0:
+        raise ConfigError(f"{where}: refine={refine!r}, expected a number of rounds, 0 or more")
 
 
 def _no_progress(rounds: int) -> None:
@@ -153,6 +130,28 @@ class CalibratedModel:
             mask_value=self.float_model.mask_value,
         )
         return replace(int_model, selftest=_selftest(int_model, self.first_steps))
+
+    def refined(
+        self,
+        weight_bits: WeightBits,
+        sequences: Sequences,
+        initial_states: StatesLike | None,
+        rounds: int,
+        progress: Callable[[int], None] | None,
+    ) -> IntModel:
+        """The integer model of these widths, refined on `sequences`, which it was calibrated on. Raises ModelError."""
+        int_model, model = self.quantize(weight_bits), self.float_model
+        widths, parameters = Widths(model, weight_bits), self.roundings.parameters
+        refined = refine_layers(
+            model, int_model, sequences, initial_states, widths, parameters, rounds, progress or _no_progress
+        )
+        gains = {name: round(decibels, 2) for name, decibels in refined.gains.items()}
+        notes = {
+            **int_model.notes,
+            "refined": {"rounds": rounds, "held_out_gain_db": gains},
+            "warnings": [*int_model.notes["warnings"], *refined.warnings],
+        }
+        return replace(with_layers(int_model, refined.layers), notes=notes)
 
 
 def calibrate_model(

@@ -220,7 +220,7 @@ def _input_table(facts: dict[str, Any], title: str) -> RenderableType:
 def _sentences(notes: dict[str, Any]) -> list[RenderableType]:
     of_import = [f"note: {text}" for text in notes.get("import", [])]
     refined = [
-        f"note: GRU layer {name!r}: refined, errors of its states are {db:g} dB lower on calibration data held out"
+        f"note: layer {name!r}: refined, what it gives has an error lower by {db:g} dB on calibration data held out"
         for name, db in notes.get("refined", {"held_out_gain_db": {}})["held_out_gain_db"].items()
     ]
     return [*of_import, *refined, *(f"warning: {text}" for text in notes.get("warnings", []))]

@@ -175,6 +175,7 @@ def prepare(
     *,
     weight_bits: WeightBits = DEFAULT_BITS,
     row_parameters: RowParametersName = "exact",
+    refine: int = 0,
     mean: npt.ArrayLike | None = None,
     scale: npt.ArrayLike | None = None,
     name: str | None = None,
@@ -192,7 +193,15 @@ def prepare(
             f"prepare: model {model.name!r} leaves out steps whose inputs are all {model.mask_value:g}, which is not "
             "supported in fine-tuning; remove the masking layer, and give sequences without these steps, and lengths"
         )
-    start = quantize(model, calibration, mean=mean, scale=scale, weight_bits=weight_bits, row_parameters=row_parameters)
+    start = quantize(
+        model,
+        calibration,
+        mean=mean,
+        scale=scale,
+        weight_bits=weight_bits,
+        row_parameters=row_parameters,
+        refine=refine,
+    )
     operands, parameters = _input_operands(start, mean, scale), ROW_PARAMETERS[row_parameters]
     return Prepared(model, start, Widths(model, weight_bits), operands, parameters)
 
