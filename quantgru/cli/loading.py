@@ -45,40 +45,6 @@ standardisation_option = click.option(
     help="Arrays mean and scale [features]: the model was trained on (x - mean) / scale.",
 )
 
-rounding_option = click.option(
-    "--rounding",
-    type=click.Choice(["compensated", "nearest"]),
-    default="compensated",
-    show_default=True,
-    help="How weights become integers: so that errors make up for one another on X.npz, or each by itself.",
-)
-
-weight_bits_option = click.option(
-    "--weight-bits",
-    default="8",
-    show_default=True,
-    metavar="BITS",
-    help="Bits of the weights' codes, 2 ... 16; others for layers, matrices, gates: 4,gru.U.n=8,dense=6",
-)
-
-refine_option = click.option(
-    "--refine",
-    type=int,
-    default=0,
-    show_default=True,
-    metavar="ROUNDS",
-    help="Then change codes, scales and biases so that errors over whole sequences make up for one another. 8 rounds "
-    "often win 2 dB and more, in seconds to minutes.",
-)
-
-row_parameters_option = click.option(
-    "--row-parameters",
-    type=click.Choice(["exact", "short"]),
-    default="exact",
-    show_default=True,
-    help="Scales and biases of rows: with 'short' the device keeps them in one byte and two, not three and four.",
-)
-
 
 def load_standardisation(path: str | None) -> dict[str, Any]:
     """The arguments mean and scale of a file; none without one."""

@@ -6,48 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantgru.cli.loading import (
-    load_model,
-    load_standardisation,
-    loading_options,
-    refine_option,
-    rounding_option,
-    row_parameters_option,
-    standardisation_option,
-    weight_bits_option,
-)
+from quantgru.cli.quantizing import quantized, quantizing_options
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from quantgru.error_sources import Effect, Sensitivity
-    from quantgru.int_model.row_parameters import RowParametersName
-    from quantgru.quantizer.rounding import RoundingName
 
 
 @click.command(epilog="Example: quantgru sensitivity gesture.keras --calibration train.npz --input test.npz")
 @click.argument("model")
 @click.option("--calibration", required=True, metavar="X.npz", help="Input sequences: what formats are chosen on.")
 @click.option("--input", "input_path", required=True, metavar="Y.npz", help="Input sequences: what errors are of.")
-@standardisation_option
-@loading_options
-@rounding_option
-@weight_bits_option
-@refine_option
-@row_parameters_option
+@quantizing_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def sensitivity(
-    model: str,
-    calibration: str,
-    input_path: str,
-    standardisation: str | None,
-    rounding: RoundingName,
-    weight_bits: str,
-    refine: int,
-    row_parameters: RowParametersName,
-    as_json: bool,
-    **loading: Any,
-) -> None:
+def sensitivity(model: str, calibration: str, input_path: str, as_json: bool, **options: Any) -> None:
     """Show where the error of integers comes from: what each part of MODEL costs that is quantized alone.
 
     For each line, the float model runs with that one part as integers have it, and all else in float64. SQNR is the
@@ -61,39 +34,22 @@ def sensitivity(
     """
     import json
 
-    from quantgru.cli.console import console, progress, refining
+    from quantgru.cli.console import console, progress
     from quantgru.error_sources import n_sources
     from quantgru.error_sources import sensitivity as measure
-    from quantgru.quantizer import quantize
-    from quantgru.quantizer.widths import parse_weight_bits
     from quantgru.sequences import load_initial_states, load_npz
 
-    widths = parse_weight_bits(weight_bits)
-    float_model, statistics = load_model(model, loading), load_standardisation(standardisation)
-    calibrated, _ = load_npz(calibration, "calibration data")
-    starts = load_initial_states(calibration, "calibration data")
     x, _ = load_npz(input_path)
-    with refining(float_model, refine) as advance:
-        int_model = quantize(
-            float_model,
-            calibrated,
-            **statistics,
-            initial_states=starts,
-            rounding=rounding,
-            weight_bits=widths,
-            row_parameters=row_parameters,
-            refine=refine,
-            progress=advance,
-        )
-    with progress("measuring", n_sources(int_model), "parts") as advance:
+    found = quantized(model, calibration, options)
+    with progress("measuring", n_sources(found.int_model), "parts") as advance:
         result = measure(
-            int_model,
-            float_model,
+            found.int_model,
+            found.float_model,
             x,
-            calibrated,
-            **statistics,
+            found.calibration,
+            **found.standardisation,
             initial_states=load_initial_states(input_path),
-            calibration_states=starts,
+            calibration_states=found.initial_states,
             progress=advance,
         )
     if as_json:
