@@ -17,6 +17,7 @@ from quantgru.hil.footprint import Footprint, footprint
 from quantgru.hil.timer import StepCost
 from quantgru.int_model import IntModel, avr, require_int_model
 from quantgru.int_model.cost import cost
+from quantgru.int_model.packing import Packing
 from quantgru.on_board import run_on_board
 from quantgru.report.gates import Gate
 
@@ -79,6 +80,7 @@ def inspect_board(
     flash_bytes: int | None = None,
     ram_bytes: int | None = None,
     clock_hz: int | None = None,
+    packing: Packing = "auto",
     progress: Callable[[int], None] = lambda parts: None,
 ) -> BoardFit:
     """Compiles the model for a board, links it into the least program, and holds its sizes against the board's.
@@ -86,11 +88,12 @@ def inspect_board(
     board     a name from `quantgru boards`; its compiler must be here, and with a rate its emulator
     rate_hz   steps a second: runs a few steps on the board, and says which share of the processor they take
     flash_bytes, ram_bytes, clock_hz   those of another chip with the same core
+    packing   how codes of weights lie, as in `export`
     progress  called with 1 after the program was linked, and with 1 after the steps have run
 
     Raises ModelError for what is not an IntModel, and with a rate for a model that needs whole sequences; ConfigError
-    for an unknown board, a missing tool, a compiler that refuses or numbers that are none; DeviceError for a board that
-    does not run.
+    for an unknown board or packing, a missing tool, a compiler that refuses or numbers that are none; DeviceError for a
+    board that does not run.
     """
     require_int_model(model, "inspect")
     for name, value in (
@@ -111,35 +114,34 @@ def inspect_board(
     chip = replace(description.chip, **{name: value for name, value in given.items() if value is not None})
     if rate_hz is not None:
         description.require_tools()  # the emulator's, too: said before the work
-    if excess := tuple(gate for gate in _constant_gates(model, description, chip) if not gate.holds):
+    if excess := tuple(gate for gate in _constant_gates(model, description, chip, packing) if not gate.holds):
         return BoardFit(board, description.description, chip, None, None, excess)
-    sizes = _footprint(model, description)
+    sizes = _footprint(model, description, packing)
     progress(1)
     fit = BoardFit(board, description.description, chip, sizes, None, tuple(_memory_gates(sizes, chip)))
     if rate_hz is None or not fit.fits:
         return fit
-    load = _load(model, board, rate_hz, chip)
+    load = _load(model, board, rate_hz, chip, packing)
     progress(1)
     return replace(fit, load=load, gates=(*fit.gates, *_load_gates(load)))
 
 
-def _constant_gates(model: IntModel, board: Board, chip: Chip) -> list[Gate]:
+def _constant_gates(model: IntModel, board: Board, chip: Chip, packing: Packing) -> list[Gate]:
     """What is known without a compiler."""
-    constants = cost(model).constant_bytes
+    constants = cost(model, packing).constant_bytes
     gates = []
     if chip.flash_bytes is not None:
         gates.append(Gate("flash, by constants alone", "bytes", "max", constants, chip.flash_bytes))
     if board.is_avr:
         gates.append(Gate("constants that an AVR reads", "bytes", "max", constants, avr.MOST_CONSTANT_BYTES))
-        gates.append(
-            Gate("an array that an AVR reads", "bytes", "max", avr.largest_array_bytes(model), avr.MOST_ARRAY_BYTES)
-        )
+        largest = avr.largest_array_bytes(model, packing)
+        gates.append(Gate("an array that an AVR reads", "bytes", "max", largest, avr.MOST_ARRAY_BYTES))
     return gates
 
 
-def _footprint(model: IntModel, board: Board) -> Footprint:
+def _footprint(model: IntModel, board: Board, packing: Packing) -> Footprint:
     with tempfile.TemporaryDirectory(prefix="quantgru-") as folder:
-        export(model, Path(folder) / "export", "model")
+        export(model, Path(folder) / "export", "model", packing=packing)
         return footprint(board, Path(folder) / "export", Path(folder) / "build", streaming=model.streaming)
 
 
@@ -151,10 +153,11 @@ def _memory_gates(sizes: Footprint, chip: Chip) -> list[Gate]:
     return [Gate(name, "bytes", "max", need, has) for name, (need, has) in needs.items() if has is not None]
 
 
-def _load(model: IntModel, board: str, rate_hz: float, chip: Chip) -> Load:
+def _load(model: IntModel, board: str, rate_hz: float, chip: Chip, packing: Packing) -> Load:
     """Measured on the steps of the model's self-test."""
     x = to_real(model.selftest.inputs, model.input_fraction_bits)[None]
-    result = run_on_board(model, x[:, :: -1 if model.reversed_input else 1], board=board)
+    in_order = x[:, :: -1 if model.reversed_input else 1]
+    result = run_on_board(model, in_order, board=board, packing=packing)
     if not result.equal or result.step_cost is None:
         raise DeviceError(f"board {board}: its steps cannot be measured; `quantgru hil` says what is wrong with it")
     step = result.step_cost

@@ -28,6 +28,7 @@ from quantgru.hil.ways import ByDigests, ByOutputs, BySeeds, Difference
 from quantgru.int_model import IntModel, require_int_model
 from quantgru.int_model.avr import avr_excess
 from quantgru.int_model.cost import cost
+from quantgru.int_model.packing import Packing
 from quantgru.sequences import Sequences, SequencesLike, as_sequences, with_token_axis, without_masked
 from quantgru.simulator.inputs import to_raw
 
@@ -46,11 +47,13 @@ _MOST_CLIPPED: Final = 0.1  # of the input values, without a warning
 
 @dataclass(frozen=True)
 class Target:
-    """A board to build and start here, by name; or a port with one, and its baud rate, 115,200 if None."""
+    """A board to build and start here, by name, with a packing as in `export`; or a port with one, and its baud rate,
+    115,200 if None."""
 
     kind: Literal["board", "port"]
     name: str
     baud: int | None = None
+    packing: Packing = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +128,7 @@ def run_on_board(
     port: str | os.PathLike[str] | None = None,
     baud: int | None = None,
     by: By = "outputs",
+    packing: Packing = "auto",
     send: bool = False,
     timeout_s: float | None = None,
     deadline_s: float | None = None,
@@ -138,6 +142,7 @@ def run_on_board(
     by        "outputs": the outputs of every step, and a CRC-32 of its whole state, come back;
               "states": every number of every state and gate, which takes longer;
               "digests": one number for many steps, so that a long run costs only the way of its inputs to the board
+    packing   how codes of weights lie in the firmware that is built here, as in `export`
     send      builds the test firmware without a model, and sends it the model over the line. A port with such firmware
               is sent the model in any case
     timeout_s how long one answer may take; 4.5 s for the first and 7.5 s for the others if None, more for a slow board
@@ -153,7 +158,7 @@ def run_on_board(
     DeviceError for a board that is silent, answers garbage, holds another model or shorter sequences, or dies.
     """
     require_int_model(model, "run on a board")
-    target = _target(board, port, baud)
+    target = _target(board, port, baud, packing, send)
     _check_way(model, by)
     given = x if model.embedding is None else with_token_axis(x)
     sequences = without_masked(as_sequences(given, n_features=model.n_inputs), mask_value=model.mask_value)
@@ -218,6 +223,7 @@ def run_seeded_on_board(
     board: str | None = None,
     port: str | os.PathLike[str] | None = None,
     baud: int | None = None,
+    packing: Packing = "auto",
     send: bool = False,
     timeout_s: float | None = None,
     deadline_s: float | None = None,
@@ -229,7 +235,7 @@ def run_seeded_on_board(
     values, over half of it, and so on down to 1/128, and then over the whole range again.
     """
     require_int_model(model, "run on a board")
-    target = _target(board, port, baud)
+    target = _target(board, port, baud, packing, send)
     if not model.streaming:
         raise ConfigError(
             f"run on a board: model {model.name!r} needs whole sequences, and boards generate single steps; "
@@ -263,16 +269,23 @@ def _seeded_batches(
         yield from expected_steps(model, sequences, session.check_deadline, raw_input=True, first=first)
 
 
-def _target(board: str | None, port: str | os.PathLike[str] | None, baud: int | None) -> Target:
+def _target(
+    board: str | None, port: str | os.PathLike[str] | None, baud: int | None, packing: Packing, send: bool
+) -> Target:
     if (board is None) == (port is None):
         raise ConfigError("run on a board: give either a board, by name, or a port")
     if baud is not None and baud not in BAUD_RATES:
         allowed = f"{BAUD_RATES[0]:,} ... {BAUD_RATES[-1]:,}"
         raise ConfigError(f"run on a board: a baud rate of {baud!r}, expected {allowed}, as the board has it")
+    if packing != "auto" and (board is None or send):
+        raise ConfigError(
+            f"run on a board: packing {packing!r}, which is for a model in firmware that is built here; give a board "
+            "by name, and do not send the model"
+        )
     if board is not None:
         if baud is not None:
             raise ConfigError(f"run on a board: board {board!r} is started here and has no baud rate; leave it out")
-        return Target("board", board)
+        return Target("board", board, packing=packing)
     if not isinstance(port, (str, os.PathLike)):
         raise ConfigError(f"run on a board: port {port!r}, expected a path or a URL, as pyserial opens it")
     return Target("port", os.fspath(port), baud)
@@ -291,20 +304,20 @@ def _patience(model: IntModel, timeout_s: float | None, deadline_s: float | None
 
 @contextmanager
 def _running(
-    model: IntModel, board: str, *, send: bool, max_steps: int | None
+    model: IntModel, target: Target, *, send: bool, max_steps: int | None
 ) -> Iterator[tuple[str, Image | None, Timer | None]]:
     """Builds and starts a board, with the model or for one that is sent: its port, its image, what its ticks are
     worth."""
-    description = find_board(board)
+    description = find_board(target.name)
     description.require_tools()
     with tempfile.TemporaryDirectory(prefix="quantgru-") as folder:
         if send:
             image = build_for_models(description, Path(folder))
         else:
-            if description.is_avr and (excess := avr_excess(model)):
-                raise ConfigError(f"board {board}: model {model.name!r} has {excess}")
+            if description.is_avr and (excess := avr_excess(model, target.packing)):
+                raise ConfigError(f"board {target.name}: model {model.name!r} has {excess}")
             source = Path(folder) / "export"
-            export(model, source, "model", max_steps=max_steps)
+            export(model, source, "model", max_steps=max_steps, packing=target.packing)
             image = build(description, source, Path(folder) / "build")
         with launch(description, image) as url:
             yield url, image, description.timer
@@ -331,7 +344,7 @@ def _opened(
     """max_steps is the longest sequence, for a model that needs whole ones."""
     upload = Upload(model, to_blob(model), blob_memory(model, _POINTER_BYTES)) if send or model.streaming else None
     if target.kind == "board":
-        place = _running(model, target.name, send=send, max_steps=max_steps)
+        place = _running(model, target, send=send, max_steps=max_steps)
         patience = patience.without_bootloader()
     else:
         place = _connected(target.name)

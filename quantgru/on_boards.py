@@ -92,6 +92,7 @@ def _run(work: Work, target: Target, progress: Callable[[int], None]) -> BoardRe
     where: dict[str, Any] = {
         target.kind: target.name,
         "baud": target.baud,
+        "packing": target.packing,
         "send": work.send,
         "timeout_s": work.timeout_s,
         "deadline_s": work.deadline_s,

@@ -1,11 +1,13 @@
 """Codes of less than a byte: where they lie, when they are packed, and that no board computes anything else."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import done, quantgru
 from hil_boards import board_or_skip
 from packed_models import model_of_widths, narrowed, short_model_of_bytes, short_model_of_widths, wide_model
 from strategies import Plan, from_oracle, random_model
@@ -17,9 +19,20 @@ from quantgru.exporter.files import export_files
 from quantgru.exporter.layout import packed
 from quantgru.hil.boards import find_boards
 from quantgru.hil.footprint import footprint
+from quantgru.int_model.avr import avr_excess
 from quantgru.int_model.cost import cost, kernel_bytes
-from quantgru.int_model.packing import Section, code_array_bytes, code_bits, packing_bytes, section_of, sections
+from quantgru.int_model.packing import (
+    Packing,
+    Section,
+    code_array_bytes,
+    code_bits,
+    packing_bytes,
+    section_of,
+    sections,
+)
 from quantgru.report.inspection import inspection
+
+PACKINGS: tuple[Packing, ...] = ("auto", "never", "always")
 
 WIDTHS = [([0, 0], 2), ([1, -2], 2), ([2], 3), ([-3], 3), ([-4, 3], 3), ([-5], 4), ([7, -8], 4), ([8], 5)]
 WIDTHS += [([-17], 6), ([31], 6), ([32], 7), ([-64, 63], 7), ([64], 8), ([-65], 8), ([-128, 127], 8)]
@@ -41,7 +54,7 @@ def in_memory(rows: list[list[int]], bits: int) -> list[int]:
 def test_codes_of_16_bits() -> None:
     """A block column by column, then rows by themselves, however many they are."""
     rows = [[row, -row] for row in range(1, 9)] + [[300 + row, -32768] for row in range(7)]
-    section = section_of(np.array(rows, np.int16))
+    section = section_of(np.array(rows, np.int16), 2)
     assert (section.bits, section.n_bytes) == (16, 2 * 2 * 15)
     by_themselves = [code for row in rows[8:] for code in row]
     assert packed(section).tolist() == [*range(1, 9), *range(-1, -9, -1), *by_themselves]
@@ -71,13 +84,13 @@ def test_rows_that_are_left_are_a_block_where_that_is_shorter() -> None:
 
 def test_gates_of_equal_width_are_one_section_where_their_blocks_are_full() -> None:
     first, second = model_of_widths().grus
-    assert [(section.bits, len(section.codes)) for section in sections(first.input, 24)] == [(4, 72)]
-    assert [(section.bits, len(section.codes)) for section in sections(first.recurrent, 24)] == [
+    assert [(section.bits, len(section.codes)) for section in sections(first.input, 24, 2)] == [(4, 72)]
+    assert [(section.bits, len(section.codes)) for section in sections(first.recurrent, 24, 2)] == [
         (2, 24),
         (3, 24),
         (8, 24),
     ]
-    assert [(section.bits, len(section.codes)) for section in sections(second.recurrent, 21)] == [(4, 21)] * 3
+    assert [(section.bits, len(section.codes)) for section in sections(second.recurrent, 21, 2)] == [(4, 21)] * 3
 
 
 def test_what_the_codes_take() -> None:
@@ -85,47 +98,146 @@ def test_what_the_codes_take() -> None:
     model = model_of_widths()
     of_first = [3 * 9 * 4, 24 * 3 * 2, 24 * 3 * 3, 24 * 3 * 8]
     of_second = [24 * (2 * bits + 5) for bits in (5, 6, 7)] + 3 * [21 * (2 * 4 + 4)]
-    assert code_array_bytes(model) == [*of_first, *of_second, 21 * (3 + 3)]
+    assert code_array_bytes(model, 2) == [*of_first, *of_second, 21 * (3 + 3)]
     grus, dense = model.grus, model.dense[0]
     others = sum(array.nbytes for gru in grus for array in (gru.bias, gru.recurrent_bias)) + dense.bias.nbytes
     rows = sum(matrix.n_rows for gru in grus for matrix in (gru.input, gru.recurrent)) + 13
-    assert cost(model).constant_bytes == sum(code_array_bytes(model)) + others + 3 * rows + 3 + 32  # formats, digest
+    assert cost(model).constant_bytes == sum(code_array_bytes(model, 2)) + others + 3 * rows + 3 + 32  # formats, digest
 
 
 def test_what_packing_takes() -> None:
     """A loop of 80 bytes, 250 for each width below 8; 16 for each section and 8 for each matrix."""
-    assert packing_bytes(model_of_widths()) == 80 + 6 * 250 + 16 * 11 + 8 * 5
+    assert packing_bytes(model_of_widths(), 2) == 80 + 6 * 250 + 16 * 11 + 8 * 5
     layer = random_model(Plan(3, (8,)), seed=1).layers[0]
     narrow = replace(layer, w=narrowed(layer.w, 4), u=narrowed(layer.u, 4))
     model = from_oracle(replace(random_model(Plan(3, (8,)), seed=1), layers=(narrow,)))
-    assert packing_bytes(model) == 420 + 16 * 2 + 8 * 2  # the kernel of an AVR
+    assert packing_bytes(model, 2) == 420 + 16 * 2 + 8 * 2  # the kernel of an AVR
+
+
+def packed_model() -> qg.IntModel:
+    """144 codes of 4 bits, 768 of 3: just enough."""
+    model = random_model(Plan(3, (16,)), seed=1)
+    layer = model.layers[0]
+    return from_oracle(replace(model, layers=(replace(layer, w=narrowed(layer.w, 4), u=narrowed(layer.u, 3)),)))
 
 
 @pytest.mark.parametrize("board_name", ["microbit", "atmega328p"])
 def test_packing_takes_no_more_on_a_board(board_name: str, tmp_path: Path) -> None:
-    board = board_or_skip(board_name)
-    plan = random_model(Plan(3, (16,)), seed=1)
-    layer = replace(plan.layers[0], w=narrowed(plan.layers[0].w, 4), u=narrowed(plan.layers[0].u, 3))
-    found = {}
-    for name, model in (("bytes", plan), ("packed", replace(plan, layers=(layer,)))):
-        int_model, folder = from_oracle(model), tmp_path / name
-        export(int_model, folder, name="model")
-        sizes = footprint(board, folder, folder / "build", streaming=True)
-        found[name] = sizes.model_flash_bytes - cost(int_model).constant_bytes
-    taken = kernel_bytes(int_model)
-    assert taken - 120 < found["packed"] - found["bytes"] <= taken
+    board, model = board_or_skip(board_name), packed_model()
+    sizes = {}
+    for packing in PACKINGS:
+        folder = tmp_path / packing
+        export(model, folder, name="model", packing=packing)
+        sizes[packing] = footprint(board, folder, folder / "build", streaming=True).model_flash_bytes
+    code = {packing: size - cost(model, packing).constant_bytes for packing, size in sizes.items()}
+    assert kernel_bytes(model) - 120 < code["always"] - code["never"] <= kernel_bytes(model)
+    assert sizes["auto"] == sizes["always"] < sizes["never"]
 
 
-def test_a_model_that_saves_less_than_kernels_take_is_not_packed() -> None:
+def small_model() -> qg.IntModel:
+    """Codes of 8 bits, and 192 of 2."""
     model = random_model(Plan(3, (8,)), seed=1)
-    small = from_oracle(replace(model, layers=(replace(model.layers[0], u=narrowed(model.layers[0].u, 2)),)))
-    assert "qg_affine_packed" not in export_files(small, "small")["small.c"]
-    assert "qg_affine_packed" in export_files(model_of_widths(), "large")["large.c"]
+    return from_oracle(replace(model, layers=(replace(model.layers[0], u=narrowed(model.layers[0].u, 2)),)))
+
+
+# ---- the choice ----------------------------------------------------------------------------------------------------
+
+
+def test_auto_packs_where_that_saves_more_than_kernels_take() -> None:
+    small, large = ({name: source_of(model(), name) for name in PACKINGS} for model in (small_model, packed_model))
+    assert small["auto"] == small["never"] != small["always"]
+    assert large["auto"] == large["always"] != large["never"]
+    assert "qg_affine_packed" in small["always"] and "qg_affine_packed" not in large["never"]
+
+
+def source_of(model: qg.IntModel, packing: Packing) -> str:
+    return export_files(model, "model", packing=packing)["model.c"]
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_codes_of_8_bits_are_in_bytes_whatever_is_chosen(packing: Packing) -> None:
+    assert "qg_affine_bytes_short" in source_of(short_model_of_bytes(), packing)
+
+
+def test_codes_above_8_bits_take_words_and_others_bytes_where_none_is_packed() -> None:
+    source = source_of(wide_model(), "never")
+    assert "QG_WIDE_SECTION(gru0_input_codes0, 11)" in source
+    assert set(re.findall(r"QG_SECTION\(\w+, \d+, (\d+)\)", source)) == {"8"}
+    assert "4" in set(re.findall(r"QG_SECTION\(\w+, \d+, (\d+)\)", source_of(wide_model(), "always")))
+
+
+@pytest.mark.parametrize(
+    ("model", "never", "always", "widths"),
+    [
+        (small_model, 72 + 192, 72 + 48, "2 and 8"),
+        (model_of_widths, 72 * 27 + 63 * 45 + 13 * 21, 3150, "2, 3, 4, 5, 6, 7 and 8"),
+    ],
+)
+def test_what_is_said_of_a_choice_is_of_that_layout(
+    model: Callable[[], qg.IntModel], never: int, always: int, widths: str
+) -> None:
+    """`never` by the shapes, `always` by what test_what_the_codes_take adds up."""
+    others = cost(model(), "never").constant_bytes - never
+    headers = {name: export_files(model(), "model", packing=name)["model.h"] for name in PACKINGS}
+    in_bits = {"never": f"{never + others:,} bytes of constants, codes of weights in 8 bits"}
+    in_bits["always"] = f"{always + others:,} bytes of constants, codes of weights in {widths} bits"
+    assert all(f" * In flash: {text}.\n" in headers[name] for name, text in in_bits.items())
+
+
+def test_the_command_exports_what_is_chosen(tmp_path: Path) -> None:
+    packed_model().save(tmp_path / "model.qgru")
+    for packing in PACKINGS:
+        done(quantgru("export", tmp_path / "model.qgru", "-o", tmp_path / packing, "--packing", packing))
+        assert (tmp_path / packing / "model.c").read_text() == source_of(packed_model(), packing)
+
+
+def test_an_avr_reads_codes_that_are_packed_and_would_not_in_bytes() -> None:
+    model = model_of(zero_gru(units=154))
+    assert not avr_excess(model)
+    assert "the largest array 71,148; " in avr_excess(model, "never")
+    assert ": pack weights, with --packing always, or use fewer bits" in avr_excess(model, "never")
+    assert "#error" not in export_files(model, "m")["m.h"].partition("__AVR__")[2][:40]
+    fit = qg.inspect_board(model, "atmega2560", packing="never")
+    assert [gate.name for gate in fit.gates] == ["constants that an AVR reads", "an array that an AVR reads"]
+
+
+def test_a_packing_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(qg.ConfigError, match=r"^packing 'some', allowed are auto, never and always$"):
+        qg.export(small_model(), "out", "m", packing="some")  # type: ignore[arg-type]
+    small_model().save("m.qgru")
+    for command in (
+        ["export", "-o", "out"],
+        ["inspect", "--board", "host"],
+        ["hil", "--steps", "9", "--board", "host"],
+    ):
+        result = quantgru(command[0], "m.qgru", *command[1:], "--packing", "some")
+        assert result.code == 2 and "'some' is not one of 'auto', 'never', 'always'" in result.err
+    assert not Path("out").exists()
+
+
+def test_a_packing_without_a_model_that_is_built_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small_model().save("m.qgru")
+    for options in (["--port", "/dev/none"], ["--board", "host", "--send"]):
+        result = quantgru("hil", "m.qgru", "--steps", "9", *options, "--packing", "never")
+        assert result.code == 2 and "--packing goes with --board, and not with --send" in result.err
+    result = quantgru("inspect", "m.qgru", "--packing", "never")
+    assert result.code == 2 and "--packing needs --board NAME" in result.err
+    x = np.zeros((1, 1, 3))
+    for where in ({"port": "/dev/none"}, {"board": "host", "send": True}):
+        with pytest.raises(
+            qg.ConfigError, match="packing 'never', which is for a model in firmware that is built here"
+        ):
+            qg.run_on_board(small_model(), x, packing="never", **where)
+
+
+# ---- boards --------------------------------------------------------------------------------------------------------
 
 
 def test_codes_of_16_bits_are_in_sections_whatever_that_saves() -> None:
     matrices = [(matrix, gru.n_units) for gru in wide_model().grus for matrix in (gru.input, gru.recurrent)]
-    widths = [[section.bits for section in sections(*each)] for each in matrices]
+    widths = [[section.bits for section in sections(*each, 2)] for each in matrices]
     assert widths == [[16, 4, 8], [4, 4, 16], [16, 16, 4], [8, 8, 16]]
     small = from_oracle(random_model(Plan(1, (1,), weights="wide"), seed=3))
     source = export_files(small, "small")["small.c"]
@@ -139,20 +251,30 @@ ONE_OF_EACH_KERNEL = ["host", "microbit", "riscv-rv32ec", "atmega328p"]
 @pytest.mark.parametrize("make", [short_model_of_widths, wide_model])
 @pytest.mark.parametrize("board", BOARDS)
 def test_a_board_computes_the_same_of_codes_in_sections(board: str, make: Callable[[], qg.IntModel]) -> None:
-    check_on(board, make())
+    check_on(board, make(), "always")
 
 
 @pytest.mark.parametrize("model", [model_of_widths, short_model_of_bytes])
 @pytest.mark.parametrize("board", ONE_OF_EACH_KERNEL)
 def test_a_board_computes_the_same(board: str, model: Callable[[], qg.IntModel]) -> None:
-    check_on(board, model())
+    check_on(board, model(), "auto")
 
 
-def check_on(board: str, model: qg.IntModel) -> None:
+@pytest.mark.parametrize(
+    ("model", "packing"), [(packed_model, "never"), (wide_model, "never"), (small_model, "always")]
+)
+@pytest.mark.parametrize("board", ["host", "mps2-an386", "atmega328p"])
+def test_a_board_computes_the_same_of_what_auto_would_not_choose(
+    board: str, model: Callable[[], qg.IntModel], packing: Packing
+) -> None:
+    check_on(board, model(), packing)
+
+
+def check_on(board: str, model: qg.IntModel, packing: Packing) -> None:
     """Digest, outputs and states: the board makes the digest of the numbers that it unpacks."""
     board_or_skip(board)
     x = np.random.default_rng(3).integers(-(2**15), 2**15, (2, 20, 3)) * 2.0**-model.input_fraction_bits
-    result = qg.run_on_board(model, x, board=board, by="states")
+    result = qg.run_on_board(model, x, board=board, by="states", packing=packing)
     assert result.equal, str(result.first_difference)
     assert result.steps == 40
 

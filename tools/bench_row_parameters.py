@@ -1,4 +1,4 @@
-"""What scales and biases of rows in short save, and what they cost: flash, time of a step, SQNR.
+"""What scales and biases of rows in short save, and packed codes, and what they cost: flash, time of a step, SQNR.
 
     python tools/bench_row_parameters.py                   on a Cortex-M4 and an ATmega328P
     python tools/bench_row_parameters.py --board microbit  on this one
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,13 @@ from quantgru.hil.boards import find_board
 from quantgru.hil.footprint import footprint
 from quantgru.int_model.avr import avr_excess
 from quantgru.int_model.cost import cost
+from quantgru.int_model.packing import Packing
 from quantgru.int_model.row_parameters import ROW_PARAMETERS, RowParametersName
 from quantgru.report.accuracy import sqnr_db
 
 BOARDS = ("mps2-an386", "atmega328p")
 SHAPES = ((3, 16, 6), (16, 32, 0), (10, 154, 0))  # inputs, units, classes
+CODES: tuple[tuple[int, Packing], ...] = ((8, "never"), (4, "never"), (4, "always"))  # bits, and whether packed
 SEEDS = range(5)
 
 
@@ -47,23 +50,23 @@ def model_of(shape: tuple[int, int, int], bits: int, row_parameters: RowParamete
 
 def sizes_on(board_name: str) -> Table:
     board = find_board(board_name)
-    table = Table("model", "bits", "row parameters", "constants", "flash", "a step", title=board_name)
+    table = Table("model", "bits", "packing", "row parameters", "constants", "flash", "a step", title=board_name)
     for shape in SHAPES:
         x = np.random.default_rng(2).normal(size=(1, 20, shape[0]))
-        for bits in (8, 4):
-            for name in ROW_PARAMETERS:
-                model = model_of(shape, bits, name)
-                if board.core.startswith("atmega") and (avr_excess(model) or cost(model).constant_bytes > 2**15):
-                    continue
-                result = qg.run_on_board(model, x, board=board_name)
-                if not result.equal or result.step_cost is None:
-                    raise ConfigError(f"{board_name}, {bits} bits, {name}: {result.first_difference}")
-                with tempfile.TemporaryDirectory() as folder:
-                    qg.export(model, folder, name="model")
-                    flash = footprint(board, Path(folder), Path(folder) / "build", streaming=True).model_flash_bytes
-                step = f"{result.step_cost.median:,.0f} {result.step_cost.unit}"
-                widths = f"{shape[0]}→{shape[1]}" + (f", {shape[2]} classes" if shape[2] else "")
-                table.add_row(widths, f"{bits}", name, f"{cost(model).constant_bytes:,}", f"{flash:,}", step)
+        for (bits, packing), name in product(CODES, ROW_PARAMETERS):
+            model = model_of(shape, bits, name)
+            constants = cost(model, packing).constant_bytes
+            if board.is_avr and (avr_excess(model, packing) or constants > 2**15):
+                continue
+            result = qg.run_on_board(model, x, board=board_name, packing=packing)
+            if not result.equal or result.step_cost is None:
+                raise ConfigError(f"{board_name}, {bits} bits, {name}: {result.first_difference}")
+            with tempfile.TemporaryDirectory() as folder:
+                qg.export(model, folder, name="model", packing=packing)
+                flash = footprint(board, Path(folder), Path(folder) / "build", streaming=True).model_flash_bytes
+            step = f"{result.step_cost.median:,.0f} {result.step_cost.unit}"
+            widths = f"{shape[0]}→{shape[1]}" + (f", {shape[2]} classes" if shape[2] else "")
+            table.add_row(widths, f"{bits}", packing, name, f"{constants:,}", f"{flash:,}", step)
     return table
 
 
@@ -86,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--board", action="append", help="a name from `quantgru boards`; several times for several")
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=120)
     for board in options.board or BOARDS:
         console.print(sizes_on(board))
     console.print(sqnr_table())

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+from quantgru.cli.loading import packing_option
+
+if TYPE_CHECKING:
+    from quantgru.int_model.packing import Packing
 
 
 @click.command(epilog="Example: quantgru export gesture.qgru -o firmware/gesture")
@@ -22,11 +29,18 @@ import click
     metavar="N",
     help="Longest sequence of a model that needs whole ones.  [default: the longest of its calibration data]",
 )
-def export(model: str, output: str, build: str, name: str | None, max_steps: int | None) -> None:
+@packing_option
+def export(model: str, output: str, build: str, name: str | None, max_steps: int | None, packing: Packing) -> None:
     """Write portable C99: the model, the kernel library, an example and a CMakeLists.txt.
 
     With --for arduino, a folder for Arduino's libraries: its examples are a sketch that runs the model on a sensor, and
     the test firmware that `quantgru hil --port` talks to.
+
+    Codes of less than 8 bits can be packed, without another number or digest: --packing says whether, for the target
+    that this export is for. A GRU 16→32 with 4 bits packed has 8,870 → 7,028 bytes of flash on an ATmega328P and takes
+    1.52 times the cycles, 8,196 → 5,840 on a Cortex-M4 and 1.09 times. With 3→16 there are 16 bytes to save on the
+    ATmega328P for 1.50 times the cycles, 516 on the Cortex-M4 for 1.07 times: 'auto' does not know the target, and
+    packs where every target gains. Codes above 8 bits have two bytes in any case.
     """
     from quantgru.exporter import export as to_files
     from quantgru.exporter import export_arduino
@@ -36,5 +50,5 @@ def export(model: str, output: str, build: str, name: str | None, max_steps: int
         raise click.UsageError("-o DIR is empty; . is the folder you are in")
     int_model = IntModel.load(model)
     write = export_arduino if build == "arduino" else to_files
-    for path in write(int_model, output, name, max_steps=max_steps):
+    for path in write(int_model, output, name, max_steps=max_steps, packing=packing):
         click.echo(str(path))

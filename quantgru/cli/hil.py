@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from quantgru.cli.loading import packing_option
 from quantgru.errors import ConfigError, DataError, QuantgruError
 
 if TYPE_CHECKING:
+    from quantgru.int_model.packing import Packing
     from quantgru.on_board import Target
     from quantgru.on_boards import Outcome, Work
     from quantgru.sequences import Sequences
@@ -39,6 +41,7 @@ FAILED = 2
     "many steps, as with --steps.",
 )
 @click.option("--send", is_flag=True, help="Send the model over the line, to firmware that is built without one.")
+@packing_option
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long one answer may take, for slow boards.")
 @click.option(
     "--deadline",
@@ -58,6 +61,7 @@ def hil(
     baud: int | None,
     by: str | None,
     send: bool,
+    packing: Packing,
     timeout: float | None,
     deadline: float | None,
     json_path: str | None,
@@ -75,7 +79,9 @@ def hil(
     require_reports(json_path, junit_path)
     try:
         _check_together(boards, ports, baud, input_path, steps, seed, by)
-        targets = _targets(boards, ports, baud)
+        if packing != "auto" and (send or not boards):
+            raise click.UsageError("--packing goes with --board, and not with --send")
+        targets = _targets(boards, ports, baud, packing)
         int_model = IntModel.load(model)
         sequences = None if input_path is None else _load(input_path)
         work = Work(
@@ -125,7 +131,7 @@ def _check_together(
         raise click.UsageError("--seed goes with --steps")
 
 
-def _targets(boards: tuple[str, ...], ports: tuple[str, ...], baud: int | None) -> list[Target]:
+def _targets(boards: tuple[str, ...], ports: tuple[str, ...], baud: int | None, packing: Packing) -> list[Target]:
     from quantgru.hil.boards import find_boards
     from quantgru.on_board import Target
 
@@ -136,7 +142,7 @@ def _targets(boards: tuple[str, ...], ports: tuple[str, ...], baud: int | None) 
         if not runnable:
             raise ConfigError("--board all: no board can be built and run here; `quantgru boards` says what is missing")
         names[at : at + 1] = runnable
-    targets = [Target("board", name) for name in dict.fromkeys(names)]
+    targets = [Target("board", name, packing=packing) for name in dict.fromkeys(names)]
     by_file = {os.path.realpath(name) if os.path.exists(name) else name: name for name in ports}
     return targets + [Target("port", name, baud) for name in by_file.values()]
 

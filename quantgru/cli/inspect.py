@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
+from quantgru.cli.loading import (
+    load_model,
+    load_standardisation,
+    loading_options,
+    packing_option,
+    standardisation_option,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,6 +21,7 @@ if TYPE_CHECKING:
     from quantgru.board_fit import BoardFit
     from quantgru.error_bounds import ErrorBound, FoundErrors
     from quantgru.int_model import IntModel
+    from quantgru.int_model.packing import Packing
 
 DOES_NOT_FIT = 1
 
@@ -31,6 +38,7 @@ _POSITIVE = click.IntRange(min=1)
 @click.option("--flash", type=_POSITIVE, metavar="BYTES", help="Flash of another chip with the board's core.")
 @click.option("--ram", type=_POSITIVE, metavar="BYTES", help="Its RAM.")
 @click.option("--clock", type=_POSITIVE, metavar="HZ", help="Its clock.")
+@packing_option
 @click.option(
     "--bound",
     "float_path",
@@ -55,11 +63,14 @@ def inspect(
     from quantgru.report.inspection import inspection, print_inspection
 
     of_chip = {name: options.pop(name) for name in ("rate", "flash", "ram", "clock")}
+    packing = options.pop("packing")
     if board is None and any(value is not None for value in of_chip.values()):
         raise click.UsageError("--rate, --flash, --ram and --clock need --board NAME")
+    if board is None and packing != "auto":
+        raise click.UsageError("--packing needs --board NAME")
     int_model = IntModel.load(model)
     bound = None if float_path is None else _bound(int_model, float_path, standardisation, options)
-    fit = None if board is None else _fit(int_model, board, **of_chip)
+    fit = None if board is None else _fit(int_model, board, packing, **of_chip)
     if as_json:
         of_board = {} if fit is None else {"board": fit.to_json()}
         of_bound = {} if bound is None else {"bound": bound_json(*bound)}
@@ -84,14 +95,27 @@ def _bound(
 
 
 def _fit(
-    model: IntModel, board: str, rate: float | None, flash: int | None, ram: int | None, clock: int | None
+    model: IntModel,
+    board: str,
+    packing: Packing,
+    rate: float | None,
+    flash: int | None,
+    ram: int | None,
+    clock: int | None,
 ) -> BoardFit:
     from quantgru.board_fit import inspect_board
     from quantgru.cli.console import progress
 
     with progress(f"measuring on {board}", 1 if rate is None else 2, "parts") as advance:
         return inspect_board(
-            model, board, rate_hz=rate, flash_bytes=flash, ram_bytes=ram, clock_hz=clock, progress=advance
+            model,
+            board,
+            rate_hz=rate,
+            flash_bytes=flash,
+            ram_bytes=ram,
+            clock_hz=clock,
+            packing=packing,
+            progress=advance,
         )
 
 

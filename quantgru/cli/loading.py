@@ -1,4 +1,4 @@
-"""Options of the commands that read a float model."""
+"""Options that commands share: of those that read a float model, and of those that export."""
 
 from __future__ import annotations
 
@@ -43,6 +43,16 @@ standardisation_option = click.option(
     "--standardisation",
     metavar="S.npz",
     help="Arrays mean and scale [features]: the model was trained on (x - mean) / scale.",
+)
+
+
+packing_option = click.option(
+    "--packing",
+    type=click.Choice(["auto", "never", "always"]),
+    default="auto",
+    show_default=True,
+    help="Codes of weights: 'never' gives each a byte, or two above 8 bits, for speed; 'always' as few bits as it has, "
+    "for size; 'auto' packs where that saves flash on every target.",
 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from quantgru.array_types import FloatArray
 from quantgru.error_sources.rounding import DeviceState, device_activation, device_functions
 from quantgru.int_model import IntDense, IntGru, IntModel, Matrix
-from quantgru.int_model.packing import is_packed, section_codes, section_of
+from quantgru.int_model.packing import least_code_bits, section_codes, section_of
 from quantgru.int_model.row_parameters import bias_bytes, scale_bytes
 from quantgru.model import Bidirectional, Dense, FloatModel, Gate, Gru, Layer
 from quantgru.model.run import NOTHING_REPLACED, Replaced
@@ -159,12 +159,9 @@ def _lost(exact: FloatArray, rounded: FloatArray, mean: FloatArray) -> FloatArra
 
 def _tensor_bytes(model: IntModel, matrix: Matrix, section_rows: int) -> list[int]:
     """Codes and scales of each section, a gate or all of a dense layer."""
-    packed = is_packed(model)
+    least_bits = least_code_bits(model, "auto")
     of_scales = section_rows * scale_bytes(model)
-    return [
-        (section_of(codes).n_bytes if packed else codes.size) + of_scales
-        for codes in section_codes(matrix, section_rows)
-    ]
+    return [section_of(codes, least_bits).n_bytes + of_scales for codes in section_codes(matrix, section_rows)]
 
 
 def _with(model: FloatModel, old: Layer, new: Layer) -> FloatModel:

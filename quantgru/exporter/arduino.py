@@ -13,6 +13,7 @@ from quantgru.errors import ConfigError
 from quantgru.exporter.files import library_files, model_templates, render, template_values
 from quantgru.firmware_files import firmware_directory
 from quantgru.int_model import IntModel
+from quantgru.int_model.packing import Packing
 
 _TEST_FIRMWARE: Final = "examples/test_firmware"
 
@@ -29,12 +30,14 @@ _CORE_HEADERS: Final = frozenset(
 _COMMENT: Final = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 
-def arduino_files(model: IntModel, name: str, *, max_steps: int | None = None) -> dict[str, str]:
+def arduino_files(
+    model: IntModel, name: str, *, max_steps: int | None = None, packing: Packing = "auto"
+) -> dict[str, str]:
     """{path: text} of the library: metadata, sources, and sketches as examples. Arguments as in export_files.
 
     Raises ConfigError as export_files does, and for a name that the Arduino core or the test firmware has.
     """
-    values = template_values(model, name, max_steps)
+    values = template_values(model, name, max_steps, packing)
     _check_name(name)
     source = render(model_templates(model, name), values)
     source |= {path.split("/")[1]: text for path, text in library_files().items()}
@@ -46,7 +49,7 @@ def arduino_files(model: IntModel, name: str, *, max_steps: int | None = None) -
     }
     files = render(templates, values | _sketch_values(model, values))
     files |= {f"src/{path}": text for path, text in source.items()}
-    return files | _test_firmware(model, values)
+    return files | _test_firmware(model, values, packing)
 
 
 def _sketch_values(model: IntModel, values: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def _sketch_values(model: IntModel, values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _test_firmware(model: IntModel, values: dict[str, Any]) -> dict[str, str]:
+def _test_firmware(model: IntModel, values: dict[str, Any], packing: Packing) -> dict[str, str]:
     """A sketch of the test firmware. It has its own names for the model, which its model.h translates."""
     name, upper_name = values["name"], values["NAME"]
     sources = _test_firmware_sources()
@@ -67,7 +70,7 @@ def _test_firmware(model: IntModel, values: dict[str, Any]) -> dict[str, str]:
     files |= {f"{_TEST_FIRMWARE}/src/{path}": text for path, text in sources.items()}
     if name == "model":
         return files
-    header = render(model_templates(model, "model"), template_values(model, "model", None))["model.h"]
+    header = render(model_templates(model, "model"), template_values(model, "model", None, packing))["model.h"]
     found = sorted(set(re.findall(r"\b(model|MODEL)_(\w+)", _COMMENT.sub("", header))))
     names = {f"{prefix}_{rest}": f"{name if prefix == 'model' else upper_name}_{rest}" for prefix, rest in found}
     taken = set(re.findall(r"\w+", " ".join(sources.values()))).intersection(names.values())

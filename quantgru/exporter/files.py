@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from quantgru.c_names import c_name, comment_text
 from quantgru.errors import ConfigError
-from quantgru.exporter.layers import layer_values, layers_in_words
+from quantgru.exporter.layers import constants_in_words, layer_values, layers_in_words
 from quantgru.exporter.layout import c_array
 from quantgru.firmware_files import firmware_directory
 from quantgru.fixed import Format
@@ -17,6 +17,7 @@ from quantgru.int_model import IntModel
 from quantgru.int_model.avr import avr_excess
 from quantgru.int_model.contract import SPEC_MAJOR
 from quantgru.int_model.cost import cost, work_shape
+from quantgru.int_model.packing import Packing
 from quantgru.int_model.versions import stated_minor
 
 _TEMPLATES: Final = Environment(
@@ -35,17 +36,20 @@ _MOST_STEPS: Final = 2**16 - 1  # the library counts them in 16 bits
 _DEFAULT_STEPS: Final = 64
 
 
-def export_files(model: IntModel, name: str, *, max_steps: int | None = None) -> dict[str, str]:
+def export_files(
+    model: IntModel, name: str, *, max_steps: int | None = None, packing: Packing = "auto"
+) -> dict[str, str]:
     """{path: text} of the model and of the kernel library, with a CMakeLists.txt.
 
     max_steps  the longest sequence, for a model that is run with whole ones. None: the longest of the calibration data
+    packing    as in `export`
 
-    Raises ConfigError for a name that is no C identifier, for max_steps out of range, and where a model has no use for
-    it.
+    Raises ConfigError for a name that is no C identifier, for max_steps out of range, where a model has no use for it,
+    and for an unknown packing.
     """
     library = {f"quantgru/{path}": text for path, text in library_files().items()}
     sources = sorted(path for path in library if path.endswith(".c"))
-    values = template_values(model, name, max_steps) | {"library_sources": sources}
+    values = template_values(model, name, max_steps, packing) | {"library_sources": sources}
     templates = model_templates(model, name) | {
         f"{name}_example.c": "step_example.c" if model.streaming else "sequence_example.c",
         "CMakeLists.txt": "CMakeLists.txt",
@@ -81,9 +85,9 @@ def library_files() -> dict[str, str]:
     }
 
 
-def template_values(model: IntModel, name: str, max_steps: int | None) -> dict[str, Any]:
+def template_values(model: IntModel, name: str, max_steps: int | None, packing: Packing) -> dict[str, Any]:
     """What templates say of a model. Raises ConfigError as export_files does."""
-    values = _model_values(model, c_name(name))
+    values = _model_values(model, c_name(name), packing)
     if not model.streaming:
         return values | _sequence_values(model, max_steps)
     if max_steps is not None:
@@ -91,8 +95,8 @@ def template_values(model: IntModel, name: str, max_steps: int | None) -> dict[s
     return values
 
 
-def _model_values(model: IntModel, name: str) -> dict[str, Any]:
-    known = cost(model)
+def _model_values(model: IntModel, name: str, packing: Packing) -> dict[str, Any]:
+    known = cost(model, packing)
     return {
         "c_array": c_array,
         "name": name,
@@ -105,7 +109,7 @@ def _model_values(model: IntModel, name: str) -> dict[str, Any]:
         "spec_minor": stated_minor(model),
         "export_format": _EXPORT_FORMAT,
         "version_mismatch": _version_mismatch(model),
-        "avr_excess": avr_excess(model),
+        "avr_excess": avr_excess(model, packing),
         "last_step": model.last_step,
         "n_inputs": model.n_inputs,
         "n_outputs": model.n_outputs,
@@ -117,6 +121,7 @@ def _model_values(model: IntModel, name: str) -> dict[str, Any]:
         "output_units": ", ".join(map(comment_text, model.output_units)),
         "input_scales": [_float_literal(bits) for bits in model.input_fraction_bits.tolist()],
         "output_scale": _float_literal(-model.output_fraction_bits),
+        "constants": constants_in_words(model, packing),
         "state_bytes": known.state_bytes,
         "scratch_bytes": known.scratch_bytes,
         "work": work_shape(model),
@@ -125,7 +130,7 @@ def _model_values(model: IntModel, name: str) -> dict[str, Any]:
         "selftest_check": model.selftest.check,
         "selftest_steps": model.selftest.inputs.shape[0],
         "usual_steps": _longest_seen(model),
-        **layer_values(model),
+        **layer_values(model, packing),
     }
 
 

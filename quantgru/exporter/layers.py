@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from quantgru.c_names import comment_text
 from quantgru.exporter.layout import memory_order, packed
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, Matrix, Reverse
-from quantgru.int_model.packing import WORD_BITS, Section, is_packed, sections
+from quantgru.int_model.cost import cost
+from quantgru.int_model.packing import (
+    WORD_BITS,
+    Packing,
+    Section,
+    in_sections,
+    least_code_bits,
+    matrices,
+    sections,
+)
 from quantgru.int_model.row_parameters import is_short, short_biases, short_scales
 
 _GATES: Final = {"sigmoid": "qg_sigmoid", "hard_sigmoid": "qg_hard_sigmoid"}
@@ -26,14 +36,25 @@ _ACTIVATIONS: Final = {"linear": "qg_linear", "relu": "qg_relu", "sigmoid": "qg_
 _MERGES: Final = {"concat": "NULL", "sum": "qg_merge_mean", "mul": "qg_merge_product", "ave": "qg_merge_mean"}
 
 
-def layer_values(model: IntModel) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Form:
+    """How the constants of a model lie in flash: short row parameters or exact ones; least_bits of codes that lie in
+    sections, None for those that lie in bytes."""
+
+    short: bool
+    least_bits: int | None
+
+
+def layer_values(model: IntModel, packing: Packing) -> dict[str, Any]:
     """All layers, by kind and in order, as the descriptors have them."""
+    least_bits = least_code_bits(model, packing)
+    form = _Form(is_short(model), least_bits if in_sections(model, least_bits) else None)
     return {
-        "is_packed": is_packed(model),
-        "short": "_short" if is_short(model) else "",
+        "in_sections": form.least_bits is not None,
+        "short": "_short" if form.short else "",
         "kinds": [_kind(layer) for layer in model.layers],
-        "grus": [_gru(model, i, layer, name) for i, (layer, name) in enumerate(_named_grus(model))],
-        "dense": [_dense(model, i, layer) for i, layer in enumerate(model.dense)],
+        "grus": [_gru(form, i, layer, name) for i, (layer, name) in enumerate(_named_grus(model))],
+        "dense": [_dense(form, i, layer) for i, layer in enumerate(model.dense)],
         "embedding": None if model.embedding is None else _embedding(model.embedding),
         "bidirectionals": [_bidirectional(layer) for layer in model.layers if isinstance(layer, IntBidirectional)],
         "n_head": len(model.head),
@@ -52,6 +73,14 @@ def layers_in_words(model: IntModel) -> str:
     """One line for the head of a file."""
     inputs = "1 input" if model.n_inputs == 1 else f"{model.n_inputs} inputs"
     return f"{inputs}, {', '.join(_words(layer) for layer in model.layers)}."
+
+
+def constants_in_words(model: IntModel, packing: Packing) -> str:
+    """What they take in flash, and how codes of weights lie there."""
+    least_bits = least_code_bits(model, packing)
+    widths = sorted({section.bits for each in matrices(model) for section in sections(*each, least_bits)})
+    in_bits = " and ".join(filter(None, [", ".join(map(str, widths[:-1])), str(widths[-1])]))
+    return f"{cost(model, packing).constant_bytes:,} bytes of constants, codes of weights in {in_bits} bits"
 
 
 def _words(layer: IntLayer) -> str:
@@ -93,7 +122,7 @@ def _named_grus(model: IntModel) -> list[tuple[IntGru, str]]:
     return found
 
 
-def _gru(model: IntModel, i: int, layer: IntGru, name: str) -> dict[str, Any]:
+def _gru(form: _Form, i: int, layer: IntGru, name: str) -> dict[str, Any]:
     return {
         "prefix": f"gru{i}",
         "comment": f"GRU {comment_text(name)}: {layer.n_inputs} inputs, {layer.n_units} units, reset {layer.reset}, "
@@ -102,9 +131,9 @@ def _gru(model: IntModel, i: int, layer: IntGru, name: str) -> dict[str, Any]:
         "gate": _GATES[layer.gate],
         "candidate": _CANDIDATES[layer.candidate],
         "n_units": layer.n_units,
-        "input": _matrix(model, layer.input, layer.n_units),
-        "recurrent": _matrix(model, layer.recurrent, layer.n_units),
-        **_gru_biases(model, layer),
+        "input": _matrix(form, layer.input, layer.n_units),
+        "recurrent": _matrix(form, layer.recurrent, layer.n_units),
+        **_gru_biases(form, layer),
         "initial_state": [] if layer.initial_state is None else layer.initial_state.tolist(),
         "state_shift": layer.state_shift,
         "state_fraction_bits": layer.state_fraction_bits,
@@ -113,8 +142,8 @@ def _gru(model: IntModel, i: int, layer: IntGru, name: str) -> dict[str, Any]:
     }
 
 
-def _gru_biases(model: IntModel, layer: IntGru) -> dict[str, Any]:
-    short = short_biases(layer) if is_short(model) else None
+def _gru_biases(form: _Form, layer: IntGru) -> dict[str, Any]:
+    short = short_biases(layer) if form.short else None
     biases = layer if short is None else short
     return {
         "bias_type": "int32_t" if short is None else "int16_t",
@@ -124,7 +153,7 @@ def _gru_biases(model: IntModel, layer: IntGru) -> dict[str, Any]:
     }
 
 
-def _dense(model: IntModel, i: int, layer: IntDense) -> dict[str, Any]:
+def _dense(form: _Form, i: int, layer: IntDense) -> dict[str, Any]:
     return {
         "prefix": f"dense{i}",
         "comment": f"Dense {comment_text(layer.name)}: {layer.n_inputs} inputs, {layer.n_outputs} outputs, "
@@ -132,7 +161,7 @@ def _dense(model: IntModel, i: int, layer: IntDense) -> dict[str, Any]:
         "activation": _ACTIVATIONS[layer.activation],
         "activation_kind": f"QG_ACTIVATION_{layer.activation.upper()}",
         "output_fraction_bits": layer.output_fraction_bits,
-        "matrix": _matrix(model, layer.matrix, layer.n_outputs),
+        "matrix": _matrix(form, layer.matrix, layer.n_outputs),
         "bias": layer.bias.tolist(),
     }
 
@@ -161,12 +190,12 @@ def _section(section: Section) -> dict[str, Any]:
     }
 
 
-def _matrix(model: IntModel, matrix: Matrix, section_rows: int) -> dict[str, Any]:
-    short = short_scales(matrix) if is_short(model) else None
-    in_sections = sections(matrix, section_rows) if is_packed(model) else []
+def _matrix(form: _Form, matrix: Matrix, section_rows: int) -> dict[str, Any]:
+    short = short_scales(matrix) if form.short else None
+    found = [] if form.least_bits is None else sections(matrix, section_rows, form.least_bits)
     return {
-        "codes": [] if in_sections else memory_order(matrix.codes, section_rows).tolist(),
-        "sections": [_section(section) for section in in_sections],
+        "codes": [] if found else memory_order(matrix.codes, section_rows).tolist(),
+        "sections": [_section(section) for section in found],
         "multipliers": matrix.multipliers.tolist() if short is None else [],
         "shifts": (matrix.shifts if short is None else short.scales).tolist(),
         "first_shift": 0 if short is None else short.first_shift,

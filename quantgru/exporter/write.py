@@ -12,27 +12,42 @@ from quantgru.errors import ConfigError
 from quantgru.exporter.arduino import arduino_files
 from quantgru.exporter.files import export_files
 from quantgru.int_model import IntModel, require_int_model
+from quantgru.int_model.packing import Packing
 
 
 def export(
-    model: IntModel, directory: str | Path, name: str | None = None, *, max_steps: int | None = None
+    model: IntModel,
+    directory: str | Path,
+    name: str | None = None,
+    *,
+    max_steps: int | None = None,
+    packing: Packing = "auto",
 ) -> list[Path]:
     """Writes the C files of `model` into `directory`, which is made; returns their paths.
 
     name       starts all identifiers and file names; the model's own name if None
     max_steps  the longest sequence of a model that needs whole ones; the longest of the calibration data if None. What
                includes the header can still change it
+    packing    of codes of weights; the numbers are the same, and the digest is. "auto": packed where that saves
+               flash on every target; "never": a code has a byte of its own, or two above 8 bits, which is fastest;
+               "always": as few bits as hold all codes of a gate
 
     Files of an earlier export are replaced, each as a whole; other files are left alone. Raises ConfigError for a name
-    that is no C identifier, a number of steps that is out of range or of no use, or a folder that cannot be written;
-    ModelError for what is not an IntModel.
+    that is no C identifier, a number of steps that is out of range or of no use, an unknown packing, or a
+    folder that cannot be written; ModelError for what is not an IntModel.
     """
     require_int_model(model, "export")
-    return _write(Path(directory), export_files(model, model.name if name is None else name, max_steps=max_steps))
+    files = export_files(model, model.name if name is None else name, max_steps=max_steps, packing=packing)
+    return _write(Path(directory), files)
 
 
 def export_arduino(
-    model: IntModel, directory: str | Path, name: str | None = None, *, max_steps: int | None = None
+    model: IntModel,
+    directory: str | Path,
+    name: str | None = None,
+    *,
+    max_steps: int | None = None,
+    packing: Packing = "auto",
 ) -> list[Path]:
     """Writes an Arduino library, which is a PlatformIO library, too, into `directory`; returns the paths of its files.
 
@@ -42,7 +57,7 @@ def export_arduino(
     """
     require_int_model(model, "export")
     name = model.name if name is None else name
-    files = arduino_files(model, name, max_steps=max_steps)
+    files = arduino_files(model, name, max_steps=max_steps, packing=packing)
     _refuse_other_library(Path(directory), name)
     return _write(Path(directory), files)
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from quantgru.int_model.int_model import IntModel
 from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru
-from quantgru.int_model.packing import code_array_bytes, is_packed, matrices, packing_bytes
+from quantgru.int_model.packing import Packing, code_array_bytes, least_code_bits, matrices, packing_bytes
 from quantgru.int_model.row_parameters import bias_bytes, scale_bytes, short_code_bytes
 from quantgru.structure import Reverse
 
@@ -75,8 +75,8 @@ def work_shape(model: IntModel) -> WorkShape:
     )
 
 
-def cost(model: IntModel) -> Cost:
-    """Bytes and multiply-accumulates of a model, as exported code has them."""
+def cost(model: IntModel, packing: Packing = "auto") -> Cost:
+    """Bytes and multiply-accumulates of a model, as code exported with this packing has them."""
     work = work_shape(model)
     values = 3 * work.gate_units + work.product_units + work.vectors * work.vector_width  # u, r and n come first
     if not model.streaming:
@@ -85,7 +85,7 @@ def cost(model: IntModel) -> Cost:
     dense_macs = sum(dense.matrix.codes.size for dense in model.dense)
     gru_macs = sum(gru.input.codes.size + gru.recurrent.codes.size for gru in model.grus)
     return Cost(
-        constant_bytes=_constant_bytes(model),
+        constant_bytes=_constant_bytes(model, least_code_bits(model, packing)),
         state_bytes=2 * _VALUE_BYTES * model.n_units if model.streaming else 0,  # h and residual
         scratch_bytes=_VALUE_BYTES * values,
         step_macs=gru_macs + dense_macs - head_macs,
@@ -100,7 +100,7 @@ def kernel_bytes(model: IntModel) -> int:
 
     What counts for the flash of a device is this and `constant_bytes`: each width of codes has a kernel.
     """
-    return (packing_bytes(model) if is_packed(model) else 0) + short_code_bytes(model)
+    return packing_bytes(model, least_code_bits(model, "auto")) + short_code_bytes(model)
 
 
 def flash_bytes(model: IntModel) -> int:
@@ -108,7 +108,7 @@ def flash_bytes(model: IntModel) -> int:
     return cost(model).constant_bytes + kernel_bytes(model)
 
 
-def _constant_bytes(model: IntModel) -> int:
+def _constant_bytes(model: IntModel, least_bits: int) -> int:
     arrays: list[npt.NDArray[Any]] = [model.input_fraction_bits]
     arrays += [gru.initial_state for gru in model.grus if gru.initial_state is not None]
     arrays += [dense.bias for dense in model.dense]
@@ -116,7 +116,8 @@ def _constant_bytes(model: IntModel) -> int:
         arrays.append(model.embedding.codes)
     of_rows = scale_bytes(model) * sum(matrix.n_rows for matrix, _ in matrices(model))
     of_rows += sum(bias_bytes(model, gru) for gru in model.grus)
-    return sum(array.nbytes for array in arrays) + of_rows + sum(code_array_bytes(model)) + len(model.digest)
+    of_codes = sum(code_array_bytes(model, least_bits))
+    return sum(array.nbytes for array in arrays) + of_rows + of_codes + len(model.digest)
 
 
 def _vectors_of_a_step(model: IntModel) -> int:

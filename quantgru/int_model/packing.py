@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from quantgru.errors import ConfigError
 from quantgru.int_model.int_model import IntModel
 from quantgru.int_model.layers import Matrix
 
@@ -16,7 +17,11 @@ BLOCK_ROWS: Final = 8  # QG_BLOCK_ROWS: they lie in memory together, and a colum
 BYTE_BITS: Final = 8
 WORD_BITS: Final = 16  # of codes that a byte does not hold, however many bits they have
 
-_LEAST_BITS: Final = 2
+# "auto": where that saves flash on every target; "never": a code has a byte of its own, or two above 8 bits; "always":
+# as few bits as hold all codes of a section.
+Packing = Literal["auto", "never", "always"]
+
+_LEAST_BITS: Final = {"never": BYTE_BITS, "always": 2}
 
 # Bytes of code that packed codes take beyond what those of a byte take. An AVR has one kernel for all widths; of the
 # others a Cortex-M0 has the least to gain where no code is a byte, and as much to pay as a Cortex-M4 where some are.
@@ -57,12 +62,12 @@ class Section:
 def code_bits(codes: Codes) -> int:
     """As many as hold all codes, 2 ... 16."""
     largest = max(int(codes.max(initial=0)), -1 - int(codes.min(initial=0)))
-    return max(_LEAST_BITS, 1 + largest.bit_length())
+    return max(_LEAST_BITS["always"], 1 + largest.bit_length())
 
 
-def section_of(codes: Codes) -> Section:
-    """Rows [rows, columns] in as few bits as a section can have."""
-    bits = code_bits(codes)
+def section_of(codes: Codes, least_bits: int) -> Section:
+    """Rows [rows, columns] in as few bits as a section can have, least_bits or more."""
+    bits = max(least_bits, code_bits(codes))
     return Section(codes.astype(np.int8), bits) if bits <= BYTE_BITS else Section(codes.astype(np.int16), WORD_BITS)
 
 
@@ -72,12 +77,12 @@ def section_codes(matrix: Matrix, section_rows: int) -> list[Codes]:
     return [matrix.codes[start : start + section_rows] for start in starts]
 
 
-def sections(matrix: Matrix, section_rows: int) -> list[Section]:
+def sections(matrix: Matrix, section_rows: int, least_bits: int) -> list[Section]:
     """Of each gate, or all rows of a dense layer. Those of equal width become one where rows fill their blocks."""
-    found = [section_of(codes) for codes in section_codes(matrix, section_rows)]
+    found = [section_of(codes, least_bits) for codes in section_codes(matrix, section_rows)]
     if section_rows % BLOCK_ROWS or len({section.bits for section in found}) > 1:
         return found
-    return [section_of(matrix.codes)]
+    return [section_of(matrix.codes, least_bits)]
 
 
 def matrices(model: IntModel) -> Iterator[tuple[Matrix, int]]:
@@ -89,27 +94,42 @@ def matrices(model: IntModel) -> Iterator[tuple[Matrix, int]]:
         yield dense.matrix, dense.n_outputs
 
 
-def is_packed(model: IntModel) -> bool:
-    """Whether codes lie in sections: where one is no byte, or where the model becomes smaller by more than it takes."""
-    return any(matrix.bits > BYTE_BITS for matrix, _ in matrices(model)) or _saved(model) > packing_bytes(model)
+def least_code_bits(model: IntModel, packing: Packing) -> int:
+    """Bits that a code takes at least: 8, or 2 where codes are packed. Raises ConfigError for another packing."""
+    if packing == "auto":
+        in_bytes, packed = (_flash_bytes(model, bits) for bits in (BYTE_BITS, _LEAST_BITS["always"]))
+        packing = "always" if packed < in_bytes else "never"
+    if packing not in _LEAST_BITS:
+        raise ConfigError(f"packing {packing!r}, allowed are auto, never and always")
+    return _LEAST_BITS[packing]
 
 
-def packing_bytes(model: IntModel) -> int:
+def in_sections(model: IntModel, least_bits: int) -> bool:
+    """Whether matrices lie in sections, for which there is another loop over rows: where a code takes no byte."""
+    return any(section.bits != BYTE_BITS for of_matrix in _all_sections(model, least_bits) for section in of_matrix)
+
+
+def packing_bytes(model: IntModel, least_bits: int) -> int:
     """What sections take beyond their codes, at most, on any target: kernels and descriptors."""
-    found = [sections(*each) for each in matrices(model)]
+    if not in_sections(model, least_bits):
+        return 0
+    found = _all_sections(model, least_bits)
     widths = {section.bits for of_matrix in found for section in of_matrix}
     kernels = _LOOP + sum(_KERNELS.get(bits, _KERNEL) for bits in widths) - _KERNELS[BYTE_BITS]
     descriptors = sum(_PACKING_DESCRIPTOR + _SECTION_DESCRIPTOR * len(of_matrix) for of_matrix in found)
     return max(_AVR_KERNEL, kernels) + descriptors
 
 
-def code_array_bytes(model: IntModel) -> list[int]:
+def code_array_bytes(model: IntModel, least_bits: int) -> list[int]:
     """Of each array of codes of matrices in flash."""
-    if not is_packed(model):
+    if not in_sections(model, least_bits):
         return [matrix.codes.size for matrix, _ in matrices(model)]
-    return [section.n_bytes for each in matrices(model) for section in sections(*each)]
+    return [section.n_bytes for of_matrix in _all_sections(model, least_bits) for section in of_matrix]
 
 
-def _saved(model: IntModel) -> int:
-    in_bytes = sum(matrix.codes.size for matrix, _ in matrices(model))
-    return in_bytes - sum(section.n_bytes for each in matrices(model) for section in sections(*each))
+def _all_sections(model: IntModel, least_bits: int) -> list[list[Section]]:
+    return [sections(*each, least_bits) for each in matrices(model)]
+
+
+def _flash_bytes(model: IntModel, least_bits: int) -> int:
+    return sum(code_array_bytes(model, least_bits)) + packing_bytes(model, least_bits)
