@@ -1,6 +1,7 @@
 """Short scales and biases of rows: which numbers can be, where they lie, and what the quantizer makes."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from packed_models import short_model_of_bytes, short_model_of_widths
 
 import quantgru as qg
+from quantgru.demo import digits
 from quantgru.errors import ModelError
 from quantgru.exporter import to_blob
 from quantgru.exporter.files import export_files
@@ -20,6 +22,7 @@ from quantgru.quantizer.rounding import Nearest
 from quantgru.quantizer.weights import rows_on_scales, shortened
 
 X = random_x(20, 40, 3)
+MODELS = Path(__file__).parent / "models"
 
 
 def matrix_of(multipliers: list[int], shifts: list[int]) -> Matrix:
@@ -120,3 +123,79 @@ def test_another_name_is_refused() -> None:
     model = qg.FloatModel((random_gru(np.random.default_rng(2), 3, 4),), False)
     with pytest.raises(ModelError, match=r"^quantize: row parameters 'brief', allowed are exact and short$"):
         qg.quantize(model, X, row_parameters="brief")
+
+
+# ---- bits that rows lose -------------------------------------------------------------------------------------------
+
+
+def model_of_candidates(candidate_weights: list[float], candidate: str = "linear") -> qg.FloatModel:
+    """A unit for each weight, on one input; other weights are 1. A bias makes linear candidates as large as 60: their
+    format has 8 fraction bits then, and that of gates has 14."""
+    n = len(candidate_weights)
+    weights, bias = np.ones((3, n, 1)), np.zeros((3, n))
+    weights[2, :, 0] = candidate_weights
+    bias[2] = 60 if candidate == "linear" else 0.1
+    gru = qg.Gru("gru", "after", weights, np.zeros((3, n, n)), bias, np.zeros(n), candidate=candidate)
+    return qg.FloatModel((gru,), last_step=False)
+
+
+def lost(model: qg.FloatModel, bits: int = 8, row_parameters: str = "short") -> list[str]:
+    x = np.linspace(-1, 1, 200).reshape(2, 100, 1)
+    warnings = qg.quantize(model, x, weight_bits=bits, row_parameters=row_parameters).notes["warnings"]
+    return [text for text in warnings if "bits asked for" in text]
+
+
+@pytest.mark.parametrize(("asked", "found"), [(8, 5), (7, 4)])
+def test_a_gate_that_loses_bits_is_warned_of(asked: int, found: int) -> None:
+    """Formats are 2^6 apart and weights 2^5, of which scales bridge 2^7: 2^4 are missing, and 128 / 2^4 is 8."""
+    model = model_of_candidates([2.0**-5, -(2.0**-5)])
+    (warning,) = lost(model, asked)
+    assert warning == (
+        f"GRU layer 'gru', W, gate n: codes of 2 of 2 rows have {found - 1} ... {found} of the {asked} bits asked for: "
+        "short scales of a matrix lie within 8 octaves, and other rows have larger ones; use exact row parameters "
+        "(--row-parameters exact)"
+    )
+    assert lost(model, asked, "exact") == []
+
+
+def test_a_row_of_which_nothing_is_left_has_lost_its_bits_also_with_two() -> None:
+    (warning,) = lost(model_of_candidates([2.0**-5] * 4), bits=2)
+    assert "codes of 4 of 4 rows have 2 of the 2 bits asked for" in warning
+
+
+@pytest.mark.parametrize(("small", "warned"), [(0, 0), (1, 0), (2, 1)])
+def test_a_quarter_of_the_rows_is_warned_of(small: int, warned: int) -> None:
+    assert len(lost(model_of_candidates([2.0**-5] * small + [1.0] * (8 - small)))) == warned
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        model_of_candidates([0.0] * 4),  # nothing to lose
+        model_of_candidates([1.0] + [1e-9] * 3),
+        model_of_candidates([2.0**-5] * 4, "tanh"),  # one format for all: within the range
+        model_of_candidates([2.0**-1] * 4),
+    ],
+)
+def test_rows_that_lose_nothing(model: qg.FloatModel) -> None:
+    assert lost(model) == []
+
+
+def test_outputs_that_lose_bits() -> None:
+    """Of a head, which has one format: 2^-10 is 2^2 or 2^3 beyond the range."""
+    gru = random_gru(np.random.default_rng(1), 1, 4)
+    weights = np.ones((2, 4)) * [[1.0], [2.0**-10]]
+    (warning,) = lost(qg.FloatModel((gru, qg.Dense("head", weights, np.zeros(2))), last_step=False))
+    assert warning.startswith("dense layer 'head': codes of 1 of 2 rows have 6 of the 8 bits asked for")
+
+
+@pytest.mark.parametrize("bits", [8, 3])
+def test_trained_models_lose_nothing(bits: int) -> None:
+    for name in ("keras3/relu", "keras3/linear", "keras3/hard_sigmoid", "stack"):
+        with np.load(MODELS / f"{name}.npz") as arrays:
+            int_model = qg.quantize(
+                qg.load(MODELS / f"{name}.keras"), arrays["x"], weight_bits=bits, row_parameters="short"
+            )
+        assert not any("bits asked for" in text for text in int_model.notes["warnings"])
+    model, calibration, _, _ = digits()
+    assert qg.quantize(model, calibration, weight_bits=bits, row_parameters="short").notes["warnings"] == []

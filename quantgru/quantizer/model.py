@@ -124,12 +124,12 @@ class CalibratedModel:
             self.float_model.last_step,
             SelfTest(np.zeros((1, self.fraction_bits.size), np.int16), 0),  # stands in: only a model can run
             name=self.name,
-            notes=notes(self.float_model, self.seen, self.fraction_bits, roundings.rounding),
             input_units=self.input_units,  # the model checks them, and makes them tuples
             output_units=self.output_units,
             mask_value=self.float_model.mask_value,
         )
-        return replace(int_model, selftest=_selftest(int_model, self.first_steps))
+        said = notes(self.float_model, self.seen, int_model, roundings)
+        return replace(int_model, notes=said, selftest=_selftest(int_model, self.first_steps))
 
     def refined(
         self,

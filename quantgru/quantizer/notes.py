@@ -9,17 +9,21 @@ import numpy as np
 from quantgru.activations import BOUNDED_CANDIDATES
 from quantgru.array_types import IntArray
 from quantgru.fixed import MAX_FRACTION_BITS
+from quantgru.int_model import IntModel
+from quantgru.int_model.row_parameters import SHORT
 from quantgru.model import FloatModel
 from quantgru.quantizer.calibrate import Calibration
-from quantgru.quantizer.rounding import RoundingName, least_steps
+from quantgru.quantizer.layers import Roundings
+from quantgru.quantizer.lost_bits import lost_bits_warnings
+from quantgru.quantizer.rounding import least_steps
 
 FAINTEST_PEAK: Final = 2.0 ** (7 - MAX_FRACTION_BITS)  # below, an input has fewer than 8 bits even in the finest format
 _MOST_EXTREME: Final = 0.9  # of all gates at the ends of their range: no trained model works there
 _SLOWEST_UPDATE: Final = 16  # of 2^15: a unit whose u stays below moves by the residual alone
 
 
-def notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray, rounding: RoundingName) -> dict[str, Any]:
-    """What reports say about the calibration; JSON values."""
+def notes(model: FloatModel, seen: Calibration, int_model: IntModel, roundings: Roundings) -> dict[str, Any]:
+    """What reports say about the calibration and the rounding; JSON values."""
     inputs = [
         {
             "min": float(seen.input_min[i]),
@@ -28,7 +32,7 @@ def notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray, roundin
             "clips_below": float(np.ldexp(-(2.0**15), -bits)),
             "clips_above": float(np.ldexp(2.0**15 - 1, -bits)),
         }
-        for i, bits in enumerate(fraction_bits.tolist())
+        for i, bits in enumerate(int_model.input_fraction_bits.tolist())
     ]
     outputs = [
         {"layer": layer.name, "peak": _noted(of_layer.peak)}
@@ -39,7 +43,7 @@ def notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray, roundin
         for layer, of_layer in zip(model.grus, seen.grus, strict=True)
     ]
     return {
-        "rounding": rounding,
+        "rounding": roundings.rounding,
         "calibration": {"sequences": seen.n_sequences, "steps": seen.n_steps, "longest": seen.longest},
         "inputs": inputs,
         "outputs": outputs,
@@ -50,7 +54,8 @@ def notes(model: FloatModel, seen: Calibration, fraction_bits: IntArray, roundin
             *_update_warnings(model, seen),
             *_state_warnings(model, seen),
             *_output_warnings(model, seen),
-            *(_rounding_warnings(model, seen) if rounding == "compensated" else []),
+            *(_rounding_warnings(model, seen) if roundings.rounding == "compensated" else []),
+            *(lost_bits_warnings(model, int_model, roundings.widths) if roundings.parameters == SHORT else []),
         ],
         "import": list(model.notes),
     }
