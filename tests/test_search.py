@@ -102,7 +102,7 @@ def test_a_mixture_is_smaller_than_uniform_widths_of_its_quality() -> None:
     uniform = [one for one in result.tried if one.uniform_bits and one.quality >= result.chosen.quality]
     assert result.chosen.uniform_bits is None
     assert all(result.chosen.flash_bytes < one.flash_bytes for one in uniform)
-    assert best_within(result.front, result.chosen.flash_bytes)[0] == result.chosen
+    assert best_within(result.front, result.tried, result.chosen.flash_bytes, 0.5)[0] == result.chosen
 
 
 def test_models_of_one_calibration_are_those_of_quantize(model: qg.FloatModel) -> None:
@@ -154,14 +154,78 @@ FRONT = [Candidate({"gru.W.z": i}, 1000 * i, quality) for i, quality in enumerat
     ],
 )
 def test_the_smallest_that_is_near_enough(within, reference, unit, flash_bytes: int, because: str) -> None:
-    chosen, why = smallest_within(FRONT, within, reference, unit)
+    chosen, why = smallest_within(FRONT, FRONT, within, reference, unit)
     assert (chosen.flash_bytes, why) == (flash_bytes, because)
 
 
 def test_the_best_that_is_small_enough() -> None:
-    assert best_within(FRONT, 3999) == (FRONT[2], "the best of at most 3,999 bytes")
+    assert best_within(FRONT, FRONT, 3999, 0) == (FRONT[2], "the best of at most 3,999 bytes")
     with pytest.raises(qg.ConfigError, match="no model of at most 999 bytes was found, the smallest one has 1,000"):
-        best_within(FRONT, 999)
+        best_within(FRONT, FRONT, 999, 0)
+
+
+def of_bits(w: int, u: int, flash_bytes: int, quality: float) -> Candidate:
+    return Candidate({"gru.W.z": w, "gru.U.z": u}, flash_bytes, quality)
+
+
+SMALL = of_bits(2, 2, 900, 97.9)  # packed
+LUCKY, GOOD, WIDEST, POOR = (
+    of_bits(w, u, 1000, quality) for w, u, quality in ((6, 3, 98.6), (6, 7, 98.4), (8, 8, 98.2), (8, 8, 97.0))
+)
+LARGE = of_bits(8, 9, 2000, 98.5)
+MORE_BITS = "; of its size, that with the most bits"
+
+
+@pytest.mark.parametrize(
+    ("tried", "within", "reference", "chosen"),
+    [
+        ([SMALL, LUCKY, GOOD, WIDEST, LARGE], 0.3, 98.5, WIDEST),
+        ([SMALL, LUCKY, GOOD, POOR, LARGE], 0.3, 98.5, GOOD),  # what it lacks is more than luck
+        ([SMALL, LUCKY, GOOD, WIDEST, LARGE], 0.15, 98.5, GOOD),
+        ([SMALL, LUCKY, GOOD, WIDEST], 0.3, 99.9, GOOD),  # none is near: as near to the best
+        ([SMALL, LUCKY, GOOD, WIDEST], 0.6, 98.5, SMALL),  # of another size
+        ([SMALL, LUCKY, of_bits(6, 3, 1000, 98.5)], 0.3, 98.5, LUCKY),
+    ],
+)
+def test_of_equal_sizes_the_one_with_the_most_bits(tried, within: float, reference: float, chosen: Candidate) -> None:
+    found, why = smallest_within([SMALL, LUCKY], tried, within, reference, "%")
+    assert found == chosen and why.endswith(MORE_BITS) == (found not in (SMALL, LUCKY))
+
+
+def test_the_best_of_equal_sizes_where_no_labels_decide() -> None:
+    tried = [SMALL, LUCKY, GOOD, WIDEST]
+    assert smallest_within([SMALL, LUCKY], tried, 0.5, np.inf, "dB")[0] == LUCKY
+    assert best_within([SMALL, LUCKY], tried, 1000, 0)[0] == LUCKY
+    assert best_within([SMALL, LUCKY], [*tried, of_bits(8, 8, 1000, 98.6)], 1000, 0)[0] == of_bits(8, 8, 1000, 98.6)
+
+
+def test_the_best_that_is_small_enough_has_the_most_bits_of_its_size() -> None:
+    tried = [SMALL, LUCKY, GOOD, WIDEST, LARGE]
+    assert best_within([SMALL, LUCKY], tried, 1500, 0.3) == (GOOD, f"the best of at most 1,500 bytes{MORE_BITS}")
+    better = of_bits(2, 2, 900, 98.5)  # than GOOD, and smaller
+    assert best_within([better, LUCKY], [better, *tried], 1500, 0.3) == (LUCKY, "the best of at most 1,500 bytes")
+
+
+def test_models_that_are_not_packed_have_all_their_bits(model: qg.FloatModel, labels: np.ndarray) -> None:
+    """What code for packed weights takes is more than this model has: all widths give the same bytes."""
+    result = qg.search(model, CALIBRATION, X, labels, objective="accuracy", trials=20, widths=(7, 8), within=5)
+    same = [one for one in result.tried if one.flash_bytes == result.chosen.flash_bytes and one.quality >= 85]
+    assert len(same) > 2 and result.chosen.uniform_bits == 8
+    assert [one for one in result.front if one.flash_bytes == result.chosen.flash_bytes] == [result.chosen]
+
+
+def test_exact_row_parameters(files: Path, model: qg.FloatModel) -> None:
+    """They are a study of their own."""
+    out = done(command("--trials", "1", "--study", "s.journal", "--row-parameters", "exact", "--json", "r.json"))
+    written = qg.IntModel.load("m.qgru")
+    assert written.digest == qg.quantize(model, CALIBRATION, weight_bits=8).digest
+    assert "makes the same with --row-parameters exact --weight-bits " in out
+    assert json.loads((files / "r.json").read_text())["row_parameters"] == "exact"
+    assert_refused(command("--trials", "1", "--study", "s.journal"), "study 'search' in s.journal: of another model")
+    result = command("--row-parameters", "some")
+    assert result.code == 2 and "'some' is not one of 'exact', 'short'" in result.err
+    with pytest.raises(qg.ModelError, match="row parameters 'some', allowed are exact and short"):
+        qg.search(model, CALIBRATION, X, row_parameters="some")  # type: ignore[arg-type]
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------

@@ -45,7 +45,6 @@ standardisation_option = click.option(
     help="Arrays mean and scale [features]: the model was trained on (x - mean) / scale.",
 )
 
-
 packing_option = click.option(
     "--packing",
     type=click.Choice(["auto", "never", "always"]),

@@ -11,16 +11,21 @@ from quantgru.cli.loading import load_model, load_standardisation, loading_optio
 
 if TYPE_CHECKING:
     from quantgru.int_model import IntModel
+    from quantgru.int_model.row_parameters import RowParametersName
     from quantgru.model import FloatModel
     from quantgru.sequences import Sequences
 
-row_parameters_option = click.option(
-    "--row-parameters",
-    type=click.Choice(["exact", "short"]),
-    default="exact",
-    show_default=True,
-    help="Scales and biases of rows: with 'short' the device keeps them in one byte and two, not three and four.",
-)
+
+def row_parameters_option(default: RowParametersName) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds the option, with this default."""
+    return click.option(
+        "--row-parameters",
+        type=click.Choice(["exact", "short"]),
+        default=default,
+        show_default=True,
+        help="Scales and biases of rows: with 'short' the device keeps them in one byte and two, not three and four.",
+    )
+
 
 _OPTIONS = (
     standardisation_option,
@@ -48,7 +53,7 @@ _OPTIONS = (
         help="Then change codes, scales and biases so that errors over whole sequences make up for one another. 8 "
         "rounds often win 2 dB and more, in seconds to minutes.",
     ),
-    row_parameters_option,
+    row_parameters_option("exact"),
 )
 
 

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
+from quantgru.cli.loading import (
+    load_model,
+    load_standardisation,
+    loading_options,
+    standardisation_option,
+)
+from quantgru.cli.quantizing import row_parameters_option
 from quantgru.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -61,6 +67,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True, help="One worker and one seed: always the same result.")
 @click.option("--plot", "plot_path", metavar="P.png", help="Also draw sizes and what models are worth.")
 @click.option("--json", "json_path", metavar="FILE", help="Also write the result as JSON.")
+@row_parameters_option("short")
 @standardisation_option
 @loading_options
 def search(
@@ -69,7 +76,8 @@ def search(
     """Search for widths of MODEL's weights, of each gate in each matrix, that make it small and keep it good.
 
     MODEL is a file that `quantgru formats` lists. Writes the chosen integer model, and shows those that none beats in
-    both size and quality. All have short row parameters, as `quantize --row-parameters short` makes them.
+    both size and quality. Where codes are not packed, all widths have one size: of models of the chosen size whose
+    labels are as good as --within asks for, that with the most bits is taken, for the best one is so by luck.
     """
     from quantgru.cli.console import progress, require_writable, write_file, write_json
     from quantgru.report.pareto_plot import pareto_plot, require_matplotlib
@@ -138,7 +146,6 @@ def _print(result: SearchResult) -> None:
     from quantgru.cli.console import console
     from quantgru.int_model.cost import kernel_bytes
     from quantgru.report.pareto import pareto_table, quality_text
-    from quantgru.width_search.pareto_search import ROW_PARAMETERS
 
     console().print(pareto_table(result.front, result.chosen, result.quality, result.unit))
     click.echo(f"{len(result.tried):,} models were tried; {result.n_failed:,} trials failed")
@@ -150,7 +157,7 @@ def _print(result: SearchResult) -> None:
         share = f", {100 * chosen.flash_bytes / widest.flash_bytes:.1f} % of {widest.uniform_bits} bits for all"
     quality = quality_text(chosen.quality, result.unit)
     names = ",".join(f"{name}={bits}" for name, bits in chosen.weight_bits.items())
-    click.echo(f"quantgru quantize makes the same with --row-parameters {ROW_PARAMETERS} --weight-bits {names}")
+    click.echo(f"quantgru quantize makes the same with --row-parameters {result.row_parameters} --weight-bits {names}")
     in_code = kernel_bytes(result.model)
     code = f" ({in_code:,} of them code for packed weights and short scales)" if in_code else ""
     click.echo(f"chosen: {chosen.flash_bytes:,} bytes{code}{share}; {quality}: {result.because}")

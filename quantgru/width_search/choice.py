@@ -12,24 +12,48 @@ from quantgru.report.pareto import Candidate, quality_text
 _ROUNDING: Final = 1e-9  # shares of labels in percent are not exact
 
 
-def smallest_within(front: Sequence[Candidate], within: float, reference: float, unit: str) -> tuple[Candidate, str]:
+def smallest_within(
+    front: Sequence[Candidate], tried: Sequence[Candidate], within: float, reference: float, unit: str
+) -> tuple[Candidate, str]:
     """The smallest that lacks at most `within` of the float model's quality, or of the best one's if that is infinite.
 
-    front is sorted by size. Returns the candidate, the best one if none is as near, and why it is the one.
+    front is sorted by size, and of `tried`. Returns the candidate, the best one if none is as near, and why it is the
+    one. Of its size it is that with the most bits of those that are near; the best SQNR, which is no luck with labels.
     """
     best = front[-1]
     goal, whose = (reference, "the float model's") if math.isfinite(reference) else (best.quality, "the best one's")
     distance = f"within {within:g} {'dB' if unit == 'dB' else 'points'} of {whose} {quality_text(goal, unit)}"
     near = [candidate for candidate in front if candidate.quality >= goal - within - _ROUNDING]
-    return (near[0], f"the smallest {distance}") if near else (best, f"the best; none is {distance}")
+    chosen, because = (near[0], f"the smallest {distance}") if near else (best, f"the best; none is {distance}")
+    if unit == "dB":
+        return chosen, because
+    return _widest(chosen, because, front, tried, (goal if near else best.quality) - within)
 
 
-def best_within(front: Sequence[Candidate], flash_bytes: int) -> tuple[Candidate, str]:
-    """The best of at most so many bytes, and why it is the one; front is sorted by size. Raises ConfigError."""
+def best_within(
+    front: Sequence[Candidate], tried: Sequence[Candidate], flash_bytes: int, within: float
+) -> tuple[Candidate, str]:
+    """The best of at most so many bytes, and why it is the one; front is sorted by size, and of `tried`.
+
+    Of its size it is that with the most bits of those that lack at most `within` of the best one's quality. Raises
+    ConfigError.
+    """
     small = [candidate for candidate in front if candidate.flash_bytes <= flash_bytes]
     if not small:
         raise ConfigError(
             f"search: no model of at most {flash_bytes:,} bytes was found, the smallest one has "
             f"{front[0].flash_bytes:,}; allow as many, or fewer bits"
         )
-    return small[-1], f"the best of at most {flash_bytes:,} bytes"
+    because = f"the best of at most {flash_bytes:,} bytes"
+    return _widest(small[-1], because, front, tried, small[-1].quality - within)
+
+
+def _widest(
+    chosen: Candidate, because: str, front: Sequence[Candidate], tried: Sequence[Candidate], least: float
+) -> tuple[Candidate, str]:
+    """The one of chosen's size with the most bits, of quality `least` or more, that no smaller one beats."""
+    smaller = max((one.quality for one in front if one.flash_bytes < chosen.flash_bytes), default=-math.inf)
+    of_size = [one for one in tried if one.flash_bytes == chosen.flash_bytes and one.quality > smaller]
+    as_good = [one for one in of_size if one.quality >= least - _ROUNDING]
+    widest = max(as_good, key=lambda one: (sum(one.weight_bits.values()), one.quality))
+    return (chosen, because) if widest == chosen else (widest, f"{because}; of its size, that with the most bits")

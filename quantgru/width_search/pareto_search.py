@@ -30,7 +30,7 @@ from quantgru.width_search.workers import workers as start_workers
 
 _MOST_BITS: Final = DEFAULT_BITS  # more are for models that need them everywhere
 _TRIALS_FORMAT: Final = 2  # raised when the same widths give another size or quality: older studies are of no use then
-ROW_PARAMETERS: Final[RowParametersName] = "short"  # of all models that are tried: few bits for them, too
+ROW_PARAMETERS: Final[RowParametersName] = "short"  # unless said otherwise: few bits for them, too
 UNITS: Final[dict[Objective, str]] = {"accuracy": "%", "sqnr": "dB", "agreement": "%"}  # of the quality
 WITHIN: Final[dict[Objective, float]] = {"accuracy": 0.3, "sqnr": 6.0, "agreement": 0.5}  # unless said otherwise
 
@@ -40,9 +40,10 @@ class SearchResult:
     """What a search found, with what earlier runs of the same study have found.
 
     model      the chosen one
+    row_parameters  of all models
     chosen     its widths, its size, and what it is worth
     because    why it is the chosen one
-    front      those that none beats in both size and quality, smallest first
+    front      those that none beats in both size and quality, smallest first; of the chosen one's size that one
     tried      all different ones
     reference  what the float model is worth; infinite for an SQNR
     n_failed   trials that gave no model
@@ -50,6 +51,7 @@ class SearchResult:
 
     model: IntModel
     objective: Objective
+    row_parameters: RowParametersName
     chosen: Candidate
     because: str
     front: tuple[Candidate, ...]
@@ -73,6 +75,7 @@ class SearchResult:
             "digest": self.model.digest.hex(),
             "objective": self.objective,
             "unit": self.unit,
+            "row_parameters": self.row_parameters,
             "float": self.reference if math.isfinite(self.reference) else None,
             "chosen": self.chosen.to_json(),
             "because": self.because,
@@ -97,6 +100,7 @@ def search(
     study_name: str = "search",
     workers: int = 1,
     seed: int = 0,
+    row_parameters: RowParametersName = ROW_PARAMETERS,
     mean: npt.ArrayLike | None = None,
     scale: npt.ArrayLike | None = None,
     initial_states: StatesLike | None = None,
@@ -105,7 +109,9 @@ def search(
 ) -> SearchResult:
     """Tries widths for each gate of each matrix and for each dense layer, and chooses a small model that is good on x.
 
-    All models have short row parameters.
+    Where labels decide, the chosen one has the most bits of those of its size that are as good as asked: a model whose
+    codes are not packed has one size for all widths, and the best of many is best on x by luck. With `flash`, that is
+    what lacks no more of the best one than `within` allows by default.
 
     x           [sequences, steps, inputs], not the calibration data; what is good on it must prove so on other data
     labels      integers [sequences], the numbers of the right outputs, for the objective "accuracy"
@@ -120,6 +126,7 @@ def search(
                 the URL of a database as Optuna takes it, "sqlite:///study.db". None: in memory
     workers     processes; more than one need a script that can be imported (`if __name__ == "__main__":`)
     seed        the same search gives the same result, with one worker; machines that share a study need different ones
+    row_parameters  of all models, as in `quantize`
     progress    called, from any thread, with the number of trials that are finished since the last call
 
     `calibration` and what is not named here are as in `quantize`. Raises ConfigError, DataError, ModelError: also where
@@ -134,13 +141,14 @@ def search(
         mean=mean,
         scale=scale,
         initial_states=initial_states,
-        row_parameters=ROW_PARAMETERS,
+        row_parameters=row_parameters,
         name=name,
     )
     judge = judge_of(calibrated.float_model, x, labels, objective)
     states = {f"initial_state{i}": state for i, state in enumerate(initial_states or ())}
     arrays = {"mean": mean, "scale": scale, "labels": labels if objective == "accuracy" else None, **states}
-    digest = _digest(model, model.sequences(calibration), judge.sequences, arrays, [_TRIALS_FORMAT, objective, *widths])
+    options = [_TRIALS_FORMAT, objective, *widths, *([] if row_parameters == ROW_PARAMETERS else [row_parameters])]
+    digest = _digest(model, model.sequences(calibration), judge.sequences, arrays, options)
     names = section_names(calibrated.float_model)
     if flash is not None:
         _check_flash(calibrated, dict.fromkeys(names, widths[0]), flash)
@@ -150,11 +158,14 @@ def search(
         candidates, best, failed = opened.tried(), opened.front(), opened.n_failed()
     if flash is None:
         tolerance = WITHIN[objective] if within is None else within
-        chosen, because = smallest_within(best, tolerance, judge.reference, UNITS[objective])
+        chosen, because = smallest_within(best, candidates, tolerance, judge.reference, UNITS[objective])
     else:
-        chosen, because = best_within(best, flash)
+        chosen, because = best_within(best, candidates, flash, 0.0 if objective == "sqnr" else WITHIN[objective])
+    front = tuple(chosen if one.flash_bytes == chosen.flash_bytes else one for one in best)
     int_model = calibrated.quantize(chosen.weight_bits)
-    return SearchResult(int_model, objective, chosen, because, tuple(best), tuple(candidates), judge.reference, failed)
+    return SearchResult(
+        int_model, objective, row_parameters, chosen, because, front, tuple(candidates), judge.reference, failed
+    )
 
 
 def _check(
