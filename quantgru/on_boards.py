@@ -74,6 +74,7 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON values, with the same names however the run ended."""
         where: dict[str, Any] = {"board": None, "port": None, self.target.kind: self.target.name}
+        where["packing"] = self.target.packing if self.target.kind == "board" else None
         found = dict.fromkeys(_RESULT_NAMES) if self.result is None else self.result.to_json()
         return {**where, **found, "equal": self.equal, "error": self.error, "seconds": round(self.seconds, 3)}
 

@@ -1,5 +1,6 @@
 """Codes of less than a byte: where they lie, when they are packed, and that no board computes anything else."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -191,6 +192,20 @@ def test_the_command_exports_what_is_chosen(tmp_path: Path) -> None:
         assert (tmp_path / packing / "model.c").read_text() == source_of(packed_model(), packing)
 
 
+def test_inspection_says_what_is_chosen(tmp_path: Path) -> None:
+    """144 codes of 4 bits and 768 of 3, or each a byte."""
+    packed_model().save(tmp_path / "m.qgru")
+    said = {
+        name: json.loads(done(quantgru("inspect", tmp_path / "m.qgru", "--json", "--packing", name)))
+        for name in PACKINGS
+    }
+    constants = {name: facts["cost"]["constant_bytes"] for name, facts in said.items()}
+    assert constants["never"] - constants["always"] == 144 + 768 - (72 + 288)
+    assert constants["auto"] == constants["always"]
+    shown = done(quantgru("inspect", tmp_path / "m.qgru", "--packing", "never"))
+    assert f"{constants['never']:,} bytes of constants" in shown
+
+
 def test_an_avr_reads_codes_that_are_packed_and_would_not_in_bytes() -> None:
     model = model_of(zero_gru(units=154))
     assert not avr_excess(model)
@@ -222,8 +237,6 @@ def test_a_packing_without_a_model_that_is_built_here(tmp_path: Path, monkeypatc
     for options in (["--port", "/dev/none"], ["--board", "host", "--send"]):
         result = quantgru("hil", "m.qgru", "--steps", "9", *options, "--packing", "never")
         assert result.code == 2 and "--packing goes with --board, and not with --send" in result.err
-    result = quantgru("inspect", "m.qgru", "--packing", "never")
-    assert result.code == 2 and "--packing needs --board NAME" in result.err
     x = np.zeros((1, 1, 3))
     for where in ({"port": "/dev/none"}, {"board": "host", "send": True}):
         with pytest.raises(

@@ -66,17 +66,15 @@ def inspect(
     packing = options.pop("packing")
     if board is None and any(value is not None for value in of_chip.values()):
         raise click.UsageError("--rate, --flash, --ram and --clock need --board NAME")
-    if board is None and packing != "auto":
-        raise click.UsageError("--packing needs --board NAME")
     int_model = IntModel.load(model)
     bound = None if float_path is None else _bound(int_model, float_path, standardisation, options)
     fit = None if board is None else _fit(int_model, board, packing, **of_chip)
     if as_json:
         of_board = {} if fit is None else {"board": fit.to_json()}
         of_bound = {} if bound is None else {"bound": bound_json(*bound)}
-        click.echo(json.dumps(inspection(int_model) | of_bound | of_board, indent=2))
+        click.echo(json.dumps(inspection(int_model, packing) | of_bound | of_board, indent=2))
     else:
-        print_inspection(int_model, console())
+        print_inspection(int_model, console(), packing)
         if bound is not None:
             print_bound(*bound, console())
         if fit is not None:

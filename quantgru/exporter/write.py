@@ -28,13 +28,13 @@ def export(
     name       starts all identifiers and file names; the model's own name if None
     max_steps  the longest sequence of a model that needs whole ones; the longest of the calibration data if None. What
                includes the header can still change it
-    packing    of codes of weights; the numbers are the same, and the digest is. "auto": packed where that saves
-               flash on every target; "never": a code has a byte of its own, or two above 8 bits, which is fastest;
-               "always": as few bits as hold all codes of a gate
+    packing    of codes of weights; numbers and digest stay. "auto": packed where that saves flash on every target;
+               "never": a code has a byte of its own, or two above 8 bits, which is fastest; "always": as few bits as
+               hold all codes of a gate
 
     Files of an earlier export are replaced, each as a whole; other files are left alone. Raises ConfigError for a name
-    that is no C identifier, a number of steps that is out of range or of no use, an unknown packing, or a
-    folder that cannot be written; ModelError for what is not an IntModel.
+    that is no C identifier, a number of steps that is out of range or of no use, an unknown packing, or a folder
+    that cannot be written; ModelError for what is not an IntModel.
     """
     require_int_model(model, "export")
     files = export_files(model, model.name if name is None else name, max_steps=max_steps, packing=packing)

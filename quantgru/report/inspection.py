@@ -21,14 +21,14 @@ from quantgru.int_model import (
 from quantgru.int_model.contract import SPEC_MAJOR
 from quantgru.int_model.cost import cost
 from quantgru.int_model.layers import EMBEDDING_BITS
-from quantgru.int_model.packing import code_bits, section_codes
+from quantgru.int_model.packing import Packing, code_bits, section_codes
 from quantgru.int_model.proof import prove
 from quantgru.int_model.versions import stated_minor
 
 
-def inspection(model: IntModel) -> dict[str, Any]:
-    """Everything that `quantgru inspect` shows, as JSON values."""
-    total = cost(model)
+def inspection(model: IntModel, packing: Packing = "auto") -> dict[str, Any]:
+    """Everything that `quantgru inspect` shows, as JSON values; the cost is that of an export with this packing."""
+    total = cost(model, packing)
     return {
         "name": model.name,
         "digest": model.digest.hex(),
@@ -56,8 +56,8 @@ def inspection(model: IntModel) -> dict[str, Any]:
     }
 
 
-def print_inspection(model: IntModel, console: Console) -> None:
-    facts = inspection(model)
+def print_inspection(model: IntModel, console: Console, packing: Packing = "auto") -> None:
+    facts = inspection(model, packing)
     console.print(
         Group(
             _summary(facts),
