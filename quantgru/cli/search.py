@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantgru.cli.loading import (
-    load_model,
-    load_standardisation,
-    loading_options,
-    standardisation_option,
-)
+from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
 from quantgru.cli.quantizing import row_parameters_option
 from quantgru.errors import ConfigError, DataError
 
