@@ -20,6 +20,7 @@ from quantgru.int_model.cost import cost, flash_bytes, kernel_bytes
 from quantgru.quantizer.model import calibrate_model
 from quantgru.report.pareto import Candidate
 from quantgru.width_search.choice import best_within, smallest_within
+from quantgru.width_search.judge import Labels
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +74,19 @@ def test_the_command_writes_what_it_says(files: Path, model: qg.FloatModel, labe
     assert (result["tried"], result["failed"]) == (12, 0)
     code = f"{kernel_bytes(written):,} of them code for packed weights and short scales"
     assert f"chosen: {chosen['flash_bytes']:,} bytes ({code}), " in out and "points of the float model's 90.00 %" in out
+    changed = int((qg.simulate(written, X).argmax(axis=1) != model.run(X).argmax(axis=1)).sum())
+    assert result["labels"] == {"changed": changed, "n": 60}
+    assert f"{changed} of 60 labels are not the float model's: on other data expect " in out
     (again,) = re.findall(r"makes the same with (.*)", out)
     done(quantgru("quantize", "m.qgf", "--calibration", "c.npz", *again.split(), "-o", "again.qgru"))
     assert qg.IntModel.load("again.qgru").digest == written.digest
     assert (files / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("changed", "n", "points"), [(4, 100, 2.0), (1, 200, 0.5), (0, 200, 0.5)])
+def test_points_lost_are_as_uncertain_as_labels_changed(changed: int, n: int, points: float) -> None:
+    """Each is worth 100 / n points, one way or the other: a random walk. Where none has changed, as with one."""
+    assert Labels(changed, n).deviation == pytest.approx(points)
 
 
 def test_no_uniform_width_is_both_smaller_and_better(model: qg.FloatModel) -> None:

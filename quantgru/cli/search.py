@@ -156,3 +156,8 @@ def _print(result: SearchResult) -> None:
     in_code = kernel_bytes(result.model)
     code = f" ({in_code:,} of them code for packed weights and short scales)" if in_code else ""
     click.echo(f"chosen: {chosen.flash_bytes:,} bytes{code}{share}; {quality}: {result.because}")
+    if result.labels is not None:
+        click.echo(
+            f"{result.labels.changed:,} of {result.labels.n:,} labels are not the float model's: on other data expect "
+            f"{result.labels.deviation:.1f} points more or less than here"
+        )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,22 @@ Objective = Literal["accuracy", "sqnr", "agreement"]
 _LEAST_LABELS: Final = 20  # with fewer, a single one counts for more than 5 points
 
 
+class Labels(NamedTuple):
+    """Labels of an integer model: n, of which some are others than the float model's."""
+
+    changed: int
+    n: int
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the points lost, from one set of so many sequences to another.
+
+        A changed label is one right answer more or less, or none: a variance of 1 at most. Where none changed, one
+        might have.
+        """
+        return 100 * math.sqrt(max(1, self.changed)) / self.n
+
+
 @dataclass(frozen=True, eq=False)
 class Judge:
     """What is asked of a model.
@@ -38,8 +55,18 @@ class Judge:
 
     def worth(self, model: IntModel, threads: int) -> float:
         """Right labels in percent, or the outputs' SQNR in dB."""
-        outputs = _joined(run(model, self.sequences, threads=threads).outputs, model.last_step)
+        outputs = self._outputs(model, threads)
         return sqnr_db(self.exact, outputs) if self.right is None else _percent_right(outputs, self.right)
+
+    def labels(self, model: IntModel) -> Labels | None:
+        """Beside those of the float model; None where the SQNR counts."""
+        if self.right is None:
+            return None
+        changed = self._outputs(model, None).argmax(axis=1) != self.exact.argmax(axis=1)
+        return Labels(int(changed.sum()), len(changed))
+
+    def _outputs(self, model: IntModel, threads: int | None) -> FloatArray:
+        return _joined(run(model, self.sequences, threads=threads).outputs, model.last_step)
 
 
 def judge_of(model: FloatModel, x: SequencesLike | Sequences, labels: Any, objective: Objective) -> Judge:

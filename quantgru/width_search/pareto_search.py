@@ -23,7 +23,7 @@ from quantgru.quantizer.widths import DEFAULT_BITS, LEAST_BITS, section_names
 from quantgru.report.pareto import Candidate
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.width_search.choice import best_within, smallest_within
-from quantgru.width_search.judge import Objective, judge_of
+from quantgru.width_search.judge import Labels, Objective, judge_of
 from quantgru.width_search.study import Study, optuna_quiet, require_optuna
 from quantgru.width_search.trials import Trials
 from quantgru.width_search.workers import workers as start_workers
@@ -46,6 +46,8 @@ class SearchResult:
     front      those that none beats in both size and quality, smallest first; of the chosen one's size that one
     tried      all different ones
     reference  what the float model is worth; infinite for an SQNR
+    labels     of the chosen model on x, None for an SQNR: what it loses there, it loses elsewhere give or take their
+               `deviation`
     n_failed   trials that gave no model
     """
 
@@ -57,6 +59,7 @@ class SearchResult:
     front: tuple[Candidate, ...]
     tried: tuple[Candidate, ...]
     reference: float
+    labels: Labels | None
     n_failed: int
 
     @property
@@ -80,6 +83,7 @@ class SearchResult:
             "chosen": self.chosen.to_json(),
             "because": self.because,
             "front": [candidate.to_json() for candidate in self.front],
+            "labels": None if self.labels is None else {"changed": self.labels.changed, "n": self.labels.n},
             "tried": len(self.tried),
             "failed": self.n_failed,
         }
@@ -164,7 +168,16 @@ def search(
     front = tuple(chosen if one.flash_bytes == chosen.flash_bytes else one for one in best)
     int_model = calibrated.quantize(chosen.weight_bits)
     return SearchResult(
-        int_model, objective, row_parameters, chosen, because, front, tuple(candidates), judge.reference, failed
+        int_model,
+        objective,
+        row_parameters,
+        chosen,
+        because,
+        front,
+        tuple(candidates),
+        judge.reference,
+        judge.labels(int_model),
+        failed,
     )
 
 
