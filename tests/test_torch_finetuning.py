@@ -251,6 +251,23 @@ def test_a_training_lowers_the_loss_of_the_integers(bits: int) -> None:
     assert np.array_equal(after.selftest.inputs, before.selftest.inputs)
 
 
+@pytest.mark.parametrize(
+    "layers", [CELLS["after, sigmoid, tanh"], CELLS["before, hard_sigmoid, relu"], CHAINS["concat"]]
+)
+def test_autocast_multiplies_in_16_bits(layers: tuple[qg.Gru, ...]) -> None:
+    """Products have the 8 significant bits of bfloat16; states, and all of the evaluation, keep theirs."""
+    prepared = qg.torch.prepare(qg.FloatModel(layers, last_step=False), X, weight_bits=3)
+    x, lengths = torch.tensor(X), torch.tensor(LENGTHS)
+    exact = prepared(x, lengths).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = prepared.run(x, lengths)
+        found.outputs.float().square().sum().backward()
+        assert_equal_in_evaluation(prepared, X, LENGTHS)
+    assert {h.dtype for h in found.states} == {torch.float32}
+    assert 40 < sqnr_db(exact.double().numpy().ravel(), found.outputs.detach().double().numpy().ravel()) < 70
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in prepared.parameters())
+
+
 def test_a_live_module_is_left_alone_and_goes_on_as_one() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -307,6 +324,7 @@ def small() -> qg.torch.Prepared:
         (torch.zeros(2, 5, 3), torch.tensor([0, 5]), r"^input: lengths \[0, 5\]"),
         (torch.zeros(2, 5, 3), torch.tensor([5]), r"^input: lengths \[5\]"),
         (torch.zeros(2, 5, 3), torch.tensor([1.0, 2.0]), r"^input: lengths of type float32, expected integers"),
+        (nn.utils.rnn.pack_sequence([torch.zeros(5, 3)]), None, "^input: a PackedSequence, expected what pad_packed"),
     ],
 )
 def test_a_batch_that_does_not_fit(small, x, lengths, says: str) -> None:
@@ -353,6 +371,18 @@ def test_gradients_that_would_be_lost_are_refused(small) -> None:
     small.eval()(x)
 
 
+@pytest.mark.parametrize(("calibration", "bits"), [(8 * X, 4), (X, 5), (X, {"": 4, "gru.U.n": 5})])
+def test_a_state_dict_of_other_formats_is_refused(calibration: np.ndarray, bits: object) -> None:
+    model = qg.FloatModel((gru(3, 4), dense(4, 2)), last_step=False, name="slow")
+    prepared = qg.torch.prepare(model, X, weight_bits=4)
+    train(prepared, torch.tensor(X), n_batches=3)
+    before = copy.deepcopy(prepared.state_dict())
+    other = qg.torch.prepare(model, calibration, weight_bits=bits)
+    with pytest.raises(qg.ModelError, match=r"^prepared module: .* formats or weight bits than those of 'slow'; "):
+        nn.Sequential(prepared).load_state_dict(nn.Sequential(other).state_dict())
+    assert all(torch.equal(prepared.state_dict()[name], values) for name, values in before.items())
+
+
 def test_what_is_not_prepared() -> None:
     for wrong in (nn.GRU(3, 4), qg.FloatModel((gru(3, 4),), last_step=False), None):
         with pytest.raises(qg.ModelError, match=r"^convert: .*, expected the module that qg\.torch\.prepare gives$"):
@@ -375,6 +405,11 @@ def test_what_is_not_prepared() -> None:
 def test_what_cannot_be_prepared(model, options, says: str) -> None:
     with pytest.raises(qg.ModelError, match=says):
         qg.torch.prepare(model, X, **options)
+
+
+def test_what_is_prepared_already(small) -> None:
+    with pytest.raises(qg.ModelError, match=r"^prepare: a module that is prepared already; give the model that it was"):
+        qg.torch.prepare(small, X)
 
 
 def test_without_pytorch() -> None:

@@ -95,6 +95,7 @@ class GruLayer(nn.Module):
         """h after every step [sequences, steps, units]; see `RunLayer`."""
         units = self._start.n_units
         from_x = nn.functional.linear(x.values, self.input(), self.bias)
+        from_x = from_x.to(self.bias.dtype)  # under autocast, which multiplies in 16 bits: states are kept in more
         gates_from_x, candidate_from_x = (part.unbind(dim=1) for part in from_x.split((2 * units, units), dim=-1))
         run_step = self._step_reset_after if self._start.reset == "after" else self._step_reset_before
         weights = self.recurrent().T

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from quantgru.simulator.inputs import to_raw
 from quantgru.structure import Reverse
 from quantgru.torch.integers import run_integers
 from quantgru.torch.layers import BidirectionalLayer, DenseLayer, EmbeddingLayer, GruLayer, ReverseLayer
-from quantgru.torch.rows import Operands
+from quantgru.torch.rows import Operands, Rows
 from quantgru.torch.steps import Steps, run_layers
 
 
@@ -58,6 +58,7 @@ class Prepared(nn.Module):
         self.layers = nn.ModuleList(_training_layers(model, start, operands, widths, parameters))
         self.register_buffer("input_scale", torch.tensor(operands.scale))
         self.register_buffer("input_mean", torch.tensor(operands.mean))
+        self.register_buffer("formats", torch.tensor(self._formats()))
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Outputs for x [sequences, steps, inputs], or token numbers [sequences, steps], as `run` gives them.
@@ -93,6 +94,23 @@ class Prepared(nn.Module):
             )
         return super()._apply(fn, recurse)
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """A part of `load_state_dict`: parameters of other formats would stand for another model, and are refused."""
+        found = state_dict.get(f"{prefix}formats")
+        if found is not None and found.tolist() != self._formats():
+            raise ModelError(
+                f"prepared module: a state dict of other formats or weight bits than those of {self.start.name!r}; "
+                "prepare the module with the arguments of the one that was saved, the calibration data too"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _formats(self) -> list[int]:
+        """Fraction bits of the inputs, of each state and each dense layer; bits of the codes of each matrix."""
+        states = [gru.state_fraction_bits for gru in self.start.grus]
+        dense = [layer.output_fraction_bits for layer in self.start.dense]
+        codes = [bits for rows in self.modules() if isinstance(rows, Rows) for bits in rows.bits]
+        return [*self.start.input_fraction_bits.tolist(), *states, *dense, *codes]
+
     def integers(self) -> tuple[IntLayer, ...]:
         """The layers of the integer model. Raises ModelError."""
         for name, parameter in self.named_parameters():
@@ -122,6 +140,10 @@ class Prepared(nn.Module):
 
 def _sequences(model: IntModel, x: Any, lengths: Any) -> Sequences:
     """A batch as other parts of quantgru take it. Raises DataError."""
+    if isinstance(x, nn.utils.rnn.PackedSequence):
+        raise DataError(
+            "input: a PackedSequence, expected what pad_packed_sequence(x, batch_first=True) gives: x, lengths"
+        )
     if isinstance(x, Tensor):
         x = x.detach().cpu().double().numpy()
     sequences = as_sequences(x if model.embedding is None else with_token_axis(x), n_features=model.n_inputs)
@@ -187,6 +209,8 @@ def prepare(
 
     Raises ModelError, DataError, ConfigError as `qg.load` and `qg.quantize` do, and ModelError for a mask value.
     """
+    if isinstance(module, Prepared):
+        raise ModelError("prepare: a module that is prepared already; give the model that it was made of")
     model = load(module, name=name)
     if model.mask_value is not None:
         raise ModelError(

@@ -59,7 +59,7 @@ class Rows(nn.Module):
         """`bits` are those of the codes of each of as many equal parts; sums have row_bits fraction bits [rows]; errors
         call the matrix `where`."""
         super().__init__()
-        self._where, self._row_parameters = where, parameters
+        self._where, self._row_parameters, self.bits = where, parameters, list(bits)
         self._row_bits, self._parts = row_bits, [Nearest(n) for n in bits]
         self._largest_sum = INT32_MAX >> (15 + matrix.left_shift)  # of the codes of a row [P1]
         row_scales = matrix.row_scales(row_bits)
