@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from bench_finetuning import distance, tune
+from bench_finetuning import tune
 from bench_quantization import N_CALIBRATION
 from bench_search import halves, points_lost
 from rich.console import Console
@@ -29,7 +29,6 @@ from quantgru.report.pareto import by_layer
 
 LEFT: Final = 0.4  # of the bytes of 8 bits for all
 WIDTHS: Final = (2, 3, 4)
-LEARNING_RATE: Final = 1e-3
 WANTED: Final = "≥ 60 % smaller, ≤ 0.3 points"
 
 
@@ -65,9 +64,7 @@ def measure(task: Task, seed: int, trials: int) -> tuple[Found, str]:
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     prepared = qg.torch.prepare(model, calibration, weight_bits=result.chosen.weight_bits, row_parameters="short")
-    of_float = torch.tensor(model.run(training.x), dtype=torch.float32)
-    tune(task, prepared, training.x, lambda y, chosen: distance(y, of_float[chosen]), LEARNING_RATE)
-    tuned = qg.torch.convert(prepared)
+    tuned, _ = tune(task, model, prepared, training.x)
     tuned_bytes = flash_bytes(tuned)
     found = Found(
         wide_bytes,
