@@ -231,7 +231,7 @@ def run_python(code, environment):
     """Runs `code` beside these tests, with more in its environment, for 30 seconds at most."""
     environment = os.environ | {"PYTHONPATH": str(c_library.ROOT / "tests")} | environment
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
 
 
 # ---- accesses ----------------------------------------------------------------------------------------------------
