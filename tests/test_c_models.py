@@ -228,7 +228,7 @@ def test_a_dense_layer_of_as_many_rows_as_a_matrix_can_have():
 
 
 def run_python(code, environment):
-    """Runs `code` beside these tests, with more in its environment, for 30 seconds at most."""
+    """Runs `code` beside these tests, with more in its environment, for two minutes at most."""
     environment = os.environ | {"PYTHONPATH": str(c_library.ROOT / "tests")} | environment
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
