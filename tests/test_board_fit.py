@@ -26,12 +26,13 @@ from quantgru.hil.images import Image, launch
 from quantgru.hil.stack import deepest_stack, read_functions
 from quantgru.hil.transport import SerialTransport
 from quantgru.int_model.cost import cost
+from quantgru.int_model.packing import Packing
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def measured(model: qg.IntModel, board: Board, folder: Path) -> Footprint:
-    export(model, folder / "export", "model")
+def measured(model: qg.IntModel, board: Board, folder: Path, packing: Packing = "auto") -> Footprint:
+    export(model, folder / "export", "model", packing=packing)
     return footprint(board, folder / "export", folder / "build", streaming=model.streaming)
 
 
@@ -134,7 +135,7 @@ MODELS = {"packed": model_of_widths, "wide": wide_model}
 def test_the_stack_is_what_a_run_leaves_marks_on(board_name: str, name: str, tmp_path: Path) -> None:
     """And on what the call itself takes; the last bytes of a frame may stay unwritten."""
     board, model = board_or_skip(board_name), MODELS[name]() if name in MODELS else load(name)
-    predicted = measured(model, board, tmp_path).stack_bytes
+    predicted = measured(model, board, tmp_path, "always" if name in MODELS else "auto").stack_bytes
     (tmp_path / "program.c").write_text(HIGH_WATER_PROGRAM)
     library = tmp_path / "export" / "quantgru"
     ports = port_sources(board)

@@ -411,8 +411,8 @@ def test_a_float_model_with_other_weights_is_warned_of(bits: int) -> None:
         error_bound(int_model, changed, most_steps=1)
 
 
-@pytest.mark.parametrize("bits", [4, 8, 16])
-def test_refined_weights_are_no_others(bits: int) -> None:
+@pytest.mark.parametrize("bits", [4, 8, 16, {"": 2, "dense": 8}], ids=str)
+def test_refined_weights_are_no_others(bits: int | dict[str, int]) -> None:
     """No warning, which would be an error here."""
     model = small()
     refined = qg.quantize(model, random_x(20, 30, 3), weight_bits=bits, refine=8)

@@ -155,7 +155,7 @@ def test_a_wrong_bias_is_put_right() -> None:
     refined = refine_layers(model, wrong, model.sequences(x), None, Widths(model, 8), EXACT, 8, no_progress)
     (found,) = refined.layers
     assert abs(int(found.bias[2]) - int(right)) < right * 0.02
-    assert refined.gains["g"] > 34  # 20 log10(0.5 / 0.01)
+    assert dict(refined.gains)["g"] > 34  # 20 log10(0.5 / 0.01)
 
 
 def test_states_come_nearer_on_other_data(digits) -> None:
@@ -172,9 +172,9 @@ def test_states_come_nearer_on_other_data(digits) -> None:
     held_out = digits.model.sequences(digits.calibration[::HELD_OUT])
     on_these = [states_error(digits.model, each, held_out, 0) for each in (plain, refined)]
     gain = 10 * np.log10(on_these[0] / on_these[1])
-    gains = refined.notes["refined"]["held_out_gain_db"]
-    assert refined.notes["refined"] == {"rounds": 2, "held_out_gain_db": gains}
-    assert gains["gru"] == pytest.approx(gain, abs=0.01)
+    (name, of_gru), (head, _) = refined.notes["refined"]["gains"]
+    assert (refined.notes["refined"]["rounds"], name, head) == (2, "gru", "dense")
+    assert of_gru == pytest.approx(gain, abs=0.01)
     for matrix in (refined.grus[0].input, refined.grus[0].recurrent):
         assert -8 <= matrix.codes.min() and matrix.codes.max() <= 7
 
@@ -265,7 +265,7 @@ def test_only_the_last_step_counts_where_only_that_is_put_out(digits) -> None:
         float(((qg.simulate(each, held_out) - digits.model.run(held_out)) ** 2).sum()) for each in (unfitted, refined)
     ]
     gain = 10 * np.log10(errors[0] / errors[1])
-    assert refined.notes["refined"]["held_out_gain_db"]["dense"] == pytest.approx(gain, abs=0.01)
+    assert dict(refined.notes["refined"]["gains"])["dense"] == pytest.approx(gain, abs=0.01)
     assert gain > 0.3
 
 
@@ -308,6 +308,8 @@ def test_no_structure_gets_worse_by_its_own_measure(structure: str, tmp_path: Pa
     for layer in range(1 if structure == "stack" else 2):
         errors = [states_error(model, each, held_out, layer) for each in (plain, refined)]
         assert errors[1] < errors[0]
+    outputs = [((qg.simulate(each, x[::HELD_OUT]) - model.run(x[::HELD_OUT])) ** 2).sum() for each in (plain, refined)]
+    assert outputs[1] < outputs[0]
     assert np.abs(refined.grus[0].recurrent.codes + 0.5).max() <= 3.5
     assert [layer.name for layer in refined.layers] == [layer.name for layer in plain.layers]
 
@@ -351,10 +353,30 @@ def test_too_little_calibration_data_changes_nothing_and_says_so(shape, says: st
     assert passed == [3]
 
 
+def test_a_model_whose_outputs_get_worse_stays(digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its states come nearer, but a head with signs turned around makes that worse."""
+    x = digits.calibration
+
+    def turned(layer: IntDense, task: DenseTask) -> tuple[IntDense, float]:
+        return replace(layer, matrix=replace(layer.matrix, codes=-layer.matrix.codes)), 0.0
+
+    monkeypatch.setattr("quantgru.quantizer.refine.refined_dense", turned)
+    plain, refined = (qg.quantize(digits.model, x, refine=rounds) for rounds in (0, 1))
+    assert refined.digest == plain.digest and "refined" not in refined.notes
+    assert refined.notes["warnings"][-1].startswith("not refined: that makes errors of the outputs larger by ")
+
+
+def test_layers_of_one_name_are_both_named() -> None:
+    rng = np.random.default_rng(1)
+    model = FloatModel((random_gru(rng, 2, 4), random_gru(rng, 4, 3)), last_step=False)
+    refined = qg.quantize(model, random_x(100, 8, 2), weight_bits=3, refine=2)
+    assert [name for name, _ in refined.notes["refined"]["gains"]] == ["gru", "gru"]
+
+
 @pytest.mark.parametrize("rounds", [-1, 1.5, True, "8"])
 def test_rounds_are_a_number(rounds) -> None:
     model = FloatModel((random_gru(np.random.default_rng(1), 2, 4),), last_step=False)
-    with pytest.raises(ConfigError, match=r"^quantize: refine=.*, expected a number of rounds, 0 or more$"):
+    with pytest.raises(ConfigError, match=r"^refine=.*, expected a number of rounds, 0 or more$"):
         qg.quantize(model, random_x(5, 5, 2), refine=rounds)
 
 

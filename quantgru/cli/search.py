@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -152,12 +153,14 @@ def _print(result: SearchResult) -> None:
         share = f", {100 * chosen.flash_bytes / widest.flash_bytes:.1f} % of {widest.uniform_bits} bits for all"
     quality = quality_text(chosen.quality, result.unit)
     names = ",".join(f"{name}={bits}" for name, bits in chosen.weight_bits.items())
-    click.echo(f"quantgru quantize makes the same with --row-parameters {result.row_parameters} --weight-bits {names}")
+    options = shlex.join(["--row-parameters", result.row_parameters, "--weight-bits", names])
+    click.echo(f"quantgru quantize makes the same with {options}")
     in_code = kernel_bytes(result.model)
     code = f" ({in_code:,} of them code for packed weights and short scales)" if in_code else ""
     click.echo(f"chosen: {chosen.flash_bytes:,} bytes{code}{share}; {quality}: {result.because}")
     if result.labels is not None:
         click.echo(
-            f"{result.labels.changed:,} of {result.labels.n:,} labels are not the float model's: on other data expect "
-            f"{result.labels.deviation:.1f} points more or less than here"
+            f"{result.labels.changed:,} of {result.labels.n:,} labels are not the float model's; "
+            f"{result.reference - chosen.quality:.2f} points are lost here, and as many on other data, "
+            f"± {result.labels.deviation:.2f}"
         )

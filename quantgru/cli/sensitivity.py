@@ -31,6 +31,8 @@ def sensitivity(model: str, calibration: str, input_path: str, as_json: bool, **
 
     "Other labels" counts outputs whose largest entry is another; "first at" says after which step that shows first. If
     MODEL answers after the last step only, it is asked after each for that, in the sequences whose label is another.
+
+    With --refine, errors of parts make up for one another: each alone costs more than it does in the integer model.
     """
     import json
 
@@ -56,6 +58,8 @@ def sensitivity(model: str, calibration: str, input_path: str, as_json: bool, **
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
         console().print(_table(result))
+        if "refined" in found.int_model.notes:
+            click.echo("refined: errors of parts make up for one another, and each alone costs more than in the model")
 
 
 def _table(result: Sensitivity) -> Table:

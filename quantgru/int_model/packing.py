@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,13 @@ Packing = Literal["auto", "never", "always"]
 
 _LEAST_BITS: Final = {"never": BYTE_BITS, "always": 2}
 
-# Bytes of code that packed codes take beyond what those of a byte take. An AVR has one kernel for all widths; of the
-# others a Cortex-M0 has the least to gain where no code is a byte, and as much to pay as a Cortex-M4 where some are.
+# Bytes of code that packed codes take beyond what those of a byte take, on the core where it is most. An AVR has one
+# kernel for all widths. On others the first width costs less than that, as its kernel stands for that of bytes; RV32IMC
+# pays most for more of them, and for that of bytes beside them, Cortex-M55 for words.
 _AVR_KERNEL: Final = 420
-_LOOP: Final = 80
-_KERNEL: Final = 250  # of each width below 8
-_KERNELS: Final = {BYTE_BITS: 140, WORD_BITS: 480}
+_FURTHER_KERNEL: Final = 450
+_BYTE_KERNEL: Final = 495
+_WORD_KERNEL: Final = 480
 
 _SECTION_DESCRIPTOR: Final = 16  # with pointers of 4 bytes, as the next one
 _PACKING_DESCRIPTOR: Final = 8  # of each matrix
@@ -96,11 +97,11 @@ def matrices(model: IntModel) -> Iterator[tuple[Matrix, int]]:
 
 def least_code_bits(model: IntModel, packing: Packing) -> int:
     """Bits that a code takes at least: 8, or 2 where codes are packed. Raises ConfigError for another packing."""
+    if packing not in get_args(Packing):
+        raise ConfigError(f"packing {packing!r}, allowed are {', '.join(get_args(Packing))}")
     if packing == "auto":
         in_bytes, packed = (_flash_bytes(model, bits) for bits in (BYTE_BITS, _LEAST_BITS["always"]))
         packing = "always" if packed < in_bytes else "never"
-    if packing not in _LEAST_BITS:
-        raise ConfigError(f"packing {packing!r}, allowed are auto, never and always")
     return _LEAST_BITS[packing]
 
 
@@ -115,7 +116,9 @@ def packing_bytes(model: IntModel, least_bits: int) -> int:
         return 0
     found = _all_sections(model, least_bits)
     widths = {section.bits for of_matrix in found for section in of_matrix}
-    kernels = _LOOP + sum(_KERNELS.get(bits, _KERNEL) for bits in widths) - _KERNELS[BYTE_BITS]
+    n_narrow = sum(bits < BYTE_BITS for bits in widths)
+    kernels = _FURTHER_KERNEL * max(0, n_narrow - 1)
+    kernels += _BYTE_KERNEL * (BYTE_BITS in widths) + _WORD_KERNEL * (WORD_BITS in widths)
     descriptors = sum(_PACKING_DESCRIPTOR + _SECTION_DESCRIPTOR * len(of_matrix) for of_matrix in found)
     return max(_AVR_KERNEL, kernels) + descriptors
 

@@ -7,7 +7,11 @@ from typing import Final
 import numpy as np
 
 from quantgru.array_types import IntArray
+from quantgru.int_model import IntModel
+from quantgru.model import FloatModel
 from quantgru.quantizer.rounding import least_steps
+from quantgru.sequences import Sequences, StatesLike, as_states
+from quantgru.simulator import simulate
 
 HELD_OUT: Final = 5  # one of so many sequences
 
@@ -42,3 +46,17 @@ def gain_db(before: float, after: float) -> float:
     """By how much the second sum of squares is lower."""
     least = np.finfo(np.float64).tiny  # of errors that are 0
     return float(10 * np.log10(max(before, least) / max(after, least)))
+
+
+def outputs_error(
+    model: FloatModel, int_model: IntModel, sequences: Sequences, initial_states: StatesLike | None
+) -> float:
+    """Sum of squares of the outputs' error on the sequences that judge."""
+    chosen = held_out(sequences.n_sequences)
+    some = Sequences(sequences.values[chosen], sequences.lengths[chosen], ragged=True)
+    starts = None
+    if initial_states is not None:
+        units = [layer.n_units for layer in model.grus]
+        starts = [state[chosen] for state in as_states(initial_states, units, sequences.n_sequences)]
+    found, exact = simulate(int_model, some, initial_states=starts), model.run(some, initial_states=starts)
+    return float(sum(((y - wanted) ** 2).sum() for y, wanted in zip(found, exact, strict=True)))

@@ -12,7 +12,7 @@ from quantgru.int_model import IntModel, Matrix
 from quantgru.int_model.packing import code_bits
 from quantgru.int_model.row_parameters import EXACT, SHORT
 from quantgru.model import FloatModel
-from quantgru.quantizer.widths import GATES, Widths
+from quantgru.quantizer.widths import GATES, LEAST_BITS, Widths
 
 _LEAST_MULTIPLIER: Final = 2 ** (EXACT.multiplier_bits - 1)
 _LEAST_SHARE: Final = 0.25  # of a gate's rows: fewer are single units, which can be as small as that and of little use
@@ -22,7 +22,7 @@ _DEAD: Final = 2.0**-15  # of the largest weight of a gate: zeros beside it, to 
 def lost_bits_warnings(model: FloatModel, int_model: IntModel, widths: Widths) -> list[str]:
     """One for each gate and each dense layer that has lost bits of its codes to the range of short scales."""
     return [
-        f"{where}: codes of {len(bits)} of {len(weights)} rows have {_span(bits)} of the {asked} bits asked for: "
+        f"{where}: codes of {len(bits)} of {len(weights)} rows {_what_is_left(bits, asked)}: "
         f"short scales of a matrix lie within {SHORT.shift_range + 1} octaves, and other rows have larger ones; use "
         "exact row parameters (--row-parameters exact)"
         for where, weights, matrix, first, asked in _sections(model, int_model, widths)
@@ -57,5 +57,8 @@ def _bits_of_losers(weights: FloatArray, matrix: Matrix, first: int, asked: int)
     return [int(found) for found in bits[lost]]
 
 
-def _span(bits: list[int]) -> str:
-    return f"{min(bits)}" if min(bits) == max(bits) else f"{min(bits)} ... {max(bits)}"
+def _what_is_left(bits: list[int], asked: int) -> str:
+    if asked == LEAST_BITS:  # nothing has fewer
+        return "are 0"
+    found = f"{min(bits)}" if min(bits) == max(bits) else f"{min(bits)} ... {max(bits)}"
+    return f"have {found} of the {asked} bits asked for"

@@ -17,6 +17,7 @@ from quantgru.int_model.row_parameters import ROW_PARAMETERS, RowParametersName
 from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, calibrate
 from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits
+from quantgru.quantizer.held_out import gain_db, outputs_error
 from quantgru.quantizer.layers import Roundings, quantize_layers
 from quantgru.quantizer.notes import FAINTEST_PEAK, notes
 from quantgru.quantizer.refine import refine_layers
@@ -68,7 +69,8 @@ def quantize(
     """
     _require_float_model(model)
     Widths(model, weight_bits)  # refused before the work
-    check_rounds(refine, "quantize")
+    if isinstance(refine, bool) or not isinstance(refine, (int, np.integer)) or refine < 0:
+        raise ConfigError(f"refine={refine!r}, expected a number of rounds, 0 or more")
     calibrated = calibrate_model(
         model,
         calibration,
@@ -84,12 +86,6 @@ def quantize(
     if refine:
         return calibrated.refined(weight_bits, model.sequences(calibration), initial_states, int(refine), progress)
     return calibrated.quantize(weight_bits)
-
-
-def check_rounds(refine: object, where: str) -> None:
-    """Raises ConfigError for what is no number of rounds."""
-    if isinstance(refine, bool) or not isinstance(refine, (int, np.integer)) or refine < 0:
-        raise ConfigError(f"{where}: refine={refine!r}, expected a number of rounds, 0 or more")
 
 
 def _no_progress(rounds: int) -> None:
@@ -139,19 +135,26 @@ class CalibratedModel:
         rounds: int,
         progress: Callable[[int], None] | None,
     ) -> IntModel:
-        """The integer model of these widths, refined on `sequences`, which it was calibrated on. Raises ModelError."""
+        """The integer model of these widths, refined on `sequences`, which it was calibrated on. Raises ModelError.
+
+        It is left alone where its outputs get worse on sequences held out, though its states did not.
+        """
         int_model, model = self.quantize(weight_bits), self.float_model
         widths, parameters = Widths(model, weight_bits), self.roundings.parameters
         refined = refine_layers(
             model, int_model, sequences, initial_states, widths, parameters, rounds, progress or _no_progress
         )
-        gains = {name: round(decibels, 2) for name, decibels in refined.gains.items()}
-        notes = {
-            **int_model.notes,
-            "refined": {"rounds": rounds, "held_out_gain_db": gains},
-            "warnings": [*int_model.notes["warnings"], *refined.warnings],
-        }
-        return replace(with_layers(int_model, refined.layers), notes=notes)
+        changed = with_layers(int_model, refined.layers)
+        notes = {**int_model.notes, "warnings": [*int_model.notes["warnings"], *refined.warnings]}
+        before, after = (outputs_error(model, each, sequences, initial_states) for each in (int_model, changed))
+        if after > before:
+            notes["warnings"].append(
+                f"not refined: that makes errors of the outputs larger by {gain_db(after, before):.2g} dB on "
+                "calibration data held out, though states come nearer; give more sequences, or more bits"
+            )
+            return replace(int_model, notes=notes)
+        gains = [(name, round(decibels, 2)) for name, decibels in refined.gains]
+        return replace(changed, notes=notes | {"refined": {"rounds": rounds, "gains": gains}})
 
 
 def calibrate_model(

@@ -24,13 +24,13 @@ from quantgru.simulator.states import GruState, start_states
 class Refined(NamedTuple):
     """Layers of a model, and what is to be said about them.
 
-    gains     of those that were refined: dB by which the error is lower on sequences held out, that of a GRU layer's
-              states, of a dense layer's outputs
+    gains     of those that were refined: name, and dB by which the error is lower on sequences held out, that of a GRU
+              layer's states, of a dense layer's outputs
     warnings  of those that were left alone
     """
 
     layers: tuple[IntLayer, ...]
-    gains: dict[str, float]
+    gains: list[tuple[str, float]]
     warnings: list[str]
 
 
@@ -46,7 +46,7 @@ def refine_layers(
 ) -> Refined:
     """The layers of `int_model`, which was made of `model` on `sequences`, with other codes, scales and biases.
 
-    Each on what the ones before it give. No layer's error gets larger on the sequences held out.
+    Each on what the ones before it give: there, no layer's error gets larger on the sequences held out.
 
     rounds    for each GRU layer
     progress  called with 1 after each round, or with all of them for a layer that is left alone
@@ -91,7 +91,7 @@ class _Refinement:
     parameters: RowParameters
     rounds: int
     progress: Callable[[int], None]
-    gains: dict[str, float] = field(default_factory=dict)
+    gains: list[tuple[str, float]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def gru(self, layer: IntGru, x: RawSignal, start: GruState, target: FloatArray) -> IntGru:
@@ -103,7 +103,8 @@ class _Refinement:
             return layer
         w, u = ([self.widths.of(layer.name, matrix, gate) for gate in GATES] for matrix in "WU")
         task = GruTask(x, start, target, (w, u), self.parameters)
-        found, self.gains[layer.name] = refined_gru(layer, task, self.rounds, self.progress)
+        found, gain = refined_gru(layer, task, self.rounds, self.progress)
+        self.gains.append((layer.name, gain))
         return found
 
     def dense(self, layer: IntDense, x: RawSignal, exact: Dense, exact_x: FloatSignal) -> IntDense:
@@ -113,5 +114,6 @@ class _Refinement:
             self.warnings.append(warning)
             return layer
         task = DenseTask(x, exact, exact_x, self.widths.of(layer.name), self.parameters)
-        found, self.gains[layer.name] = refined_dense(layer, task)
+        found, gain = refined_dense(layer, task)
+        self.gains.append((layer.name, gain))
         return found

@@ -39,7 +39,11 @@ def warn_of_another(floats: FloatModel, meant: FloatModel, model: IntModel) -> N
 
 
 def _sections(floats: FloatModel, meant: FloatModel, model: IntModel) -> Iterator[_Section]:
-    """Each gate of each matrix, and each dense layer, named as `weight_bits` names it."""
+    """Each gate of each matrix, and each dense layer, named as `weight_bits` names it.
+
+    Refined dense layers are left out: they suit the states that the integers give, and may be far from the float ones.
+    """
+    refined = {name for name, _ in model.notes.get("refined", {"gains": []})["gains"]}
     of_grus, of_dense = _operand_bits(model)
     for gru, bits, exact, rounded in zip(model.grus, of_grus, floats.grus, meant.grus, strict=True):
         state_bits = np.full(gru.n_units, gru.state_fraction_bits)
@@ -51,6 +55,8 @@ def _sections(floats: FloatModel, meant: FloatModel, model: IntModel) -> Iterato
             for gate in Gate:
                 yield f"{gru.name}.{matrix}.{gate.name.lower()}", weights[gate], of_codes[gate], one[gate]
     for dense, bits, layer, of_integers in zip(model.dense, of_dense, floats.dense, meant.dense, strict=True):
+        if dense.name in refined:
+            continue
         of_rows = dense.matrix.row_scales(np.full(dense.n_outputs, dense.row_bits))
         yield dense.name, layer.weights, of_integers.weights, np.outer(of_rows, np.exp2(bits))
 

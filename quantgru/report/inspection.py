@@ -221,6 +221,8 @@ def _sentences(notes: dict[str, Any]) -> list[RenderableType]:
     of_import = [f"note: {text}" for text in notes.get("import", [])]
     refined = [
         f"note: layer {name!r}: refined, what it gives has an error lower by {db:g} dB on calibration data held out"
-        for name, db in notes.get("refined", {"held_out_gain_db": {}})["held_out_gain_db"].items()
+        if db
+        else f"note: layer {name!r}: left as it was, refinement found nothing better for calibration data held out"
+        for name, db in notes.get("refined", {"gains": []})["gains"]
     ]
     return [*of_import, *refined, *(f"warning: {text}" for text in notes.get("warnings", []))]

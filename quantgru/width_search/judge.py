@@ -24,7 +24,7 @@ _LEAST_LABELS: Final = 20  # with fewer, a single one counts for more than 5 poi
 
 
 class Labels(NamedTuple):
-    """Labels of an integer model: n, of which some are others than the float model's."""
+    """Labels of an integer model, one for each of n sequences, of which some are others than the float model's."""
 
     changed: int
     n: int
@@ -59,8 +59,9 @@ class Judge:
         return sqnr_db(self.exact, outputs) if self.right is None else _percent_right(outputs, self.right)
 
     def labels(self, model: IntModel) -> Labels | None:
-        """Beside those of the float model; None where the SQNR counts."""
-        if self.right is None:
+        """Beside those of the float model; None where the SQNR counts, or where a sequence has a label for each step:
+        these go together."""
+        if self.right is None or len(self.right) > self.sequences.n_sequences:
             return None
         changed = self._outputs(model, None).argmax(axis=1) != self.exact.argmax(axis=1)
         return Labels(int(changed.sum()), len(changed))

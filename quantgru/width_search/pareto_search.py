@@ -29,7 +29,7 @@ from quantgru.width_search.trials import Trials
 from quantgru.width_search.workers import workers as start_workers
 
 _MOST_BITS: Final = DEFAULT_BITS  # more are for models that need them everywhere
-_TRIALS_FORMAT: Final = 2  # raised when the same widths give another size or quality: older studies are of no use then
+_TRIALS_FORMAT: Final = 3  # raised when the same widths give another size or quality: older studies are of no use then
 ROW_PARAMETERS: Final[RowParametersName] = "short"  # unless said otherwise: few bits for them, too
 UNITS: Final[dict[Objective, str]] = {"accuracy": "%", "sqnr": "dB", "agreement": "%"}  # of the quality
 WITHIN: Final[dict[Objective, float]] = {"accuracy": 0.3, "sqnr": 6.0, "agreement": 0.5}  # unless said otherwise
@@ -46,8 +46,8 @@ class SearchResult:
     front      those that none beats in both size and quality, smallest first; of the chosen one's size that one
     tried      all different ones
     reference  what the float model is worth; infinite for an SQNR
-    labels     of the chosen model on x, None for an SQNR: what it loses there, it loses elsewhere give or take their
-               `deviation`
+    labels     of the chosen model on x: what it loses there beside the float model, it loses elsewhere give or take
+               their `deviation`. None for an SQNR, and for a label at each step
     n_failed   trials that gave no model
     """
 
