@@ -41,6 +41,10 @@ class Signal(Generic[Number]):
         """[steps of all sequences, features], without padding."""
         return np.asarray(self.values[self.valid])
 
+    def some(self, chosen: npt.NDArray[np.int64]) -> Signal[Number]:
+        """The sequences of these numbers."""
+        return Signal(self.values[chosen], self.lengths[chosen])
+
     def reversed(self) -> Self:
         """The sequences from their last step to the first [R22]."""
         return replace(self, values=reverse_steps(self.values, self.lengths))

@@ -215,6 +215,7 @@ def test_inspection_says_what_is_chosen(tmp_path: Path) -> None:
     constants = {name: facts["cost"]["constant_bytes"] for name, facts in said.items()}
     assert constants["never"] - constants["always"] == 144 + 768 - (72 + 288)
     assert constants["auto"] == constants["always"]
+    assert [facts["cost"]["packed"] for facts in said.values()] == [name != "never" for name in said]
     shown = done(quantgru("inspect", tmp_path / "m.qgru", "--packing", "never"))
     assert f"{constants['never']:,} bytes of constants" in shown
 

@@ -37,8 +37,8 @@ SHORT: Final = RowParameters(multiplier_bits=6, shift_range=7, bias_bits=16)
 RowParametersName = Literal["exact", "short"]
 ROW_PARAMETERS: Final[dict[RowParametersName, RowParameters]] = {"exact": EXACT, "short": SHORT}
 
+LEAST_MULTIPLIER: Final = 2 ** (EXACT.multiplier_bits - 1)
 _MULTIPLIER_STEP: Final = 2 ** (EXACT.multiplier_bits - SHORT.multiplier_bits)
-_LEAST_MULTIPLIER: Final = 2 ** (EXACT.multiplier_bits - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class ShortBiases:
 
 def short_scales(matrix: Matrix) -> ShortScales | None:
     """None if a scale cannot be short."""
-    steps, left = np.divmod(matrix.multipliers.astype(np.int64) - _LEAST_MULTIPLIER, _MULTIPLIER_STEP)
+    steps, left = np.divmod(matrix.multipliers.astype(np.int64) - LEAST_MULTIPLIER, _MULTIPLIER_STEP)
     first_shift = int(matrix.shifts.min())
     shifts = matrix.shifts.astype(np.int64) - first_shift
     if left.any() or shifts.max() > SHORT.shift_range:

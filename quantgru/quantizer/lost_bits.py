@@ -10,11 +10,10 @@ import numpy as np
 from quantgru.array_types import FloatArray
 from quantgru.int_model import IntModel, Matrix
 from quantgru.int_model.packing import code_bits
-from quantgru.int_model.row_parameters import EXACT, SHORT
+from quantgru.int_model.row_parameters import LEAST_MULTIPLIER, SHORT
 from quantgru.model import FloatModel
 from quantgru.quantizer.widths import GATES, LEAST_BITS, Widths
 
-_LEAST_MULTIPLIER: Final = 2 ** (EXACT.multiplier_bits - 1)
 _LEAST_SHARE: Final = 0.25  # of a gate's rows: fewer are single units, which can be as small as that and of little use
 _DEAD: Final = 2.0**-15  # of the largest weight of a gate: zeros beside it, to any model of 16 bits
 
@@ -50,7 +49,7 @@ def _bits_of_losers(weights: FloatArray, matrix: Matrix, first: int, asked: int)
     """Bits of the codes of each row that has the least scale there is, too few bits or zeros alone, and weights."""
     rows = slice(first, first + len(weights))
     shifts, codes = matrix.shifts.astype(np.int64), matrix.codes[rows]
-    least = (matrix.multipliers[rows] == _LEAST_MULTIPLIER) & (shifts[rows] - shifts.min() == SHORT.shift_range)
+    least = (matrix.multipliers[rows] == LEAST_MULTIPLIER) & (shifts[rows] - shifts.min() == SHORT.shift_range)
     peaks = np.abs(weights).max(axis=1)
     bits = np.array([code_bits(row) for row in codes])
     lost = least & ((bits < asked) | ~codes.any(axis=1)) & (peaks > _DEAD * peaks.max())

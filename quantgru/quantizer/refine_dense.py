@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from quantgru.array_types import FloatArray, IntArray
+from quantgru.array_types import FloatArray
 from quantgru.errors import ModelError
 from quantgru.fixed import to_real
 from quantgru.int_model import IntDense
@@ -46,15 +46,15 @@ class DenseTask:
     def error(self, layer: IntDense) -> float:
         """Sum of squares of the outputs' error, on sequences that are not fitted to."""
         chosen = held_out(self.x.n_sequences)
-        outputs, _ = DenseProgram(layer).outputs(RawSignal(self.x.values[chosen], self.x.lengths[chosen]))
-        exact = dense_output(self.exact, self._exact_x(chosen))
+        outputs, _ = DenseProgram(layer).outputs(self.x.some(chosen))
+        exact = dense_output(self.exact, self.exact_x.some(chosen).vectors())
         return float(((to_real(outputs.vectors(), layer.output_fraction_bits) - exact) ** 2).sum())
 
     def least_squares(self, layer: IntDense) -> IntDense:
         """The layer with the rows and biases that suit the sequences that are fitted to. Raises ModelError."""
         chosen, where = fitted(self.x.n_sequences), f"dense layer {layer.name!r}"
-        x = RawSignal(self.x.values[chosen], self.x.lengths[chosen]).vectors().astype(np.float64)
-        wanted = self._exact_x(chosen) @ self.exact.weights.T + self.exact.bias
+        x = self.x.some(chosen).vectors().astype(np.float64)
+        wanted = self.exact_x.some(chosen).vectors() @ self.exact.weights.T + self.exact.bias
         row_bits = np.full(layer.n_outputs, layer.row_bits)
         moments = Moments.of(x)
         weights = _weights(layer.matrix.codes * layer.matrix.row_scales(row_bits)[:, None], x, wanted, moments)
@@ -63,9 +63,6 @@ class DenseTask:
         real = matrix.codes * matrix.row_scales(row_bits)[:, None]
         bias = quantize_bias(wanted.mean(axis=0) - real @ moments.mean, row_bits, where)
         return replace(layer, matrix=matrix, bias=bias)
-
-    def _exact_x(self, chosen: IntArray) -> FloatArray:
-        return FloatSignal(self.exact_x.values[chosen], self.exact_x.lengths[chosen]).vectors()
 
 
 def refined_dense(layer: IntDense, task: DenseTask) -> tuple[IntDense, float]:

@@ -21,7 +21,7 @@ from quantgru.int_model import (
 from quantgru.int_model.contract import SPEC_MAJOR
 from quantgru.int_model.cost import cost
 from quantgru.int_model.layers import EMBEDDING_BITS
-from quantgru.int_model.packing import Packing, code_bits, section_codes
+from quantgru.int_model.packing import BYTE_BITS, Packing, code_bits, least_code_bits, section_codes
 from quantgru.int_model.proof import prove
 from quantgru.int_model.versions import stated_minor
 
@@ -51,6 +51,7 @@ def inspection(model: IntModel, packing: Packing = "auto") -> dict[str, Any]:
             "row_bytes": total.row_bytes,
             "step_macs": total.step_macs,
             "head_macs": total.head_macs,
+            "packed": least_code_bits(model, packing) < BYTE_BITS,
         },
         "notes": dict(model.notes),
     }
@@ -142,13 +143,17 @@ def _summary(facts: dict[str, Any]) -> RenderableType:
         "inputs": f"{facts['inputs']}, s16 with {_bits(facts['input_fraction_bits'])} fraction bits",
         "outputs": f"{facts['outputs']}, {output}, of {facts['output_of']}{in_units}",
         "runs": _runs(facts),
-        "flash": f"{total['constant_bytes']:,} bytes of constants, and the kernel library once",
+        "flash": f"{total['constant_bytes']:,} bytes of constants{_packed(total)}, and the kernel library once",
         "RAM": _ram(total),
         "work": f"{total['step_macs']:,} multiply-accumulates a step, {total['head_macs']:,} for an output",
     }
     for name, value in rows.items():
         table.add_row(name, str(value))
     return table
+
+
+def _packed(total: dict[str, Any]) -> str:
+    return ", codes packed" if total["packed"] else ""
 
 
 def _ram(total: dict[str, int]) -> str:

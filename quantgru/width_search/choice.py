@@ -51,7 +51,7 @@ def best_within(
 def _widest(
     chosen: Candidate, because: str, front: Sequence[Candidate], tried: Sequence[Candidate], least: float
 ) -> tuple[Candidate, str]:
-    """The one of chosen's size with the most bits, of quality `least` or more, that no smaller one beats."""
+    """The one of chosen's size with the largest sum of widths, of quality `least`, that no smaller one beats."""
     smaller = max((one.quality for one in front if one.flash_bytes < chosen.flash_bytes), default=-math.inf)
     of_size = [one for one in tried if one.flash_bytes == chosen.flash_bytes and one.quality > smaller]
     as_good = [one for one in of_size if one.quality >= least - _ROUNDING]
