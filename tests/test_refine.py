@@ -87,7 +87,8 @@ def shaken(layer: Gru, name: str, index: tuple[int, ...], by: float) -> Gru:
 @pytest.mark.parametrize("reset", ["after", "before"])
 @pytest.mark.parametrize(("gate", "candidate"), FUNCTIONS)
 def test_gradients_are_those_of_differences(reset, gate, candidate) -> None:
-    """Of the float run with the integers' weights, where a single one differs; sequences of unequal lengths."""
+    """Of the float run with the integers' weights, where a single one differs, and a bias gives back what that does to
+    the mean of a sum; sequences of unequal lengths."""
     rng = np.random.default_rng(3)
     gru = replace(random_gru(rng, 2, 3, reset), gate=gate, candidate=candidate, initial_state=np.full(3, 0.25))
     x = [0.5 * rng.normal(size=(length, 2)) for length in (6, 4, 1, 6)]
@@ -118,17 +119,26 @@ def test_gradients_are_those_of_differences(reset, gate, candidate) -> None:
         return np.array([slope(name, (gate_number, unit, column)) for column in columns])
 
     close = {"rtol": 5e-3, "atol": 5e-4}
+    biases = np.array([slope("bias", divmod(row, 3)) for row in range(9)])
+    recurrent = [slope("recurrent_bias", (unit,)) for unit in range(3)] if reset == "after" else []
+    valid = result.sequences.valid
+    h, r = gru_run.before[valid] * 2.0**-layer.state_fraction_bits, trace.r[valid] * 2.0**-15
+    of_candidate = (
+        np.outer(recurrent, h.mean(axis=0)) if reset == "after" else np.outer(biases[6:], (r * h).mean(axis=0))
+    )
+    given_back = {
+        "input_weights": np.outer(biases, np.concatenate(x).mean(axis=0)),
+        "recurrent_weights": np.concatenate((np.outer(biases[:6], h.mean(axis=0)), of_candidate)),
+    }
     for name, matrix, operand_bits, codes, scales in (
         ("input_weights", layer.input, int_model.input_fraction_bits, found.input, found.input_scales),
         ("recurrent_weights", layer.recurrent, layer.state_fraction_bits, found.recurrent, found.recurrent_scales),
     ):
         one = np.ldexp(matrix.row_scales(layer.row_bits)[:, None], np.broadcast_to(operand_bits, matrix.codes.shape))
-        expected = np.array([row_slopes(name, row) for row in range(9)]) * one
+        expected = (np.array([row_slopes(name, row) for row in range(9)]) - given_back[name]) * one
         np.testing.assert_allclose(codes / one, expected / one, **close)
         np.testing.assert_allclose(scales[:, 0], (expected * matrix.codes).sum(axis=1), **close)
-    biases = [slope("bias", divmod(row, 3)) for row in range(9)]
     np.testing.assert_allclose(found.bias[:, 0], biases, **close)
-    recurrent = [slope("recurrent_bias", (unit,)) for unit in range(3)] if reset == "after" else []
     np.testing.assert_allclose(found.recurrent_bias[:, 0], recurrent, **close)
 
 
@@ -177,6 +187,15 @@ def test_states_come_nearer_on_other_data(digits) -> None:
     assert of_gru == pytest.approx(gain, abs=0.01)
     for matrix in (refined.grus[0].input, refined.grus[0].recurrent):
         assert -8 <= matrix.codes.min() and matrix.codes.max() <= 7
+
+
+def test_inputs_far_from_zero_are_refined_as_well() -> None:
+    """A temperature in kelvin, for a model of standardised inputs: 1.7 dB on data held out."""
+    rng = np.random.default_rng(0)
+    model = FloatModel((random_gru(rng, 3, 6), random_dense(rng, 6, 2)), last_step=True)
+    x = rng.normal(size=(60, 9, 3))
+    refined = qg.quantize(model, 5 * x + 100, mean=[100] * 3, scale=[5] * 3, refine=3)
+    assert dict(refined.notes["refined"]["gains"])["gru"] > 1
 
 
 def test_short_row_parameters_stay_short_and_keep_their_scales(digits) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -34,6 +35,22 @@ class GruRun:
     running: BoolArray
     before: Int16Array
     trace: GruTrace
+
+    @cached_property
+    def means(self) -> Means:
+        """Over all steps."""
+        h, r = self.before[self.running].astype(np.float64), to_real(self.trace.r[self.running], 15)
+        of_h = h.mean(axis=0)
+        of_candidate = of_h if self.layer.reset == "after" else (r * h).mean(axis=0)
+        return Means(self.trace.x[self.running].mean(axis=0, dtype=np.float64), of_h, of_candidate)
+
+
+class Means(NamedTuple):
+    """Of raw operands: of W [inputs], of U for z and r [units], and of U for n [units]."""
+
+    x: FloatArray
+    h: FloatArray
+    candidate_h: FloatArray
 
 
 class Parameters(NamedTuple):
@@ -74,6 +91,9 @@ def by_layer(parameters: FloatArray, layer: IntGru) -> Parameters:
 def unit_gradients(run: GruRun, sequences: IntArray, of_states: FloatArray, units: IntArray) -> FloatArray:
     """Gradients of Σ of_states * h over all steps, of each of `sequences` [n] by itself: [n, units, parameters].
 
+    Where codes or scales change, a bias is taken to give back what that does to the mean of a sum: so that it is the
+    deviations of operands that count, however far from zero these are.
+
     sequences  numbers in `run`, which may repeat
     of_states  [n, steps, units of the layer], zero in padding
     units      whose parameters are asked for
@@ -88,8 +108,12 @@ def unit_gradients(run: GruRun, sequences: IntArray, of_states: FloatArray, unit
     if layer.reset == "after":
         of_products, candidate_h = of_sums.copy(), raw_h
         of_products[..., candidate] *= steps.r[..., units]
-    of_u = (_over_steps(of_products[..., gates], raw_h), _over_steps(of_products[..., candidate], candidate_h))
-    w, w_scales = _row_gradients(layer, layer.input, rows, _over_steps(of_sums, steps.x))
+    means = run.means
+    of_u = (
+        _over_steps(of_products[..., gates], raw_h - means.h),
+        _over_steps(of_products[..., candidate], candidate_h - means.candidate_h),
+    )
+    w, w_scales = _row_gradients(layer, layer.input, rows, _over_steps(of_sums, steps.x - means.x))
     u, u_scales = _row_gradients(layer, layer.recurrent, rows, np.concatenate(of_u, axis=1))
     bias = of_sums.sum(axis=0)[..., None]
     recurrent_bias = of_products[..., candidate].sum(axis=0)[:, : layer.recurrent_bias.size, None]

@@ -98,7 +98,7 @@ def refined_gru(layer: IntGru, task: GruTask, rounds: int, progress: Callable[[i
         for units in _parts(layer):
             system = _linearised(run, task, error, units, rng)
             for _ in range(_ATTEMPTS):
-                changed_run = task.run(_stepped(run.layer, system, units, task, damping))
+                changed_run = task.run(_stepped(run, system, units, task, damping))
                 changed_error = task.error(changed_run)
                 if task.cost(changed_error) < task.cost(error):
                     run, error = changed_run, changed_error
@@ -139,12 +139,12 @@ def _linearised(run: GruRun, task: GruTask, error: FloatArray, units: IntArray, 
     return _System(np.asarray(slopes)[:, :n], equations, len(task.fitted) / len(equations))
 
 
-def _stepped(layer: IntGru, system: _System, units: IntArray, task: GruTask, damping: float) -> IntGru:
+def _stepped(run: GruRun, system: _System, units: IntArray, task: GruTask, damping: float) -> IntGru:
     """The layer after a step towards least squares; itself where a weight or a bias would get too large.
 
     Units take their steps one after the other, and know what the steps before theirs do to the states.
     """
-    slopes, equations, share = system
+    layer, (slopes, equations, share) = run.layer, system
     matrices = layer.input, layer.recurrent
     codes = np.concatenate([by_unit(matrix.codes.astype(np.int64), layer.n_units) for matrix in matrices], axis=1)
     ends = np.concatenate(
@@ -161,7 +161,7 @@ def _stepped(layer: IntGru, system: _System, units: IntArray, task: GruTask, dam
         done += of_unit @ step.astype(np.float32)
         changes[unit, : len(step)] = step
     try:
-        return _changed(layer, changes, task)
+        return _changed(run, changes, task)
     except ModelError:
         return layer
 
@@ -198,8 +198,9 @@ def _equations(run: GruRun, task: GruTask, units: IntArray, rng: np.random.Gener
     return np.concatenate(found)
 
 
-def _changed(layer: IntGru, changes: FloatArray, task: GruTask) -> IntGru:
+def _changed(run: GruRun, changes: FloatArray, task: GruTask) -> IntGru:
     """changes [units, parameters]. Raises ModelError where weights or biases no longer fit."""
+    layer, means = run.layer, run.means
     change, where, row_bits = by_layer(changes, layer), f"GRU layer {layer.name!r}", layer.row_bits
 
     def rows(matrix: Matrix, codes: FloatArray, log_scales: FloatArray, widths: list[int]) -> Matrix:
@@ -207,17 +208,21 @@ def _changed(layer: IntGru, changes: FloatArray, task: GruTask) -> IntGru:
         weights = (matrix.codes + codes) * scales[:, None]
         return rows_on_scales(weights, scales, row_bits, [Nearest(n) for n in widths], where, task.parameters)
 
-    bias, recurrent_bias = quantize_biases(
-        to_real(layer.bias, row_bits) + change.bias[:, 0],
-        to_real(layer.recurrent_bias, layer.candidate_bits) + change.recurrent_bias[:, 0],
-        row_bits,
-        task.parameters,
-        where,
-    )
-    return replace(
-        layer,
-        input=rows(layer.input, change.input, change.input_scales, task.bits[0]),
-        recurrent=rows(layer.recurrent, change.recurrent, change.recurrent_scales, task.bits[1]),
-        bias=bias,
-        recurrent_bias=recurrent_bias,
-    )
+    def lost(before: Matrix, after: Matrix) -> FloatArray:
+        """Weights [rows, columns] on raw operands, less those that they become."""
+        old, new = (each.codes * each.row_scales(row_bits)[:, None] for each in (before, after))
+        return old - new
+
+    w = rows(layer.input, change.input, change.input_scales, task.bits[0])
+    u = rows(layer.recurrent, change.recurrent, change.recurrent_scales, task.bits[1])
+    gates, candidate = np.split(lost(layer.recurrent, u), [2 * layer.n_units])
+    of_gates, of_candidate = gates @ means.h, candidate @ means.candidate_h
+    bias = to_real(layer.bias, row_bits) + change.bias[:, 0] + lost(layer.input, w) @ means.x
+    bias[: 2 * layer.n_units] += of_gates
+    recurrent_bias = to_real(layer.recurrent_bias, layer.candidate_bits) + change.recurrent_bias[:, 0]
+    if layer.reset == "after":
+        recurrent_bias += of_candidate
+    else:
+        bias[2 * layer.n_units :] += of_candidate
+    biases = quantize_biases(bias, recurrent_bias, row_bits, task.parameters, where)
+    return replace(layer, input=w, recurrent=u, bias=biases[0], recurrent_bias=biases[1])
