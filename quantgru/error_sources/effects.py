@@ -20,6 +20,7 @@ from quantgru.model import FloatModel
 from quantgru.model.run import NOTHING_REPLACED, Replaced, dense_output, run_body
 from quantgru.quantizer import fold_standardisation
 from quantgru.quantizer.calibrate import calibrate
+from quantgru.quantizer.compensation import compensations
 from quantgru.quantizer.counterpart import counterparts
 from quantgru.report.accuracy import sqnr_db
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
@@ -113,7 +114,8 @@ def sensitivity(
     if isinstance(model, FloatModel):
         model = fold_standardisation(model, mean, scale)
     floats, meant = counterparts(model, int_model)
-    seen = calibrate(floats, floats.sequences(calibration, what="calibration data"), calibration_states)
+    seen, body = calibrate(floats, floats.sequences(calibration, what="calibration data"), calibration_states)
+    of_grus = compensations(floats, body, seen, int_model.notes.get("rounding", "compensated"))
     data = _Data(floats.sequences(x), initial_states, floats.last_step, not floats.last_step or int_model.streaming)
     exact = data.run(floats)
     integers = run(int_model, data.sequences, initial_states=initial_states)
@@ -126,7 +128,7 @@ def sensitivity(
             progress(1)
         return data.effect(part.name, exact, found, part.flash_bytes, saturated)
 
-    effects = [effect(part) for part in sources(int_model, floats, meant, seen)]
+    effects = [effect(part) for part in sources(int_model, floats, meant, seen, of_grus)]
     saturated = sum(each.saturated or 0 for each in effects)
     together = (
         *(effect(part) for part in whole_layers(int_model, floats, meant)),

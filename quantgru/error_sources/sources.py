@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,8 @@ from quantgru.int_model.packing import least_code_bits, section_codes, section_o
 from quantgru.int_model.row_parameters import bias_bytes, scale_bytes
 from quantgru.model import Bidirectional, Dense, FloatModel, Gate, Gru, Layer
 from quantgru.model.run import NOTHING_REPLACED, Replaced
-from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics
+from quantgru.quantizer.calibrate import Calibration, DenseStatistics
+from quantgru.quantizer.compensation import GruCompensation
 from quantgru.simulator import SimulationResult
 
 
@@ -43,15 +44,24 @@ def n_sources(model: IntModel) -> int:
     return 1 + 10 * len(model.grus) + 4 * len(model.dense)
 
 
-def sources(int_model: IntModel, floats: FloatModel, meant: FloatModel, seen: Calibration) -> Iterator[Source]:
-    """All of them, in the order of the model; `floats` and `meant` are counterparts, `seen` is of `floats`."""
+def sources(
+    int_model: IntModel,
+    floats: FloatModel,
+    meant: FloatModel,
+    seen: Calibration,
+    compensations: Sequence[GruCompensation],
+) -> Iterator[Source]:
+    """All of them, in the order of the model; `floats` and `meant` are counterparts, `seen` is of `floats`.
+
+    compensations  of each GRU layer of `floats`
+    """
     yield _first(int_model, floats, meant)
     for number, gru in enumerate(int_model.grus):
         pair = floats.grus[number], meant.grus[number]
         matrices = {"W": gru.input, "U": gru.recurrent}
         sizes = {name: _tensor_bytes(int_model, matrix, gru.n_units) for name, matrix in matrices.items()}
         sizes["biases"] = [bias_bytes(int_model, gru)]
-        for name, layer, n_bytes in _gru_tensors(*pair, seen.grus[number], sizes):
+        for name, layer, n_bytes in _gru_tensors(*pair, compensations[number], sizes):
             yield Source(f"{gru.name}{name}", _with(floats, pair[0], layer), n_bytes)
         yield from _gru_arithmetic(floats, pair[1], gru, number)
     for number, dense in enumerate(int_model.dense):
@@ -92,31 +102,38 @@ def _first(int_model: IntModel, floats: FloatModel, meant: FloatModel) -> Source
 
 
 def _gru_tensors(
-    floats: Gru, meant: Gru, seen: GruStatistics, sizes: dict[str, list[int]]
+    floats: Gru, meant: Gru, compensation: GruCompensation, sizes: dict[str, list[int]]
 ) -> Iterator[tuple[str, Gru, int]]:
     """End of the name, the layer with this tensor alone as integers, and its bytes.
 
-    A weight tensor comes with what biases take back of it.
+    A weight tensor comes with what weights of U take over of it, and what biases take back.
     """
-    bias, recurrent_bias = meant.bias.copy(), meant.recurrent_bias.copy()  # of integers, less what they take back
-    means = {"W": [seen.inputs.mean] * 3, "U": [seen.states.mean, seen.states.mean, seen.candidate_states.mean]}
-    arrays = {"W": "input_weights", "U": "recurrent_weights"}
-    for matrix, array in arrays.items():
-        exact, rounded = getattr(floats, array), getattr(meant, array)
+    lost_w = floats.input_weights - meant.input_weights
+    taken_over = compensation.recurrent_change(lost_w)
+    lost_u = floats.recurrent_weights + taken_over - meant.recurrent_weights
+    rest = floats  # that biases are of, of all tensors so far
+    for matrix, (of_w, of_u) in {"W": (lost_w, -taken_over), "U": (np.zeros_like(lost_w), lost_u)}.items():
         for gate in Gate:
-            weights = exact.copy()
-            weights[gate] = rounded[gate]
-            lost = _lost(exact[gate], rounded[gate], means[matrix][gate])
-            changed = {array: weights}
-            if matrix == "U" and gate == Gate.N and floats.reset == "after":
-                recurrent_bias -= lost
-                changed["recurrent_bias"] = floats.recurrent_bias + lost
-            else:
-                bias[gate] -= lost
-                changed["bias"] = floats.bias.copy()
-                changed["bias"][gate] += lost
-            yield f".{matrix}.{gate.name.lower()}", replace(floats, **changed), sizes[matrix][gate]
-    yield ", biases", replace(floats, bias=bias, recurrent_bias=recurrent_bias), sizes["biases"][0]
+            lost = np.zeros((3, floats.n_units, floats.n_inputs + floats.n_units))
+            lost[gate] = np.concatenate((of_w[gate], of_u[gate]), axis=1)
+            yield f".{matrix}.{gate.name.lower()}", _with_errors(floats, lost, compensation), sizes[matrix][gate]
+            rest = _with_errors(rest, lost, compensation)
+    biases = {
+        name: getattr(floats, name) + getattr(meant, name) - getattr(rest, name) for name in ("bias", "recurrent_bias")
+    }
+    yield ", biases", replace(floats, **biases), sizes["biases"][0]
+
+
+def _with_errors(layer: Gru, lost: FloatArray, compensation: GruCompensation) -> Gru:
+    """Weights without `lost` [gates, units, inputs + units], and biases that make up for that."""
+    of_w, of_u = np.split(lost, [layer.n_inputs], axis=2)
+    return replace(
+        layer,
+        input_weights=layer.input_weights - of_w,
+        recurrent_weights=layer.recurrent_weights - of_u,
+        bias=layer.bias + compensation.bias_change(lost),
+        recurrent_bias=layer.recurrent_bias + compensation.recurrent_bias_change(lost),
+    )
 
 
 def _gru_arithmetic(floats: FloatModel, meant: Gru, of_device: IntGru, number: int) -> Iterator[Source]:

@@ -68,12 +68,14 @@ class BodyRun:
 
     inputs      what each of these layers read
     gru_inputs  what each GRU layer read, steps in the order in which it read them
+    starts      h of each GRU layer before the first step [sequences, units]
     states      h of each GRU layer after each step [sequences, steps, units], in that order
     output      what the head reads
     """
 
     inputs: tuple[FloatSignal, ...]
     gru_inputs: tuple[FloatSignal, ...]
+    starts: tuple[FloatArray, ...]
     states: tuple[FloatArray, ...]
     output: FloatSignal
 
@@ -86,9 +88,8 @@ def run_body(
     replaced: Replaced = NOTHING_REPLACED,
 ) -> BodyRun:
     """Runs the layers before the head; observers are none, or one for each GRU layer. Raises DataError."""
-    starts = [layer.h0 for layer in model.grus]
-    if initial_states is not None:
-        starts = as_states(initial_states, [layer.n_units for layer in model.grus], sequences.n_sequences)
+    given = [layer.h0 for layer in model.grus] if initial_states is None else initial_states
+    starts = as_states(given, [layer.n_units for layer in model.grus], sequences.n_sequences)
     inputs: list[FloatSignal] = []
     gru_inputs: list[FloatSignal] = []
     states: list[FloatArray] = []
@@ -109,7 +110,7 @@ def run_body(
     for layer in model.body:
         inputs.append(signal)
         signal = _run_layer(layer, signal, run_gru, run_dense)
-    return BodyRun(tuple(inputs), tuple(gru_inputs), tuple(states), signal)
+    return BodyRun(tuple(inputs), tuple(gru_inputs), tuple(starts), tuple(states), signal)
 
 
 def _run_layer(
@@ -153,24 +154,12 @@ def gru_states(
     n_sequences, n_steps, _ = x.shape
     units = layer.n_units
     cell = cell or Cell.of(layer)
-    # Gates side by side: one product a step for all three.
-    input_weights = layer.input_weights.reshape(3 * units, -1).T
-    recurrent_weights = layer.recurrent_weights.reshape(3 * units, units).T
-    bias = layer.bias.reshape(-1)
     h = np.broadcast_to(np.asarray(start, dtype=np.float64), (n_sequences, units))
     states = np.empty((n_sequences, n_steps, units))
     running = signal.valid[..., None]
     with np.errstate(over="ignore", invalid="ignore"):
         for t in range(n_steps):
-            from_x = x[:, t] @ input_weights + bias
-            from_h = h @ recurrent_weights
-            z = cell.gate(from_x[:, :units] + from_h[:, :units])
-            r = cell.gate(from_x[:, units : 2 * units] + from_h[:, units : 2 * units])
-            if layer.reset == "after":
-                inner = r * (from_h[:, 2 * units :] + layer.recurrent_bias)
-            else:
-                inner = (r * h) @ recurrent_weights[:, 2 * units :]
-            n = cell.candidate(from_x[:, 2 * units :] + inner)
+            z, r, n = gates(layer, x[:, t], h, cell)
             new_h = np.where(running[:, t], cell.update(h, z, n), h)
             if observe is not None:
                 observe(t, h, z, r, n)
@@ -178,6 +167,22 @@ def gru_states(
             states[:, t] = h
     _refuse_divergence(layer, states)
     return states
+
+
+def gates(layer: Gru, x: FloatArray, h: FloatArray, cell: Cell) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """z, r and n [..., units] of a step that reads x [..., inputs] and comes after h [..., units]."""
+    units = layer.n_units
+    # Gates side by side: one product for all three.
+    recurrent_weights = layer.recurrent_weights.reshape(3 * units, units).T
+    from_x = x @ layer.input_weights.reshape(3 * units, -1).T + layer.bias.reshape(-1)
+    from_h = h @ recurrent_weights
+    z = cell.gate(from_x[..., :units] + from_h[..., :units])
+    r = cell.gate(from_x[..., units : 2 * units] + from_h[..., units : 2 * units])
+    if layer.reset == "after":
+        inner = r * (from_h[..., 2 * units :] + layer.recurrent_bias)
+    else:
+        inner = (r * h) @ recurrent_weights[:, 2 * units :]
+    return z, r, cell.candidate(from_x[..., 2 * units :] + inner)
 
 
 def _refuse_divergence(layer: Gru, states: FloatArray) -> None:

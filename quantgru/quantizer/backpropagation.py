@@ -1,4 +1,4 @@
-"""How the states of a GRU layer depend on its integers, around a run of the simulator: gradients through all steps.
+"""How the states of a GRU layer depend on its integers, around a run of the simulator.
 
 Parameters come unit by unit, each unit's in this order: codes of its rows of W and of U, its biases, the recurrent bias
 where there is one, and the logarithms of the scales of its rows of W and of U; rows and biases in the order z, r, n.
@@ -6,17 +6,17 @@ where there is one, and the logarithms of the scales of its rows of W and of U; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from quantgru.activations import SLOPES
 from quantgru.array_types import BoolArray, FloatArray, Int16Array, IntArray, UInt16Array
 from quantgru.fixed import to_real
 from quantgru.int_model import IntGru, Matrix
+from quantgru.quantizer.dequantize import dequantize_gru
+from quantgru.quantizer.gradients import Steps, over_steps, pre_activation_gradients
 from quantgru.simulator import GruTrace
 
 N_SCALES: Final = 6  # of a unit: of its rows of W and of U
@@ -98,11 +98,13 @@ def unit_gradients(run: GruRun, sequences: IntArray, of_states: FloatArray, unit
     of_states  [n, steps, units of the layer], zero in padding
     units      whose parameters are asked for
     """
-    steps = _Steps(run, sequences)
+    steps = _steps(run, sequences)
     layer, n = run.layer, len(units)
     gates, candidate = slice(0, 2 * n), slice(2 * n, None)
     rows = (np.arange(3)[:, None] * layer.n_units + units).ravel()
-    of_sums = np.stack(list(_back(steps, np.moveaxis(of_states, 1, 0))))[::-1, :, rows]
+    on_raw = dequantize_gru(layer, np.zeros(layer.n_inputs, np.int64))
+    of_sums = pre_activation_gradients(on_raw, steps, np.moveaxis(of_states, 1, 0))[..., rows]
+    x = np.moveaxis(run.trace.x[sequences], 1, 0).astype(np.float64)
     raw_h = np.ldexp(steps.h, layer.state_fraction_bits)
     of_products, candidate_h = of_sums, raw_h * steps.r
     if layer.reset == "after":
@@ -110,10 +112,10 @@ def unit_gradients(run: GruRun, sequences: IntArray, of_states: FloatArray, unit
         of_products[..., candidate] *= steps.r[..., units]
     means = run.means
     of_u = (
-        _over_steps(of_products[..., gates], raw_h - means.h),
-        _over_steps(of_products[..., candidate], candidate_h - means.candidate_h),
+        over_steps(of_products[..., gates], raw_h - means.h),
+        over_steps(of_products[..., candidate], candidate_h - means.candidate_h),
     )
-    w, w_scales = _row_gradients(layer, layer.input, rows, _over_steps(of_sums, steps.x - means.x))
+    w, w_scales = _row_gradients(layer, layer.input, rows, over_steps(of_sums, x - means.x))
     u, u_scales = _row_gradients(layer, layer.recurrent, rows, np.concatenate(of_u, axis=1))
     bias = of_sums.sum(axis=0)[..., None]
     recurrent_bias = of_products[..., candidate].sum(axis=0)[:, : layer.recurrent_bias.size, None]
@@ -121,54 +123,19 @@ def unit_gradients(run: GruRun, sequences: IntArray, of_states: FloatArray, unit
     return np.concatenate([by_unit(each, n) for each in of_units], axis=2)
 
 
-class _Steps:
-    """Some sequences of a run in real numbers, step by step: arrays [steps, sequences, ...]; x stays raw."""
+def _steps(run: GruRun, sequences: IntArray) -> Steps:
+    layer, trace = run.layer, run.trace
 
-    def __init__(self, run: GruRun, sequences: IntArray) -> None:
-        layer, trace = run.layer, run.trace
+    def real(values: Int16Array | UInt16Array, fraction_bits: int) -> FloatArray:
+        return to_real(np.moveaxis(values[sequences], 1, 0), fraction_bits)
 
-        def steps(values: Int16Array | UInt16Array, fraction_bits: int) -> FloatArray:
-            return to_real(np.moveaxis(values[sequences], 1, 0), fraction_bits)
-
-        self.layer = layer
-        self.running = run.running[sequences].T[..., None]
-        self.x = steps(trace.x, 0)
-        self.h = steps(run.before, layer.state_fraction_bits)
-        self.n = steps(trace.n, layer.state_fraction_bits)
-        self.z, self.r = 1 - steps(trace.u, 15), steps(trace.r, 15)
-
-
-def _back(steps: _Steps, of_states: FloatArray) -> Iterator[FloatArray]:
-    """Gradients for the pre-activations of z, r and n [sequences, 3H], from the last step to the first."""
-    layer, h, z, r, n = steps.layer, steps.h, steps.z, steps.r, steps.n
-    units = layer.n_units
-    scales = np.ldexp(layer.recurrent.row_scales(layer.row_bits), layer.state_fraction_bits)
-    gates_u, candidate_u = np.split(layer.recurrent.codes.astype(np.float64) * scales[:, None], [2 * units])
-    gate, candidate = SLOPES[layer.gate], SLOPES[layer.candidate]
-    z_slope, r_slope, n_slope = gate(z) * (h - n), gate(r), candidate(n) * (1 - z)
-    inside = np.zeros(0)  # what r multiplies
-    if layer.reset == "after":
-        inside = h @ candidate_u.T + to_real(layer.recurrent_bias, layer.candidate_bits)
-    of_h = np.zeros(of_states.shape[1:])
-    for t in reversed(range(len(of_states))):
-        of_h = of_h + of_states[t]
-        live = np.where(steps.running[t], of_h, 0.0)  # a step of padding leaves h as it is
-        a_z, a_n = live * z_slope[t], live * n_slope[t]
-        if layer.reset == "after":
-            a_r = a_n * inside[t] * r_slope[t]
-            through = a_n * r[t] @ candidate_u
-        else:
-            of_reset_h = a_n @ candidate_u
-            a_r = of_reset_h * h[t] * r_slope[t]
-            through = of_reset_h * r[t]
-        through += live * z[t] + np.concatenate((a_z, a_r), axis=-1) @ gates_u
-        of_h = np.where(steps.running[t], through, of_h)
-        yield np.concatenate((a_z, a_r, a_n), axis=-1)
-
-
-def _over_steps(of_rows: FloatArray, operands: FloatArray) -> FloatArray:
-    """Σ of products over the steps [sequences, rows, columns], of [steps, sequences, rows] and [..., columns]."""
-    return np.asarray(np.moveaxis(of_rows, 0, 2) @ np.moveaxis(operands, 0, 1))
+    return Steps(
+        run.running[sequences].T[..., None],
+        real(run.before, layer.state_fraction_bits),
+        1 - real(trace.u, 15),
+        real(trace.r, 15),
+        real(trace.n, layer.state_fraction_bits),
+    )
 
 
 def _row_gradients(

@@ -9,7 +9,7 @@ import numpy as np
 from quantgru.activations import BOUNDED_CANDIDATES
 from quantgru.array_types import FloatArray
 from quantgru.model import Dense, FloatModel, Gru
-from quantgru.model.run import dense_output, run_body
+from quantgru.model.run import BodyRun, dense_output, run_body
 from quantgru.sequences import Sequences, StatesLike
 
 _EXTREME = 1 - 2.0**-9  # of half the range of z and r, and of |n|
@@ -109,7 +109,9 @@ class Calibration:
     dense: tuple[DenseStatistics, ...]
 
 
-def calibrate(model: FloatModel, sequences: Sequences, initial_states: StatesLike | None = None) -> Calibration:
+def calibrate(
+    model: FloatModel, sequences: Sequences, initial_states: StatesLike | None = None
+) -> tuple[Calibration, BodyRun]:
     """Runs `model` on `sequences` and collects statistics. Raises DataError."""
     inputs = sequences.vectors()
     observers = [_GruObserver(layer, sequences) for layer in model.grus]
@@ -124,7 +126,7 @@ def calibrate(model: FloatModel, sequences: Sequences, initial_states: StatesLik
     for layer in model.head:
         dense.append(_dense_statistics(layer, y))
         y = dense_output(layer, y)
-    return Calibration(
+    seen = Calibration(
         sequences.n_sequences,
         sequences.n_steps,
         int(sequences.lengths.max()),
@@ -135,6 +137,7 @@ def calibrate(model: FloatModel, sequences: Sequences, initial_states: StatesLik
         tuple(observer.statistics(moments) for observer, moments in zip(observers, gru_inputs, strict=True)),
         tuple(dense),
     )
+    return seen, body
 
 
 class _GruObserver:

@@ -39,24 +39,8 @@ def real_weights(matrix: Matrix, operand_bits: IntArray, result_bits: IntArray) 
     return np.asarray(np.ldexp(matrix.codes * matrix.row_scales(result_bits)[:, None], operand_bits))
 
 
-def _layer(layer: IntLayer, operand_bits: IntArray) -> Layer:
-    match layer:
-        case IntGru():
-            return _gru(layer, operand_bits)
-        case IntBidirectional():
-            forward, backward = _gru(layer.forward, operand_bits), _gru(layer.backward, operand_bits)
-            return Bidirectional(layer.name, forward, backward, layer.merge, layer.final)
-        case Reverse():
-            return layer
-        case IntDense():
-            bits = np.full(layer.n_outputs, layer.row_bits)
-            weights = real_weights(layer.matrix, operand_bits, bits)
-            return Dense(layer.name, weights, to_real(layer.bias, bits), layer.activation)
-        case IntEmbedding():
-            return Embedding(layer.name, layer.codes.astype(np.float64))
-
-
-def _gru(layer: IntGru, operand_bits: IntArray) -> Gru:
+def dequantize_gru(layer: IntGru, operand_bits: IntArray) -> Gru:
+    """The layer in real numbers, on real operands of which raw ones have `operand_bits` [inputs]."""
     bits, units = layer.row_bits, layer.n_units
     recurrent_bias = np.zeros(units)
     if layer.reset == "after":
@@ -73,3 +57,23 @@ def _gru(layer: IntGru, operand_bits: IntArray) -> Gru:
         layer.candidate,
         None if layer.initial_state is None else to_real(layer.initial_state, layer.state_fraction_bits),
     )
+
+
+def _layer(layer: IntLayer, operand_bits: IntArray) -> Layer:
+    match layer:
+        case IntGru():
+            return dequantize_gru(layer, operand_bits)
+        case IntBidirectional():
+            forward, backward = (
+                dequantize_gru(layer.forward, operand_bits),
+                dequantize_gru(layer.backward, operand_bits),
+            )
+            return Bidirectional(layer.name, forward, backward, layer.merge, layer.final)
+        case Reverse():
+            return layer
+        case IntDense():
+            bits = np.full(layer.n_outputs, layer.row_bits)
+            weights = real_weights(layer.matrix, operand_bits, bits)
+            return Dense(layer.name, weights, to_real(layer.bias, bits), layer.activation)
+        case IntEmbedding():
+            return Embedding(layer.name, layer.codes.astype(np.float64))

@@ -26,9 +26,19 @@ from quantgru.int_model.layers import gru_row_bits
 from quantgru.int_model.row_parameters import SHORT, RowParameters
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gate, Gru, Reverse
 from quantgru.quantizer.calibrate import Calibration, DenseStatistics, GruStatistics, Moments
+from quantgru.quantizer.compensation import GruCompensation
 from quantgru.quantizer.dequantize import real_weights
 from quantgru.quantizer.formats import LARGEST_VALUE, largest_fraction_bits, output_fraction_bits
-from quantgru.quantizer.rounding import ANY_SCALE, Remembered, RoundingName, rounding_for
+from quantgru.quantizer.rounding import (
+    ANY_SCALE,
+    Compensated,
+    Measure,
+    Nearest,
+    Remembered,
+    RoundingName,
+    RowRounding,
+    least_steps,
+)
 from quantgru.quantizer.weights import quantize_bias, quantize_biases, quantize_rows
 from quantgru.quantizer.widths import GATES, Widths
 
@@ -41,28 +51,54 @@ _LARGEST_SUM: Final = 2.0**28  # of a row in its own format: half of what the sm
 class Roundings:
     """How the weights of a model are rounded, and to how many bits.
 
-    known  what was found before on the same calibration, maybe with other widths: codes of one gate's rows depend on
-           another's width only where that leaves them less room in the accumulator, and then their scales differ
+    compensations  of each GRU layer
+    known          what was found before on the same calibration, maybe with other widths: rows of U depend on those of
+                   W, and on another gate's only where that leaves them less room in the accumulator
     """
 
     rounding: RoundingName
     widths: Widths
     parameters: RowParameters
-    known: dict[tuple[Section, int, Moments], Remembered] = field(default_factory=dict)
+    compensations: tuple[GruCompensation, ...]
+    known: dict[tuple[object, ...], Remembered] = field(default_factory=dict)
+    measures: dict[tuple[object, ...], Measure] = field(default_factory=dict)
 
-    def of(self, section: Section, operands: Moments, operand_scale: FloatArray) -> Remembered:
-        """Of the rows of a gate or a dense layer, for weights on raw operands."""
+    def of_gru(
+        self, layer: Gru, matrix: str, compensation: GruCompensation, operand_scale: FloatArray
+    ) -> list[RowRounding]:
+        """Of each gate's rows of W or U, for weights on raw operands."""
+        curvature = compensation.input if matrix == "W" else compensation.recurrent
+        return [
+            self._of(
+                (layer.name, matrix, gate), compensation, None if curvature is None else curvature[i], operand_scale
+            )
+            for i, gate in enumerate(GATES)
+        ]
+
+    def of_dense(self, layer: Dense, operands: Moments, operand_scale: FloatArray) -> RowRounding:
+        compensated = self.rounding == "compensated" and operands.n >= least_steps(layer.n_inputs)
+        curvature = operands.covariance[None] if compensated else None
+        return self._of((layer.name,), operands, curvature, operand_scale)
+
+    def _of(
+        self, section: Section, seen: object, curvature: FloatArray | None, operand_scale: FloatArray
+    ) -> RowRounding:
+        """`curvature` [groups, columns, columns] on real operands, which are `operand_scale` times the raw ones."""
         bits = self.widths.of(*section)
-        key = (section, bits, operands)
-        if key not in self.known:
+        if curvature is None:
+            return Nearest(bits)
+        key = (section, seen)
+        if key not in self.measures:
+            self.measures[key] = Measure(curvature / np.outer(operand_scale, operand_scale))
+        if (*key, bits) not in self.known:
             scale_bits = self.parameters.multiplier_bits if self.parameters == SHORT else ANY_SCALE
-            self.known[key] = Remembered(rounding_for(self.rounding, bits, scale_bits, operands, operand_scale))
-        return self.known[key]
+            self.known[*key, bits] = Remembered(Compensated(bits, self.measures[key], scale_bits))
+        return self.known[*key, bits]
 
 
 def quantize_layers(model: FloatModel, seen: Calibration, input_bits: IntArray, how: Roundings) -> tuple[IntLayer, ...]:
     """Integer layers for what was seen; input_bits are the fraction bits of the inputs [inputs]. Raises ModelError."""
-    grus, dense = iter(seen.grus), iter(seen.dense)
+    grus, dense, compensations = iter(seen.grus), iter(seen.dense), iter(how.compensations)
     bits = input_bits  # of each operand of the next layer
     scale = np.exp2(-bits.astype(np.float64))  # the real value of a raw one
     layers: list[IntLayer] = []
@@ -70,9 +106,10 @@ def quantize_layers(model: FloatModel, seen: Calibration, input_bits: IntArray, 
         match layer:
             case Gru():
                 gru_seen = next(grus)
-                layers.append(_gru(layer, scale, gru_seen, _state_bits(layer, scale, gru_seen), how))
+                layers.append(_gru(layer, scale, next(compensations), _state_bits(layer, scale, gru_seen), how))
             case Bidirectional():
-                layers.append(_bidirectional(layer, scale, (next(grus), next(grus)), how))
+                both, of_both = (next(grus), next(grus)), (next(compensations), next(compensations))
+                layers.append(_bidirectional(layer, scale, both, of_both, how))
             case Dense():
                 layers.append(_dense(layer, scale, next(dense), how))
             case Reverse():
@@ -91,22 +128,17 @@ def _rows(
     weights: FloatArray,
     operand_scale: FloatArray,
     row_bits: IntArray,
-    parts: Sequence[tuple[Section, Moments]],
-    how: Roundings,
+    roundings: Sequence[RowRounding],
+    parameters: RowParameters,
     where: str,
 ) -> tuple[Matrix, FloatArray]:
-    """Integer rows, and what their rounding takes from each row's mean [rows]: the bias must give it back.
+    """Integer rows, and the real weights that they stand for [rows, columns].
 
-    Without that, a rounding error of a weight acts on the mean of its operand, too, which may be far larger than its
-    deviation: a temperature in kelvin. operand_scale is the real value of a raw one [columns]; `parts` stand for as
-    many equal parts of the rows, each with its name and the moments of its operands.
+    operand_scale is the real value of a raw one [columns]; `roundings` are those of as many equal parts of the rows.
     """
-    raw_weights = weights * operand_scale
-    roundings = [how.of(section, operands, operand_scale) for section, operands in parts]
-    matrix = quantize_rows(raw_weights, row_bits, roundings, where, how.parameters)
-    lost = raw_weights - real_weights(matrix, np.zeros(matrix.n_columns, np.int64), row_bits)
-    means = np.repeat([operands.mean for _, operands in parts], len(weights) // len(parts), axis=0)
-    return matrix, ((lost / operand_scale) * means).sum(axis=1)
+    matrix = quantize_rows(weights * operand_scale, row_bits, roundings, where, parameters)
+    on_raw = real_weights(matrix, np.zeros(matrix.n_columns, np.int64), row_bits)
+    return matrix, on_raw / operand_scale
 
 
 def _state_bits(layer: Gru, operand_scale: FloatArray, seen: GruStatistics) -> int:
@@ -135,29 +167,35 @@ def _bits_for(weights: FloatArray, bias: FloatArray, operand_scale: FloatArray, 
     return bits
 
 
-def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits: int, how: Roundings) -> IntGru:
+def _gru(
+    layer: Gru,
+    operand_scale: FloatArray,
+    compensation: GruCompensation,
+    state_bits: int,
+    how: Roundings,
+) -> IntGru:
     units = layer.n_units
     where = f"GRU layer {layer.name!r}"
     row_bits = gru_row_bits(layer.gate, layer.candidate, state_bits, units)
-    weights = layer.input_weights.reshape(-1, layer.n_inputs)
-    w_parts = [((layer.name, "W", gate), seen.inputs) for gate in GATES]
-    w, from_x = _rows(weights, operand_scale, row_bits, w_parts, how, f"{where}, W")
-    recurrent = layer.recurrent_weights.reshape(-1, units)
-    states = (seen.states, seen.states, seen.candidate_states)
-    u_parts = [((layer.name, "U", gate), of_gate) for gate, of_gate in zip(GATES, states, strict=True)]
+    roundings = how.of_gru(layer, "W", compensation, operand_scale)
+    weights = layer.input_weights.reshape(3 * units, -1)
+    w, real_w = _rows(weights, operand_scale, row_bits, roundings, how.parameters, f"{where}, W")
+    lost_w = layer.input_weights - real_w.reshape(layer.input_weights.shape)
     state_scale = np.full(units, 2.0**-state_bits)
-    u, from_h = _rows(recurrent, state_scale, row_bits, u_parts, how, f"{where}, U")
-    bias = layer.bias.reshape(-1) + from_x
+    roundings = how.of_gru(layer, "U", compensation, state_scale)
+    recurrent = layer.recurrent_weights + compensation.recurrent_change(lost_w)
+    u, real_u = _rows(recurrent.reshape(-1, units), state_scale, row_bits, roundings, how.parameters, f"{where}, U")
+    lost = np.concatenate((lost_w, layer.recurrent_weights - real_u.reshape(recurrent.shape)), axis=2)
+    bias = (layer.bias + compensation.bias_change(lost)).reshape(-1)
     recurrent_bias = np.zeros(0)
-    if layer.reset == "after":  # what U_n loses is inside the reset product, like c
-        recurrent_bias = layer.recurrent_bias + from_h[2 * units :]
-        from_h[2 * units :] = 0.0
+    if layer.reset == "after":
+        recurrent_bias = layer.recurrent_bias + compensation.recurrent_bias_change(lost)
     return IntGru(
         layer.name,
         layer.reset,
         w,
         u,
-        *quantize_biases(bias + from_h, recurrent_bias, row_bits, how.parameters, where),
+        *quantize_biases(bias, recurrent_bias, row_bits, how.parameters, where),
         layer.gate,
         layer.candidate,
         state_bits,
@@ -166,7 +204,11 @@ def _gru(layer: Gru, operand_scale: FloatArray, seen: GruStatistics, state_bits:
 
 
 def _bidirectional(
-    layer: Bidirectional, operand_scale: FloatArray, seen: tuple[GruStatistics, GruStatistics], how: Roundings
+    layer: Bidirectional,
+    operand_scale: FloatArray,
+    seen: tuple[GruStatistics, GruStatistics],
+    compensations: tuple[GruCompensation, GruCompensation],
+    how: Roundings,
 ) -> IntBidirectional:
     """Both directions get the coarser one's format, so that their states can be merged."""
     grus = (layer.forward, layer.backward)
@@ -174,7 +216,7 @@ def _bidirectional(
     if layer.merge == "mul":  # products have 2 f - 15 fraction bits, and no format has more than 31
         state_bits = min(state_bits, (MAX_FRACTION_BITS + STATE.fraction_bits) // 2)
     forward, backward = (
-        _gru(gru, operand_scale, of_gru, state_bits, how) for gru, of_gru in zip(grus, seen, strict=True)
+        _gru(gru, operand_scale, of_gru, state_bits, how) for gru, of_gru in zip(grus, compensations, strict=True)
     )
     return IntBidirectional(layer.name, forward, backward, layer.merge, layer.final)
 
@@ -186,10 +228,11 @@ def _dense(layer: Dense, operand_scale: FloatArray, seen: DenseStatistics, how: 
     if layer.activation in ("linear", "relu"):
         output_bits = row_bits = _bits_for(layer.weights, layer.bias, operand_scale, seen.peak, where)
     rows_bits = np.full(layer.n_outputs, row_bits)
-    matrix, lost = _rows(layer.weights, operand_scale, rows_bits, [((layer.name,), seen.inputs)], how, where)
-    return IntDense(
-        layer.name, layer.activation, matrix, quantize_bias(layer.bias + lost, rows_bits, where), output_bits
-    )
+    roundings = [how.of_dense(layer, seen.inputs, operand_scale)]
+    matrix, real = _rows(layer.weights, operand_scale, rows_bits, roundings, how.parameters, where)
+    # An error of a weight acts on the mean of its operand, too, which may be far larger than its deviation.
+    bias = layer.bias + (layer.weights - real) @ seen.inputs.mean
+    return IntDense(layer.name, layer.activation, matrix, quantize_bias(bias, rows_bits, where), output_bits)
 
 
 def embedding_scale(layer: Embedding) -> FloatArray:

@@ -16,6 +16,7 @@ from quantgru.int_model import IntLayer, IntModel, SelfTest
 from quantgru.int_model.row_parameters import ROW_PARAMETERS, RowParametersName
 from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, calibrate
+from quantgru.quantizer.compensation import compensations
 from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits
 from quantgru.quantizer.held_out import gain_db, outputs_error
 from quantgru.quantizer.layers import Roundings, quantize_layers
@@ -180,13 +181,18 @@ def calibrate_model(
     folded = fold_standardisation(model, mean, scale)
     if folded.embedding is None:
         _check_range(sequences)
-    seen = calibrate(folded, sequences, initial_states)
+    seen, body = calibrate(folded, sequences, initial_states)
     return CalibratedModel(
         folded,
         seen,
         _input_fraction_bits(folded, seen),
         sequences.values[:1, : min(_SELFTEST_STEPS, int(sequences.lengths[0]))],
-        Roundings(rounding, Widths(folded, DEFAULT_BITS), ROW_PARAMETERS[row_parameters]),
+        Roundings(
+            rounding,
+            Widths(folded, DEFAULT_BITS),
+            ROW_PARAMETERS[row_parameters],
+            compensations(folded, body, seen, rounding),
+        ),
         name or model.name,
         input_units,
         output_units,

@@ -19,7 +19,7 @@ from quantgru.model import Dense
 from quantgru.model.run import FloatSignal, dense_output
 from quantgru.quantizer.calibrate import Moments
 from quantgru.quantizer.held_out import fitted, gain_db, held_out
-from quantgru.quantizer.rounding import Compensated
+from quantgru.quantizer.rounding import Compensated, Measure
 from quantgru.quantizer.weights import quantize_bias, quantize_rows
 from quantgru.simulator.program import DenseProgram, RawSignal
 
@@ -58,7 +58,7 @@ class DenseTask:
         row_bits = np.full(layer.n_outputs, layer.row_bits)
         moments = Moments.of(x)
         weights = _weights(layer.matrix.codes * layer.matrix.row_scales(row_bits)[:, None], x, wanted, moments)
-        rounding = Compensated(self.bits, moments.covariance, self.parameters.multiplier_bits)
+        rounding = Compensated(self.bits, Measure(moments.covariance[None]), self.parameters.multiplier_bits)
         matrix = quantize_rows(weights, row_bits, [rounding], where, self.parameters)
         real = matrix.codes * matrix.row_scales(row_bits)[:, None]
         bias = quantize_bias(wanted.mean(axis=0) - real @ moments.mean, row_bits, where)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, Literal, Protocol
 
 import numpy as np
 
 from quantgru.array_types import FloatArray, IntArray
 from quantgru.fixed import round_half_up
-from quantgru.quantizer.calibrate import Moments
 
 RoundingName = Literal["compensated", "nearest"]
 
 ANY_SCALE: Final = 53  # bits of a scale's mantissa: all that float64 has
 
 _DAMPING: Final = 1e-2  # of the mean variance of an operand: as if each had that much noise of its own
+_SCALE_FACTORS: Final = np.linspace(1.05, 0.4, 131)  # worth trying: times the smallest that holds a row's weights
 _STEPS_PER_COLUMN: Final = 2
 _SWEEPS: Final = 10  # of the refinement; it ends earlier where nothing changes any more
-_AT_ONCE: Final = 2**15  # weights of which scales are tried: as many as a processor's cache holds
+_COLUMNS_AT_ONCE: Final = 16  # that hand their errors on to all later ones in a single product
+_AT_ONCE: Final = 2**16  # weights of which scales are tried: as many as a processor's cache holds
 
 
 class RowRounding(Protocol):
@@ -32,168 +34,162 @@ class RowRounding(Protocol):
         """-2**(bits - 1) ... 2**(bits - 1) - 1 [rows, columns], for weights [rows, columns] on scales [rows]."""
 
 
-class Rounding(RowRounding, Protocol):
-    """One that compares scales by what they cost."""
-
-    scale_bits: int  # of a scale's mantissa: others are not worth trying
-    scale_factors: tuple[float, ...]  # worth trying: times the smallest scale that holds all weights of a row
-
-    def rough_codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
-        """Codes [rows, columns] near those of `codes`, in less time: to compare scales."""
-
-    def error(self, lost: FloatArray) -> FloatArray:
-        """What rounding errors [rows, columns] of the weights cost each row [rows]: a mean square."""
-
-
 def least_steps(n_columns: int) -> int:
     """Steps of calibration data that say how n_columns operands go together."""
     return _STEPS_PER_COLUMN * n_columns
 
 
-def rounding_for(
-    name: RoundingName, bits: int, scale_bits: int, operands: Moments, operand_scale: FloatArray
-) -> Rounding:
-    """To codes of `bits`, for weights on raw operands, whose real values are `operand_scale` times as large [columns].
-
-    Nearest where there is too little calibration data to compensate by.
-    """
-    if name == "nearest" or operands.n < least_steps(operand_scale.size):
-        return Nearest(bits, scale_bits)
-    return Compensated(bits, operands.covariance / np.outer(operand_scale, operand_scale), scale_bits)
-
-
-def best_scale(weights: FloatArray, rounding: Rounding) -> FloatArray:
-    """The scale of each row [rows] with the least error."""
-    end = 2 ** (rounding.bits - 1)
-    smallest = np.maximum(weights.max(axis=1) / (end - 1), weights.min(axis=1) / -end)
-    factors = np.array(rounding.scale_factors)
-    if factors.size == 1:
-        return np.asarray(smallest * factors[0])
-    scales = np.maximum(np.outer(factors, smallest), np.finfo(np.float64).tiny)  # a row of zeros
-    scales = _rounded_up(scales, rounding.scale_bits)
-    n_chunks = min(factors.size, -(-factors.size * weights.size // _AT_ONCE))
-    errors = np.concatenate([_errors(weights, some, rounding) for some in np.array_split(scales, n_chunks)])
-    return np.asarray(np.take_along_axis(scales, errors.argmin(axis=0)[None], axis=0)[0])
-
-
-def _rounded_up(scales: FloatArray, bits: int) -> FloatArray:
-    """With mantissas of `bits`."""
-    mantissa, exponent = np.frexp(scales)
-    return np.asarray(np.ldexp(np.ceil(np.ldexp(mantissa, bits)), exponent - bits))
-
-
-def _errors(weights: FloatArray, scales: FloatArray, rounding: Rounding) -> FloatArray:
-    """Of each of several scales for each row [scales, rows]: what it costs the row."""
-    repeated, scale = np.tile(weights, (len(scales), 1)), scales.ravel()
-    lost = repeated - rounding.rough_codes(repeated, scale) * scale[:, None]
-    return rounding.error(lost).reshape(scales.shape)
-
-
 class Nearest:
     """Each weight by itself, as if operands had nothing to do with one another. All weights fit their row's scale."""
 
-    scale_factors: tuple[float, ...] = (1.0,)
-
-    def __init__(self, bits: int, scale_bits: int = ANY_SCALE) -> None:
+    def __init__(self, bits: int) -> None:
         self.bits = bits
-        self.scale_bits = scale_bits
+
+    def best_scale(self, weights: FloatArray) -> FloatArray:
+        return _smallest_scale(weights, self.bits)
 
     def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
         return _nearest(weights / scale[:, None], self.bits)
 
-    rough_codes = codes
 
-    def best_scale(self, weights: FloatArray) -> FloatArray:
-        return best_scale(weights, self)
+class Measure:
+    """What errors of weights cost their row: a square, e . curvature e for errors e [columns].
 
-    def error(self, lost: FloatArray) -> FloatArray:
-        return np.asarray((lost**2).sum(axis=1))
+    curvature [groups, columns, columns], each for as many rows that follow each other. Every operand gets a little
+    noise of its own: no two go together so well that errors should grow without limit to make up for one another.
+    """
+
+    def __init__(self, curvature: FloatArray) -> None:
+        n = curvature.shape[1]
+        variances = np.einsum("gcc->gc", curvature)
+        means = variances.mean(axis=1, keepdims=True)
+        means[means == 0] = 1.0  # operands that never change: as if they were noise
+        self.curvature = curvature + _DAMPING * means[..., None] * np.eye(n)
+        # The last columns, with little weight, take the rest.
+        self.order = np.argsort(-(variances / means).mean(axis=0), kind="stable")
+        ordered = self.curvature[:, self.order][:, :, self.order]
+        self.influence = np.swapaxes(np.linalg.cholesky(np.linalg.inv(ordered)), 1, 2)
+
+    def groups(self, n_rows: int) -> IntArray:
+        """The group of each of so many rows."""
+        return groups_of(n_rows, len(self.curvature))
+
+
+def groups_of(n_rows: int, n_groups: int) -> IntArray:
+    """Numbers [rows] of groups as equal as can be, of rows that follow each other."""
+    return np.arange(n_rows) * n_groups // n_rows
 
 
 class Compensated:
     """Column by column, with each column's error taken over by the columns that are still to be rounded, as far as
     their operands go together with its own; then code by code, until no change of one lowers the error.
 
-    The measure is the mean square error of the row's sum on calibration data, its mean left out: the bias takes that
-    back. So `covariance` [columns, columns] is that of the operands around their means.
-
     Source: E. Frantar et al., "GPTQ", 2022, after B. Hassibi and D. Stork, "Optimal Brain Surgeon", 1993. Here rows
     choose their scales by the same measure, and the refinement comes on top.
     """
 
-    scale_factors: tuple[float, ...] = tuple(float(factor) for factor in np.linspace(1.05, 0.4, 131))
-
-    def __init__(self, bits: int, covariance: FloatArray, scale_bits: int = ANY_SCALE) -> None:
+    def __init__(self, bits: int, measure: Measure, scale_bits: int = ANY_SCALE) -> None:
         self.bits = bits
-        self.scale_bits = scale_bits
-        variances = np.diag(covariance)
-        mean = variances.mean() or 1.0  # operands that never change: as if they were noise
-        self._covariance = covariance + _DAMPING * mean * np.eye(len(variances))
-        self._order = np.argsort(-variances, kind="stable")  # the last ones, with little weight, take the rest
-        ordered = self._covariance[np.ix_(self._order, self._order)]
-        self._influence = np.linalg.cholesky(np.linalg.inv(ordered)).T
+        self._measure = measure
+        self._scale_bits = scale_bits
 
     def best_scale(self, weights: FloatArray) -> FloatArray:
-        return best_scale(weights, self)
+        smallest = np.outer(_smallest_scale(weights, self.bits), _SCALE_FACTORS)
+        scales = _rounded_up(np.maximum(smallest, np.finfo(np.float64).tiny), self._scale_bits)  # a row of zeros
+        n_chunks = min(len(weights), -(-scales.size * weights.shape[1] // _AT_ONCE))
+        chunks = np.array_split(np.arange(len(weights)), n_chunks)
+        groups = self._measure.groups(len(weights))
+        errors = np.concatenate([self._pushed_on(weights[few], scales[few], groups[few])[1] for few in chunks])
+        return np.asarray(np.take_along_axis(scales, errors.argmin(axis=1)[:, None], axis=1)[:, 0])
 
     def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
+        groups = self._measure.groups(len(weights))
+        pushed, _ = self._pushed_on(weights, scale[:, None], groups)
         # Two starts, the second so that no row gets worse than nearest.
-        starts = np.concatenate([self.rough_codes(weights, scale), _nearest(weights / scale[:, None], self.bits)])
-        weights, scale = np.tile(weights, (2, 1)), np.tile(scale, 2)
-        found = self._refined(weights, scale, starts)
-        errors = np.split(self.error(weights - found * scale[:, None]), 2)
-        return np.where((errors[0] <= errors[1])[:, None], *np.split(found, 2))
+        starts = np.stack((pushed[:, 0], _nearest(weights / scale[:, None], self.bits)), axis=1)
+        found = self._refined(weights, scale, starts, groups)
+        lost = weights[:, None] - found * scale[:, None, None]
+        errors = ((lost @ self._measure.curvature[groups]) * lost).sum(axis=2)
+        return np.asarray(found[np.arange(len(found)), errors.argmin(axis=1)])
 
-    def error(self, lost: FloatArray) -> FloatArray:
-        return np.asarray(((lost @ self._covariance) * lost).sum(axis=1))
-
-    def rough_codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
-        left = weights.T[self._order]  # by column, as they are rounded
+    def _pushed_on(self, weights: FloatArray, scales: FloatArray, groups: IntArray) -> tuple[IntArray, FloatArray]:
+        """Codes [rows, scales, columns] and their errors [rows, scales], for scales of each row."""
+        influence, order = self._measure.influence[groups], self._measure.order
+        left = np.repeat(weights[:, None, order], scales.shape[1], axis=1)
         codes = np.empty(left.shape, np.int64)
-        for column, influence in enumerate(self._influence):
-            rounded = _nearest(left[column] / scale, self.bits)
-            codes[self._order[column]] = rounded
-            error = (left[column] - rounded * scale) / influence[column]
-            left[column + 1 :] -= np.outer(influence[column + 1 :], error)
-        return codes.T
+        pushed = np.empty(left.shape)  # what each column hands on, times its influence on each of the others
+        for begin in range(0, len(order), _COLUMNS_AT_ONCE):
+            end = begin + _COLUMNS_AT_ONCE
+            for column in range(begin, min(end, len(order))):
+                rounded = _nearest(left[..., column] / scales, self.bits)
+                codes[..., order[column]] = rounded
+                error = (left[..., column] - rounded * scales) / influence[:, column, column, None]
+                left[..., column + 1 : end] -= error[..., None] * influence[:, None, column, column + 1 : end]
+                pushed[..., column] = error
+            left[..., end:] -= pushed[..., begin:end] @ influence[:, begin:end, end:]
+        return codes, np.asarray((pushed**2).sum(axis=2))
 
-    def _refined(self, weights: FloatArray, scale: FloatArray, codes: IntArray) -> IntArray:
-        """Coordinate descent: each code in turn the best one while the others stay."""
-        by_column = codes.T.copy()
-        slope = self._covariance @ (weights - codes * scale[:, None]).T
-        variances = np.diag(self._covariance)
+    def _refined(self, weights: FloatArray, scale: FloatArray, starts: IntArray, groups: IntArray) -> IntArray:
+        """Coordinate descent from starts [rows, starts, columns]: each code in turn the best one while others stay."""
+        curvature, scales = self._measure.curvature[groups], scale[:, None]
+        codes = starts.copy()
+        slope = (weights[:, None] - codes * scales[..., None]) @ curvature
+        variances = np.einsum("rcc->rc", curvature)
         for _ in range(_SWEEPS):
             settled = True
-            for column, code in enumerate(by_column):
-                better = _nearest(code + slope[column] / (variances[column] * scale), self.bits)
-                if (better != code).any():
-                    slope -= np.outer(self._covariance[column], (better - code) * scale)
-                    by_column[column] = better
+            for column in range(weights.shape[1]):
+                code = codes[..., column]
+                better = _nearest(code + slope[..., column] / (variances[:, column, None] * scales), self.bits)
+                changed = (better != code).any(axis=1)
+                if changed.any():
+                    change = ((better - code) * scales)[changed]
+                    slope[changed] -= change[..., None] * curvature[changed, None, column]
+                    codes[..., column] = better
                     settled = False
             if settled:
                 break
-        return by_column.T
+        return codes
 
 
 class Remembered:
-    """Another rounding, always for the same weights: what it has found once, it knows."""
+    """Another rounding: what it has found once, it knows."""
 
-    def __init__(self, rounding: Rounding) -> None:
+    def __init__(self, rounding: RowRounding) -> None:
         self.bits = rounding.bits
         self._rounding = rounding
-        self._scale: FloatArray | None = None
-        self._codes: dict[bytes, IntArray] = {}  # by their scales
+        self._scales: dict[bytes, FloatArray] = {}  # by weights
+        self._codes: dict[bytes, IntArray] = {}  # by weights and scales
 
     def best_scale(self, weights: FloatArray) -> FloatArray:
-        if self._scale is None:
-            self._scale = self._rounding.best_scale(weights)
-        return self._scale
+        key = _digest(weights)
+        if key not in self._scales:
+            self._scales[key] = self._rounding.best_scale(weights)
+        return self._scales[key]
 
     def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
-        key = scale.tobytes()
+        key = _digest(weights, scale)
         if key not in self._codes:
             self._codes[key] = self._rounding.codes(weights, scale)
         return self._codes[key]
+
+
+def _digest(*arrays: FloatArray) -> bytes:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
+
+
+def _smallest_scale(weights: FloatArray, bits: int) -> FloatArray:
+    """Of each row, one that holds all its weights."""
+    end = 2 ** (bits - 1)
+    return np.asarray(np.maximum(weights.max(axis=1) / (end - 1), weights.min(axis=1) / -end))
+
+
+def _rounded_up(scales: FloatArray, bits: int) -> FloatArray:
+    """With mantissas of `bits`."""
+    mantissa, exponent = np.frexp(scales)
+    return np.asarray(np.ldexp(np.ceil(np.ldexp(mantissa, bits)), exponent - bits))
 
 
 def _nearest(values: FloatArray, bits: int) -> IntArray:
