@@ -313,10 +313,10 @@ def test_whole_sequences_have_a_length() -> None:
 
 
 def test_parts_of_r_and_of_what_it_multiplies_are_seen_together(digits: Any) -> None:
-    """DESIGN.md: 0.32 on the digits; 0.43 where r can be on its steepest slope whatever it multiplies."""
+    """DESIGN.md: 0.35 on the digits; a third more where r can be on its steepest slope whatever it multiplies."""
     int_model = qg.quantize(digits.model, digits.calibration)
     bound = error_bound(int_model, digits.model, input_range=calibrated_range(int_model), most_steps=1)
-    assert bound.one_step[0].max() < 0.33 and np.median(bound.one_step[0]) < 0.2
+    assert bound.one_step[0].max() < 0.36 and np.median(bound.one_step[0]) < 0.2
 
 
 def test_the_longest_sequence_is_the_longest() -> None:

@@ -8,9 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantgru.quantizer.calibrate import Moments, MomentSums
-from quantgru.quantizer.rounding import ANY_SCALE, Compensated, Nearest, best_scale, rounding_for
+from quantgru.quantizer.rounding import Compensated, Measure, Nearest, groups_of
 
 ONE = np.ones(1)
+
+
+def compensated(covariance, bits=8):
+    return Compensated(bits, Measure(covariance[None]))
 
 
 def mean_square(lost, x):
@@ -23,12 +27,12 @@ def test_an_error_is_taken_over_by_an_operand_that_goes_along():
     """0.4 and 0.4 on operands that are always equal are 0.8 on one: a single 1 is nearest to that, not two 0."""
     equal = np.array([[1.0, 1.0], [1.0, 1.0]])
     assert Nearest(8).codes(np.array([[0.4, 0.4]]), ONE).tolist() == [[0, 0]]
-    assert Compensated(8, equal).codes(np.array([[0.4, 0.4]]), ONE).sum() == 1
+    assert compensated(equal).codes(np.array([[0.4, 0.4]]), ONE).sum() == 1
 
 
 def test_an_error_is_taken_over_by_an_operand_that_goes_against():
     opposed = np.array([[1.0, -1.0], [-1.0, 1.0]])
-    codes = Compensated(8, opposed).codes(np.array([[0.6, 0.6]]), ONE)
+    codes = compensated(opposed).codes(np.array([[0.6, 0.6]]), ONE)
     assert codes[0, 0] == codes[0, 1]  # 0.6 - 0.6 = 0: any two equal codes
 
 
@@ -36,7 +40,7 @@ def test_an_error_is_taken_over_by_an_operand_that_goes_against():
 def test_without_correlations_each_weight_has_its_nearest_code(covariance):
     weights = np.random.default_rng(1).normal(size=(50, 3)) * 40
     scale = np.abs(weights).max(axis=1) / 127
-    assert (Compensated(8, covariance).codes(weights, scale) == Nearest(8).codes(weights, scale)).all()
+    assert (compensated(covariance).codes(weights, scale) == Nearest(8).codes(weights, scale)).all()
 
 
 @st.composite
@@ -53,7 +57,7 @@ def test_no_row_is_worse_than_to_nearest_and_most_are_the_best_there_is(case):
     rng, x = case
     weights = rng.normal(size=(6, x.shape[1])) * 3
     scale = np.ones(6)
-    codes = Compensated(8, Moments.of(x).covariance).codes(weights, scale)
+    codes = compensated(Moments.of(x).covariance).codes(weights, scale)
     nearest = Nearest(8).codes(weights, scale)
     ratios = []
     for row, found, near in zip(weights, codes, nearest, strict=True):
@@ -67,16 +71,16 @@ def test_no_row_is_worse_than_to_nearest_and_most_are_the_best_there_is(case):
 
 def test_codes_stay_in_their_range_however_large_an_error_is():
     x = np.repeat(np.random.default_rng(2).normal(size=(40, 1)), 3, axis=1)
-    codes = Compensated(8, Moments.of(x).covariance).codes(np.array([[500.0, -500.0, 3.0]]), ONE)
+    codes = compensated(Moments.of(x).covariance).codes(np.array([[500.0, -500.0, 3.0]]), ONE)
     assert codes.min() >= -128 and codes.max() <= 127
 
 
 def test_a_scale_below_that_of_the_largest_weight_is_chosen_where_it_costs_less():
     """The largest weight acts on an operand that hardly moves; on its scale, all others are 1/2 of a code off."""
     weights = np.array([[1.0, *[0.5 / 127] * 400]])
-    rounding = Compensated(8, np.diag([1e-9, *[1.0] * 400]))
-    assert best_scale(weights, Nearest(8))[0] == pytest.approx(1 / 127)
-    assert best_scale(weights, rounding)[0] < 0.7 / 127
+    rounding = compensated(np.diag([1e-9, *[1.0] * 400]))
+    assert Nearest(8).best_scale(weights)[0] == pytest.approx(1 / 127)
+    assert rounding.best_scale(weights)[0] < 0.7 / 127
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 1000])
@@ -91,7 +95,7 @@ def test_operands_that_never_change_have_no_variance(n, start):
         assert not moments.covariance.any()
         assert moments.n == n
         np.testing.assert_allclose(moments.mean, values[0], rtol=1e-15)
-        assert Compensated(8, moments.covariance).codes(np.array([[3.4, 0.6, -7.0]]), ONE).tolist() == [[3, 1, -7]]
+        assert compensated(moments.covariance).codes(np.array([[3.4, 0.6, -7.0]]), ONE).tolist() == [[3, 1, -7]]
 
 
 @given(correlated_operands(), st.integers(1, 60))
@@ -107,19 +111,29 @@ def test_moments_are_those_of_numpy(case, n_first):
 
 
 def test_rows_of_zeros_have_codes_of_zero():
-    rounding = Compensated(8, np.eye(2))
-    assert (best_scale(np.zeros((2, 2)), rounding) >= 0).all()
+    rounding = compensated(np.eye(2))
+    assert (rounding.best_scale(np.zeros((2, 2))) >= 0).all()
     assert not rounding.codes(np.zeros((2, 2)), np.full(2, 1e-9)).any()
 
 
-def test_scales_of_the_operands_are_those_of_raw_ones():
-    """Weights act on raw operands: an operand with 8 fraction bits has 2^8 times the deviation."""
-    x = np.random.default_rng(3).normal(size=(100, 2)) @ np.array([[1.0, 0.9], [0.0, 0.4]])
-    operand_scale = np.array([2.0**-8, 2.0**-3])
-    weights = np.array([[0.7, -0.4], [0.2, 0.9]]) * operand_scale
-    scale = np.abs(weights).max(axis=1) / 3
-    raw = Compensated(8, Moments.of(x / operand_scale).covariance)
-    assert (
-        rounding_for("compensated", 8, ANY_SCALE, Moments.of(x), operand_scale).codes(weights, scale)
-        == raw.codes(weights, scale)
-    ).all()
+def test_each_row_goes_by_the_measure_of_its_group():
+    """Operands go along for the first rows, against for the last; 0.4 and 0.4, and 0.6 and 0.6, as above."""
+    measure = Measure(np.array([[[1.0, 1.0], [1.0, 1.0]], [[1.0, -1.0], [-1.0, 1.0]]]))
+    codes = Compensated(8, measure).codes(np.array([[0.4, 0.4]] * 2 + [[0.6, 0.6]] * 2), np.ones(4))
+    assert codes[:2].sum(axis=1).tolist() == [1, 1]
+    assert (codes[2:, 0] == codes[2:, 1]).all()
+
+
+def test_groups_are_as_equal_as_can_be():
+    assert groups_of(5, 2).tolist() == [0, 0, 0, 1, 1]
+    assert groups_of(4, 4).tolist() == [0, 1, 2, 3]
+    assert groups_of(3, 1).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("n_columns", [15, 16, 17, 40])
+def test_errors_are_handed_on_to_all_later_columns(n_columns):
+    """A row of equal operands is a single weight: its codes add up to what the sum of the weights is nearest to,
+    however many columns there are; errors are handed on to 16 of them at a time."""
+    weights = np.random.default_rng(5).normal(size=(8, n_columns)) * 4
+    codes = compensated(np.ones((n_columns, n_columns))).codes(weights, np.ones(8))
+    assert np.abs(codes.sum(axis=1) - weights.sum(axis=1)).max() <= 0.5 + 0.02 * n_columns

@@ -18,11 +18,15 @@ from test_float_structure import CANDIDATES, GATES, every_kind, gru_of, states_b
 import quantgru as qg
 from quantgru.error_sources import ALL_WEIGHTS, EVERYTHING, Effect, Sensitivity, n_sources, sensitivity
 from quantgru.error_sources.rounding import DeviceState, device_activation, device_functions
+from quantgru.error_sources.sources import sources
 from quantgru.errors import DataError, ModelError
 from quantgru.int_model import IntGru, IntModel
 from quantgru.int_model.cost import cost
 from quantgru.model import FloatModel, Gru
 from quantgru.quantizer import dequantize
+from quantgru.quantizer.calibrate import calibrate
+from quantgru.quantizer.compensation import compensations
+from quantgru.quantizer.counterpart import counterparts
 from quantgru.simulator import run
 
 X = random_x(12, 20, 2)
@@ -53,10 +57,11 @@ def real_row(codes: Any, matrix: Any, row: int, row_bits: int, operand_bits: Any
 @pytest.mark.parametrize("reset", ["after", "before"])
 @pytest.mark.parametrize(("matrix", "gate"), [(m, g) for m in "WU" for g in range(3)])
 def test_a_weight_tensor_alone(reset: Any, matrix: str, gate: int) -> None:
-    """Its real weights from codes, what they lose on mean operands given back to the bias; states by plain Python."""
+    """Rounded to nearest: its real weights from codes, what they lose on mean operands given back to the bias; states
+    by plain Python."""
     gru = gru_of(1, reset=reset)
     model = model_of(gru)
-    int_model = qg.quantize(model, X, weight_bits=4)
+    int_model = qg.quantize(model, X, weight_bits=4, rounding="nearest")
     of_device = int_model.grus[0]
     rows = of_device.input if matrix == "W" else of_device.recurrent
     bits = int_model.input_fraction_bits if matrix == "W" else [15] * 3
@@ -94,6 +99,29 @@ def mean_operand(gru: Gru, matrix: str, gate: int) -> np.ndarray:
                 r = (1 / (1 + np.exp(-sums))).tolist()
             seen.append([a * b for a, b in zip(r, h, strict=True)])
     return np.mean(seen, axis=0)
+
+
+@pytest.mark.parametrize("reset", ["after", "before"])
+def test_parts_that_make_up_for_errors_of_a_tensor_come_with_it(reset: Any) -> None:
+    """What U and biases take over of W's errors belongs to W: so errors of all tensors add up to those of the model."""
+    model = model_of(gru_of(1, reset=reset))
+    int_model = qg.quantize(model, X, weight_bits=3)
+    floats, meant = counterparts(model, int_model)
+    seen, body = calibrate(floats, floats.sequences(X))
+    tensors = [
+        part.model.grus[0]
+        for part in sources(int_model, floats, meant, seen, compensations(floats, body, seen, "compensated"))
+        if part.flash_bytes is not None and part.name.startswith("gru")
+    ]
+    assert len(tensors) == 7
+    for name in ("input_weights", "recurrent_weights", "bias", "recurrent_bias"):
+        exact = getattr(floats.grus[0], name)
+        changes = sum(getattr(tensor, name) - exact for tensor in tensors)
+        np.testing.assert_allclose(exact + changes, getattr(meant.grus[0], name), atol=1e-12)
+    of_w = tensors[0]
+    assert not np.allclose(of_w.recurrent_weights[0], floats.grus[0].recurrent_weights[0], atol=1e-6)
+    assert (of_w.recurrent_weights[1:] == floats.grus[0].recurrent_weights[1:]).all()
+    assert (of_w.input_weights[1:] == floats.grus[0].input_weights[1:]).all()
 
 
 def test_rounded_inputs_alone() -> None:

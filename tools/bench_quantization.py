@@ -27,11 +27,7 @@ from quantgru.simulator import run
 
 BITS: Final = (8, 6, 4, 3, 2)
 ROUNDS: Final = 8
-WAYS: Final[dict[str, tuple[RoundingName, int]]] = {  # rounding, rounds of refinement
-    "nearest": ("nearest", 0),
-    "compensated": ("compensated", 0),
-    "refined": ("compensated", ROUNDS),
-}
+WAYS: Final[tuple[RoundingName, ...]] = ("nearest", "compensated")
 N_CALIBRATION: Final = 1000
 WANTED: Final = {
     (8, "rows"): "≥ 50 dB, 99.8 %",
@@ -84,24 +80,31 @@ def float_quality(task: Task, model: qg.FloatModel, test: Data) -> float:
     return float(np.sqrt(np.mean((y - test.y) ** 2) / np.var(test.y)))
 
 
-def rows_of(task: Task, seeds: int) -> list[list[str]]:
+def rows_of(task: Task, seeds: int, rounds: int) -> list[list[str]]:
+    ways = _ways(rounds)
     found: dict[tuple[int, str], list[Found]] = {}
     quality = []
     for seed in range(seeds):
         model, training, test = trained(task, seed)
         quality.append(float_quality(task, model, test))
         for bits in BITS:
-            for way, (rounding, rounds) in WAYS.items():
+            for way, (rounding, refine) in ways.items():
                 calibration = training.x[:N_CALIBRATION]
-                int_model = qg.quantize(model, calibration, rounding=rounding, weight_bits=bits, refine=rounds)
+                int_model = qg.quantize(model, calibration, rounding=rounding, weight_bits=bits, refine=refine)
                 found.setdefault((bits, way), []).append(measure(task, model, test, int_model))
     shown = f"{np.median(quality):.1f} %" if task.classes else f"error {np.median(quality):.3f}"
     name = f"{task.name} {task.n_inputs}→{task.n_units}, {shown}"
     rows = []
     for bits in BITS:
-        cells = [_cell(task, Found(*np.median(found[bits, way], axis=0))) for way in WAYS]
+        cells = [_cell(task, Found(*np.median(found[bits, way], axis=0))) for way in ways]
         rows.append([name if bits == BITS[0] else "", str(bits), *cells, WANTED.get((bits, task.name), "")])
     return rows
+
+
+def _ways(rounds: int) -> dict[str, tuple[RoundingName, int]]:
+    """Name, rounding, and rounds of refinement."""
+    ways: dict[str, tuple[RoundingName, int]] = {name: (name, 0) for name in WAYS}
+    return ways | ({"refined": ("compensated", rounds)} if rounds else {})
 
 
 def _cell(task: Task, median: Found) -> str:
@@ -114,12 +117,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=[task.name for task in TASKS], action="append", help="may be repeated")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of refinement; 0 leaves it out")
     arguments = parser.parse_args()
-    columns = ("task, float", "bits", *(f"{way}: states, labels, points lost" for way in WAYS), "wanted")
+    columns = (
+        "task, float",
+        "bits",
+        *(f"{way}: states, labels, points lost" for way in _ways(arguments.rounds)),
+        "wanted",
+    )
     table = Table(*columns, title=f"Medians of {arguments.seeds} seeds")
     for task in TASKS:
         if arguments.task is None or task.name in arguments.task:
-            for row in rows_of(task, arguments.seeds):
+            for row in rows_of(task, arguments.seeds, arguments.rounds):
                 table.add_row(*row)
             table.add_section()
     Console(width=160).print(table)

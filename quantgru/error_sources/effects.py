@@ -22,6 +22,7 @@ from quantgru.quantizer import fold_standardisation
 from quantgru.quantizer.calibrate import calibrate
 from quantgru.quantizer.compensation import compensations
 from quantgru.quantizer.counterpart import counterparts
+from quantgru.quantizer.rounding import RoundingName
 from quantgru.report.accuracy import sqnr_db
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.simulator import SimulationResult, run
@@ -115,7 +116,8 @@ def sensitivity(
         model = fold_standardisation(model, mean, scale)
     floats, meant = counterparts(model, int_model)
     seen, body = calibrate(floats, floats.sequences(calibration, what="calibration data"), calibration_states)
-    of_grus = compensations(floats, body, seen, int_model.notes.get("rounding", "compensated"))
+    rounding: RoundingName = "compensated" if int_model.notes.get("rounding") == "compensated" else "nearest"
+    of_grus = compensations(floats, body, seen, rounding)
     data = _Data(floats.sequences(x), initial_states, floats.last_step, not floats.last_step or int_model.streaming)
     exact = data.run(floats)
     integers = run(int_model, data.sequences, initial_states=initial_states)

@@ -268,10 +268,11 @@ class _Sums:
         products /= sizes[:, :, None] * sizes[:, None]
         of_all = products.sum(axis=0) / max(1, usable.sum())
         of_all = _blend(of_all, n_counting.sum(), plain)
-        return _blend(products, n_counting[:, None, None], of_all) * (sizes[:, :, None] * sizes[:, None])
+        found = _blend(products, n_counting[:, None, None], of_all)
+        return np.asarray(found * (sizes[:, :, None] * sizes[:, None]))
 
 
-def _blend(found: FloatArray, n: FloatArray, prior: FloatArray) -> FloatArray:
+def _blend(found: FloatArray, n: FloatArray | np.float64, prior: FloatArray) -> FloatArray:
     """Of what n gradients give, and of what stands for as many as there are parameters."""
     share = len(prior) / (len(prior) + n)
     return np.asarray((1 - share) * found + share * prior)

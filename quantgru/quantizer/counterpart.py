@@ -11,7 +11,7 @@ from quantgru.errors import ModelError
 from quantgru.int_model import IntModel
 from quantgru.model import Bidirectional, Dense, Embedding, FloatModel, Gru, Layer
 from quantgru.quantizer.dequantize import dequantize
-from quantgru.quantizer.resemblance import warn_of_another
+from quantgru.quantizer.resemblance import codes_away, warn_of_another
 from quantgru.structure import Reverse
 
 
@@ -36,6 +36,13 @@ def counterparts(model: FloatModel, int_model: IntModel) -> tuple[FloatModel, Fl
     floats = _in_units_of_codes(model, meant)
     warn_of_another(floats, meant, int_model)
     return floats, meant
+
+
+def with_codes_away(int_model: IntModel, model: FloatModel) -> IntModel:
+    """`int_model` with a note of how far its weights are from those of `model`, which it was made from."""
+    meant = dequantize(int_model)
+    away = codes_away(_in_units_of_codes(model, meant), meant, int_model)
+    return replace(int_model, notes={**int_model.notes, "codes_away": away})
 
 
 def _shape(layer: Layer) -> str:

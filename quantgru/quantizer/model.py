@@ -17,6 +17,7 @@ from quantgru.int_model.row_parameters import ROW_PARAMETERS, RowParametersName
 from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, calibrate
 from quantgru.quantizer.compensation import compensations
+from quantgru.quantizer.counterpart import with_codes_away
 from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits
 from quantgru.quantizer.held_out import gain_db, outputs_error
 from quantgru.quantizer.layers import Roundings, quantize_layers
@@ -126,7 +127,8 @@ class CalibratedModel:
             mask_value=self.float_model.mask_value,
         )
         said = notes(self.float_model, self.seen, int_model, roundings)
-        return replace(int_model, notes=said, selftest=_selftest(int_model, self.first_steps))
+        int_model = replace(int_model, notes=said, selftest=_selftest(int_model, self.first_steps))
+        return with_codes_away(int_model, self.float_model)
 
     def refined(
         self,
@@ -155,7 +157,8 @@ class CalibratedModel:
             )
             return replace(int_model, notes=notes)
         gains = [(name, round(decibels, 2)) for name, decibels in refined.gains]
-        return replace(changed, notes=notes | {"refined": {"rounds": rounds, "gains": gains}})
+        changed = replace(changed, notes=notes | {"refined": {"rounds": rounds, "gains": gains}})
+        return with_codes_away(changed, model)
 
 
 def calibrate_model(

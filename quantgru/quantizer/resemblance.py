@@ -12,23 +12,36 @@ from quantgru.errors import warn
 from quantgru.int_model import IntBidirectional, IntDense, IntGru, IntModel, output_bits
 from quantgru.model import FloatModel, Gate
 
-_MOST_CODES: Final = 2.0  # root mean square of a section; rounding was seen to reach 0.6, at 2 to 8 bits
+_MOST_CODES: Final = 2.0  # root mean square of a section; rounding by itself was seen to reach 0.6, at 2 to 8 bits
 _LEAST_CODES: Final = 0.6  # where weights are smaller than their codes: nearest ones are 0.5 away at most
-_LEAST_SHARE: Final = 0.03  # of the weights: with 9 bits and more, refinement moves them by more than 2 codes
+_SLACK: Final = 1.1  # where the integer model notes larger distances: weights of U make up for errors of W
 
 _Section = tuple[str, FloatArray, FloatArray, FloatArray]  # name, weights, rounded ones, what one code is worth
 
 
+def codes_away(floats: FloatModel, meant: FloatModel, model: IntModel) -> list[tuple[str, float]]:
+    """Each gate of each matrix and each dense layer, and how many codes it is away from `floats`, root mean square.
+
+    `floats` and `meant` are counterparts.
+    """
+    return [
+        (name, float(f"{_root_mean_square((exact - rounded) / one):.3g}"))
+        for name, exact, rounded, one in _sections(floats, meant, model)
+    ]
+
+
 def warn_of_another(floats: FloatModel, meant: FloatModel, model: IntModel) -> None:
-    """Warns where weights are farther from those of `model` than rounding takes them: it was made from other ones.
+    """Warns where weights are farther from those of `model` than it notes, and than rounding takes them.
 
     `floats` and `meant` are counterparts. Distances are in codes, of each gate of each matrix: few, or less than the
-    weights themselves where these are no more than that; or few to what the weights are.
+    weights themselves where these are no more than that.
     """
     farthest, excess = "", 1.0
-    for name, exact, rounded, one in _sections(floats, meant, model):
+    sections = list(_sections(floats, meant, model))
+    noted = model.notes.get("codes_away", [(name, 0.0) for name, *_ in sections])
+    for (name, exact, rounded, one), (_, noted_codes) in zip(sections, noted, strict=True):
         away, size = (_root_mean_square(weights / one) for weights in (exact - rounded, exact))
-        found = away / max(min(_MOST_CODES, max(_LEAST_CODES, size)), _LEAST_SHARE * size)
+        found = away / max(min(_MOST_CODES, max(_LEAST_CODES, size)), _SLACK * noted_codes)
         if found > excess:
             farthest, excess = f"{name} is {away:.3g} codes away from it (root mean square)", found
     if farthest:
@@ -39,11 +52,7 @@ def warn_of_another(floats: FloatModel, meant: FloatModel, model: IntModel) -> N
 
 
 def _sections(floats: FloatModel, meant: FloatModel, model: IntModel) -> Iterator[_Section]:
-    """Each gate of each matrix, and each dense layer, named as `weight_bits` names it.
-
-    Refined dense layers are left out: they suit the states that the integers give, and may be far from the float ones.
-    """
-    refined = {name for name, _ in model.notes.get("refined", {"gains": []})["gains"]}
+    """Each gate of each matrix, and each dense layer, named as `weight_bits` names it."""
     of_grus, of_dense = _operand_bits(model)
     for gru, bits, exact, rounded in zip(model.grus, of_grus, floats.grus, meant.grus, strict=True):
         state_bits = np.full(gru.n_units, gru.state_fraction_bits)
@@ -55,8 +64,6 @@ def _sections(floats: FloatModel, meant: FloatModel, model: IntModel) -> Iterato
             for gate in Gate:
                 yield f"{gru.name}.{matrix}.{gate.name.lower()}", weights[gate], of_codes[gate], one[gate]
     for dense, bits, layer, of_integers in zip(model.dense, of_dense, floats.dense, meant.dense, strict=True):
-        if dense.name in refined:
-            continue
         of_rows = dense.matrix.row_scales(np.full(dense.n_outputs, dense.row_bits))
         yield dense.name, layer.weights, of_integers.weights, np.outer(of_rows, np.exp2(bits))
 

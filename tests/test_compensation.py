@@ -1,0 +1,254 @@
+"""What makes up for rounding errors over whole sequences, against differences of float runs, and at its edges."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from float_models import random_dense, random_gru
+
+import quantgru as qg
+from quantgru.model import Bidirectional, Dense, FloatModel, Gru
+from quantgru.model.run import Cell, FloatSignal, gates, gru_states, run_body
+from quantgru.quantizer import compensation
+from quantgru.quantizer.calibrate import calibrate
+from quantgru.quantizer.compensation import GruCompensation, _Pieces, compensations
+from quantgru.report.accuracy import sqnr_db
+from quantgru.sequences import as_sequences
+from quantgru.simulator import run
+
+N_INPUTS, N_UNITS = 2, 3
+
+
+def compensation_of(gru: Gru, x, rounding="compensated", initial_states=None) -> GruCompensation:
+    model = FloatModel((gru,), last_step=False)
+    sequences = model.sequences(x)
+    seen, body = calibrate(model, sequences, initial_states)
+    (found,) = compensations(model, body, seen, rounding)
+    return found
+
+
+def correlated(rng, n, steps=6):
+    """Sequences whose two inputs go along, each step much as the one before; means are not zero."""
+    x = np.cumsum(rng.normal(size=(n, steps, N_INPUTS)), axis=1) @ np.array([[0.5, 0.4], [0.0, 0.1]])
+    return x + np.array([0.7, -0.3])
+
+
+def jacobian(gru: Gru, x, name: str, gate: int, unit: int) -> np.ndarray:
+    """Of all states, by each entry of a row [states, entries], from differences of runs in double precision."""
+    sequences = as_sequences(x)
+    array = getattr(gru, name)
+    index = (unit,) if name == "recurrent_bias" else (gate, unit)
+
+    def states(entry, by):
+        changed = array.copy()
+        changed[(*index, *entry)] += by
+        return gru_states(replace(gru, **{name: changed}), FloatSignal(sequences.values, sequences.lengths)).ravel()
+
+    entries = list(np.ndindex(array[index].shape))
+    return np.stack([(states(entry, 1e-5) - states(entry, -1e-5)) / 2e-5 for entry in entries], axis=1)
+
+
+@pytest.mark.parametrize("reset", ["after", "before"])
+@pytest.mark.parametrize("gate", [0, 1, 2])
+def test_errors_are_made_up_for_by_least_squares_of_all_states(reset, gate, monkeypatch):
+    """For an error of one weight: the biases, and with them the weights of U, that least squares of the states'
+    Jacobian gives. That is exact; what is tested follows 40,000 vectors of random signs, and is some per cent off.
+    """
+    monkeypatch.setattr(compensation, "_PIECES_PER_COLUMN", 8000)
+    rng = np.random.default_rng(1)
+    gru, x, unit = random_gru(rng, N_INPUTS, N_UNITS, reset), correlated(rng, 800), 1
+    found = compensation_of(gru, x)
+    of_w, of_u = (jacobian(gru, x, name, gate, unit) for name in ("input_weights", "recurrent_weights"))
+    of_biases = [jacobian(gru, x, "bias", gate, unit)]
+    if gate == 2 and reset == "after":
+        of_biases.append(jacobian(gru, x, "recurrent_bias", gate, unit))
+    biases = np.concatenate(of_biases, axis=1)
+    of_weights = np.concatenate((of_w, of_u), axis=1)
+
+    expected = np.linalg.lstsq(biases, of_weights)[0]
+    lost = np.zeros((3, N_UNITS, N_INPUTS + N_UNITS))
+    for column in range(N_INPUTS + N_UNITS):
+        lost[gate, unit], lost[gate, unit, column] = 0, 1
+        changes = [found.bias_change(lost)[gate, unit], found.recurrent_bias_change(lost)[unit]]
+        np.testing.assert_allclose(changes[: len(expected)], expected[:, column], rtol=0.1, atol=0.05)
+
+    left = of_weights - biases @ expected
+    of_w, of_u = left[:, :N_INPUTS], left[:, N_INPUTS:]
+    moved = np.swapaxes(
+        [found.recurrent_change(np.eye(N_INPUTS)[[[i] * N_UNITS] * 3])[gate, unit] for i in range(2)], 0, 1
+    )
+    # What is left of each error of W, against what is left at best: the minimum is flat, so compare what it costs.
+    at_best = of_w - of_u @ np.linalg.lstsq(of_u, of_w)[0]
+    made_up = of_w - of_u @ moved
+    costs = [(each**2).sum(axis=0) for each in (at_best, made_up, of_w)]
+    assert (costs[1] <= costs[0] + 0.05 * (costs[2] - costs[0])).all()
+
+    assert found.input is not None and found.recurrent is not None
+    for curvature, exact in (
+        (found.recurrent[gate][unit], of_u.T @ of_u),
+        (found.input[gate][unit], at_best.T @ at_best),
+    ):
+        np.testing.assert_allclose(curvature / np.trace(curvature), exact / np.trace(exact), atol=0.05)
+
+
+def test_to_nearest_biases_give_back_means_and_no_weight_takes_over():
+    rng = np.random.default_rng(2)
+    gru, x = random_gru(rng, N_INPUTS, N_UNITS, "after"), correlated(rng, 30)
+    found = compensation_of(gru, x, "nearest")
+    lost = rng.normal(size=(3, N_UNITS, N_INPUTS + N_UNITS))
+    states = gru_states(gru, FloatSignal(x, np.full(30, 6)))
+    before = np.concatenate((np.zeros((30, 1, N_UNITS)), states[:, :-1]), axis=1)
+    of_x, of_h = lost[..., :2] @ x.mean(axis=(0, 1)), lost[..., 2:] @ before.mean(axis=(0, 1))
+    of_gates = of_x + of_h
+    of_gates[2] = of_x[2]
+    np.testing.assert_allclose(found.bias_change(lost), of_gates)
+    np.testing.assert_allclose(found.recurrent_bias_change(lost), of_h[2])
+    assert not found.recurrent_change(lost[..., :2]).any()
+    assert found.input is None and found.recurrent is None
+
+
+def test_pieces_hold_all_steps_once():
+    lengths = np.array([600, 1, 256, 257])
+    pieces = _Pieces.of(lengths)
+    seen = [(sequence, step) for sequence, first, n in zip(*pieces, strict=True) for step in range(first, first + n)]
+    assert sorted(seen) == [(i, t) for i, length in enumerate(lengths) for t in range(length)]
+    assert pieces.n_steps.max() <= 256
+
+
+@pytest.mark.parametrize("reset", ["after", "before"])
+def test_pieces_are_computed_as_in_the_whole_run(reset):
+    rng = np.random.default_rng(3)
+    gru = random_gru(rng, N_INPUTS, N_UNITS, reset)
+    model = FloatModel((gru,), last_step=False)
+    start = rng.normal(size=(3, N_UNITS))
+    sequences = model.sequences([rng.normal(size=(n, N_INPUTS)) for n in (600, 20, 300)])
+    seen = []
+    observe = lambda t, *values: seen.append([v.copy() for v in values])  # noqa: E731
+    body = run_body(model, sequences, [start], [observe])
+    pieces = _Pieces.of(sequences.lengths)
+    x, steps = pieces.cut(np.array([3, 1, 0]), gru, body.gru_inputs[0], body.states[0], body.starts[0])
+    for i, piece in enumerate([3, 1, 0]):
+        sequence, first, n = (of_pieces[piece] for of_pieces in pieces)
+        assert steps.running[:, i, 0].sum() == n and steps.running[:n, i].all()
+        for t in range(n):
+            assert (x[t, i] == sequences.values[sequence, first + t]).all()
+            for found, expected in zip((steps.h, steps.z, steps.r, steps.n), seen[first + t], strict=True):
+                np.testing.assert_allclose(found[t, i], expected[sequence], rtol=1e-12, atol=1e-14)
+
+
+def test_a_long_recording_is_cut():
+    """One sequence of 3,000 steps: as good as many short ones, and no more work."""
+    rng = np.random.default_rng(4)
+    gru = random_gru(rng, N_INPUTS, 8, "after")
+    model = FloatModel((gru,), last_step=False)
+    x = np.cumsum(rng.normal(size=(1, 3000, N_INPUTS)), axis=1) % 3 - 1.5
+    states = run_body(model, model.sequences(x)).states[0]
+
+    def decibels(rounding):
+        int_model = qg.quantize(model, x, rounding=rounding, weight_bits=4)
+        found = run(int_model, x).states_raw[0] * 2.0 ** -int_model.grus[0].state_fraction_bits
+        return sqnr_db(states.ravel(), found.ravel())
+
+    assert decibels("compensated") > decibels("nearest") + 3
+
+
+EDGES = {
+    "constant inputs": lambda gru, x: (gru, np.ones_like(x)),
+    "one input of zeros": lambda gru, x: (gru, x * [1, 0]),
+    "one input constant": lambda gru, x: (gru, x * [1, 0] + [0, 5]),
+    "inputs far from zero": lambda gru, x: (gru, x + 1000),
+    "equal inputs": lambda gru, x: (gru, x[..., [0, 0]]),
+    "a unit that never moves": lambda gru, x: (
+        replace(gru, bias=gru.bias + np.array([[[900.0], [0], [0]]]).reshape(3, 1) * [1, 0, 0]),
+        x,
+    ),
+    "all gates at their ends": lambda gru, x: (replace(gru, bias=gru.bias + 900), x),
+    "weights of zeros": lambda gru, x: (
+        replace(gru, input_weights=0 * gru.input_weights, recurrent_weights=0 * gru.recurrent_weights),
+        x,
+    ),
+    "states that grow": lambda gru, x: (replace(gru, candidate="linear", bias=gru.bias - [[9], [0], [0]]), x),
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("reset", ["after", "before"])
+def test_at_its_edges_it_is_finite_and_no_worse_than_to_nearest(edge, reset):
+    rng = np.random.default_rng(6)
+    gru, x = EDGES[edge](random_gru(rng, N_INPUTS, N_UNITS, reset), correlated(rng, 40, 8))
+    found = compensation_of(gru, x)
+    assert found.input is not None and found.recurrent is not None
+    for each in (*found.input, *found.recurrent, found.taken_over, found.bias, found.recurrent_bias):
+        assert np.isfinite(each).all()
+    model = FloatModel((gru,), last_step=False)
+    exact = run_body(model, model.sequences(x)).states[0]
+
+    def error(rounding):
+        int_model = qg.quantize(model, x, rounding=rounding)
+        raw = run(int_model, x).states_raw[0]
+        return np.sqrt(((raw * 2.0 ** -int_model.grus[0].state_fraction_bits - exact) ** 2).mean())
+
+    # Where nothing is to be gained, both are at the floor of the arithmetic.
+    assert error("compensated") <= 1.25 * error("nearest") + 2.0**-14 * max(1.0, np.abs(exact).max())
+
+
+def test_units_share_curvatures_where_there_are_many(monkeypatch):
+    """Then errors cost what they cost on average of the units that share."""
+    rng = np.random.default_rng(8)
+    gru, x = random_gru(rng, N_INPUTS, 8, "after"), correlated(rng, 100)
+    each = compensation_of(gru, x)
+    monkeypatch.setattr(compensation, "_CURVATURE_VALUES", 3 * 10**2 * 3)
+    shared = compensation_of(gru, x)
+    assert each.recurrent is not None and shared.recurrent is not None
+    assert [len(of_gate) for of_gate in (*each.recurrent, *shared.recurrent)] == [8] * 3 + [3] * 3
+    lost = np.ones((3, 8, N_INPUTS))
+    change = shared.recurrent_change(lost)
+    assert (change[:, 0] == change[:, 2]).all() and not (change[:, 2] == change[:, 3]).any()
+    exact, bits = run_body(FloatModel((gru,), last_step=False), as_sequences(x)).states[0], 4
+    int_model = qg.quantize(FloatModel((gru,), last_step=False), x, weight_bits=bits)
+    nearest = qg.quantize(FloatModel((gru,), last_step=False), x, weight_bits=bits, rounding="nearest")
+    decibels = [sqnr_db(exact.ravel(), run(m, x).states_raw[0].ravel() * 2.0**-15) for m in (int_model, nearest)]
+    assert decibels[0] > decibels[1] + 2
+
+
+def test_both_directions_and_masked_sequences():
+    """Each direction on what it reads; what is in padding does not matter."""
+    rng = np.random.default_rng(9)
+    forward, backward = (replace(random_gru(rng, N_INPUTS, N_UNITS, "after"), name=name) for name in ("f", "b"))
+    layers = (Bidirectional("both", forward, backward, "concat", final=False), random_dense(rng, 6, 2))
+    model = FloatModel(layers, last_step=False)
+    x = [correlated(rng, 1, n)[0] for n in (5, 9, 2, 7) * 12]
+    sequences = model.sequences(x)
+    dirty = replace(sequences, values=np.where(sequences.valid[..., None], sequences.values, 1e6))
+    found = []
+    for each in (sequences, dirty):
+        seen, body = calibrate(model, each)
+        found.append(compensations(model, body, seen, "compensated"))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one.bias, other.bias)
+        np.testing.assert_allclose(one.taken_over, other.taken_over)
+    assert isinstance(qg.quantize(model, x).layers[1].matrix.codes, np.ndarray)
+    assert not np.allclose(found[0][0].bias, found[0][1].bias)
+
+
+def test_gates_are_those_of_the_run():
+    """Of many steps at once, given the states."""
+    rng = np.random.default_rng(10)
+    gru = random_gru(rng, N_INPUTS, N_UNITS, "before")
+    x = rng.normal(size=(4, 5, N_INPUTS))
+    seen = []
+    gru_states(gru, FloatSignal(x, np.full(4, 5)), observe=lambda t, *values: seen.append(values))
+    h, *expected = (np.stack(values, axis=1) for values in zip(*seen, strict=True))
+    for of_all, of_steps in zip(gates(gru, x, h, Cell.of(gru)), expected, strict=True):
+        np.testing.assert_allclose(of_all, of_steps, rtol=1e-13)
+
+
+def test_a_dense_layer_between_goes_by_its_inputs():
+    rng = np.random.default_rng(11)
+    gru, dense = random_gru(rng, 4, N_UNITS, "after"), random_dense(rng, N_INPUTS, 4)
+    model = FloatModel(
+        (replace(dense, name="first"), gru, Dense("last", rng.normal(size=(2, 3)), np.zeros(2), "linear")),
+        last_step=True,
+    )
+    int_model = qg.quantize(model, correlated(rng, 60))
+    assert not int_model.notes["warnings"]
