@@ -73,13 +73,14 @@ def test_standardisation_refusals(arguments, message):
 
 @pytest.mark.parametrize("reset", ["after", "before"])
 def test_biases_take_back_what_rounded_weights_do_to_means(reset):
-    """The mean of each pre-activation over the calibration data is that of the float model, within the biases' LSB."""
+    """To nearest: the mean of each pre-activation over the calibration data is that of the float model, within the
+    biases' LSB. (Compensated, steps count by what they do to the states: tests/test_compensation.py.)"""
     model = small_model(n_inputs=3)
     if reset == "before":
         first = model.grus[0]
         model = replace(model, layers=(replace(first, reset=reset, recurrent_bias=np.zeros(first.n_units)),))
     x = random_x(20, 30, 3) + np.array([1.0, -20.0, 300.0])
-    gru, meaning = model.grus[0], qg.quantizer.dequantize(qg.quantize(model, x)).grus[0]
+    gru, meaning = model.grus[0], dequantize(qg.quantize(model, x, rounding="nearest")).grus[0]
     h = run_body(model, as_sequences(x)).states[0]
     before = np.concatenate([np.zeros_like(h[:, :1]), h[:, :-1]], axis=1).reshape(-1, gru.n_units)
     rows = x.reshape(-1, 3)
@@ -141,7 +142,7 @@ def test_dequantized_weights_are_exact(case):
 
 
 def test_dequantized_weights_are_near_the_given_ones():
-    """Half a step of each row's scale, for the formats of every kind of layer."""
+    """To nearest, half a step of each row's scale, for the formats of every kind of layer."""
     rng = np.random.default_rng(5)
     model = FloatModel(
         (
@@ -152,7 +153,7 @@ def test_dequantized_weights_are_near_the_given_ones():
         ),
         last_step=True,
     )
-    real = dequantize(qg.quantize(model, random_x(5, 20, 3)))
+    real = dequantize(qg.quantize(model, random_x(5, 20, 3), rounding="nearest"))
     for mine, found in zip(model.layers, real.layers, strict=True):
         for name in ("input_weights", "recurrent_weights", "weights"):
             if hasattr(mine, name):

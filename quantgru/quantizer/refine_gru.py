@@ -1,8 +1,8 @@
 """Codes, scales and biases of GRU layers that lower the error of their states over whole sequences.
 
-`Compensated` rounds each row for itself, for the operands of the float model. What that leaves goes through gates and
-further steps, and there errors of different rows, units and steps meet. Here they are made to cancel: least squares of
-the states' error on the calibration data, by Gauss-Newton around runs of the simulator.
+`Compensated` rounds each row for itself, for the operands of the float model. What that leaves meets errors of other
+rows and units. Here they are made to cancel: least squares of the states' error on the calibration data, by
+Gauss-Newton around runs of the simulator.
 """
 
 from __future__ import annotations
