@@ -8,7 +8,7 @@ import quantgru as qg
 from quantgru.errors import ModelError
 from quantgru.int_model import IntModel
 from quantgru.model import FloatModel
-from quantgru.quantizer.widths import parse_weight_bits
+from quantgru.quantizer.widths import parse_weight_bits, weight_bits_text
 from quantgru.simulator import run
 
 X = random_x(20, 30, 3)
@@ -98,6 +98,17 @@ def test_widths_that_make_no_sense(model: FloatModel, bits, says: str) -> None:
     """Said before anything else: of the calibration data, too."""
     with pytest.raises(ModelError, match=says):
         qg.quantize(model, np.zeros((1, 0, 3)), weight_bits=bits)
+
+
+def test_names_may_hold_what_separates_them() -> None:
+    """In quotes, as in a line of CSV; the text of any widths means these."""
+    rng = np.random.default_rng(3)
+    model = FloatModel((random_gru(rng, 3, 4, name='a, "b"=c'),), last_step=False)
+    found = ranges(qg.quantize(model, X, weight_bits='4,"a, ""b""=c.U.n=2"'))
+    assert max(-found['a, "b"=c.U.n'][0], found['a, "b"=c.U.n'][1] + 1) == 2
+    assert weight_bits_text({"": 4, "gru.U.n": 8}) == "4,gru.U.n=8"
+    widths = {"": 4, 'a, "b"=c.U.n': 2, "plain": 16}
+    assert parse_weight_bits(weight_bits_text(widths)) == widths
 
 
 @pytest.mark.parametrize("bits", ["4", np.int64(4), np.uint8(4), {"": np.int32(4)}])

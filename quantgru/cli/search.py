@@ -141,6 +141,7 @@ def _widths(text: str) -> list[int]:
 def _print(result: SearchResult) -> None:
     from quantgru.cli.console import console
     from quantgru.int_model.cost import kernel_bytes
+    from quantgru.quantizer.widths import weight_bits_text
     from quantgru.report.pareto import pareto_table, quality_text
 
     console().print(pareto_table(result.front, result.chosen, result.quality, result.unit))
@@ -152,8 +153,8 @@ def _print(result: SearchResult) -> None:
     if widest.uniform_bits:
         share = f", {100 * chosen.flash_bytes / widest.flash_bytes:.1f} % of {widest.uniform_bits} bits for all"
     quality = quality_text(chosen.quality, result.unit)
-    names = ",".join(f"{name}={bits}" for name, bits in chosen.weight_bits.items())
-    options = shlex.join(["--row-parameters", result.row_parameters, "--weight-bits", names])
+    widths = weight_bits_text(chosen.weight_bits)
+    options = shlex.join(["--row-parameters", result.row_parameters, "--weight-bits", widths])
     click.echo(f"quantgru quantize makes the same with {options}")
     in_code = kernel_bytes(result.model)
     code = f" ({in_code:,} of them code for packed weights and short scales)" if in_code else ""

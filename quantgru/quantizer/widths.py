@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 from typing import Final
 
@@ -21,10 +23,11 @@ GATES: Final = ("z", "r", "n")
 def parse_weight_bits(text: str) -> dict[str, int]:
     """The widths in a text: "4", or "4,gru.U.n=8,dense=6"; an entry without a name stands for all others.
 
-    Raises ModelError for what is no number, and for two numbers of one name.
+    Entries are those of a line of CSV: a name with a comma takes quotes. Raises ModelError for what is no number, and
+    for two numbers of one name.
     """
     found: dict[str, int] = {}
-    for entry in text.split(","):
+    for entry in next(csv.reader([text], skipinitialspace=True)) or [""]:
         name, _, bits = entry.rpartition("=")
         name, bits = name.strip(), bits.strip()
         is_number = bits.isascii() and bits.isdecimal() and len(bits) <= 2
@@ -36,6 +39,13 @@ def parse_weight_bits(text: str) -> dict[str, int]:
             )
         found[name] = int(bits)
     return found
+
+
+def weight_bits_text(widths: Mapping[str, int]) -> str:
+    """The text from which `parse_weight_bits` gets these widths."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(f"{name}={bits}" if name else bits for name, bits in widths.items())
+    return line.getvalue()
 
 
 def section_names(model: FloatModel) -> list[str]:
