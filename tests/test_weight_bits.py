@@ -146,3 +146,11 @@ NO_WIDTHS = ["", "x", "4,", "4.5", "-4", "gru=", "gru=x", "²", "4,gru=8,5", "a=
 def test_what_is_no_text_of_widths(text: str) -> None:
     with pytest.raises(ModelError, match=r"^weight bits '.*': '.*' is (no width|given twice); write a number"):
         parse_weight_bits(text)
+
+
+@pytest.mark.parametrize("text", ["4\n5", '4,"gru=8'])
+def test_what_is_no_line_of_csv(text: str) -> None:
+    with pytest.raises(
+        ModelError, match=r"^weight bits '.*': .*; write a number for all, 2 \.\.\. 16, and name=number"
+    ):
+        parse_weight_bits(text)

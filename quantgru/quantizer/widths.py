@@ -26,17 +26,19 @@ def parse_weight_bits(text: str) -> dict[str, int]:
     Entries are those of a line of CSV: a name with a comma takes quotes. Raises ModelError for what is no number, and
     for two numbers of one name.
     """
+    allowed = f"write a number for all, {LEAST_BITS} ... {MOST_BITS}, and name=number for others: 4,gru.U.n=8,dense=6"
+    try:
+        entries = next(csv.reader([text], skipinitialspace=True, strict=True)) or [""]
+    except csv.Error as error:
+        raise ModelError(f"weight bits {text!r}: {error}; {allowed}") from None
     found: dict[str, int] = {}
-    for entry in next(csv.reader([text], skipinitialspace=True)) or [""]:
+    for entry in entries:
         name, _, bits = entry.rpartition("=")
         name, bits = name.strip(), bits.strip()
         is_number = bits.isascii() and bits.isdecimal() and len(bits) <= 2
         if not is_number or name in found:
             what = "is given twice" if is_number else "is no width"
-            raise ModelError(
-                f"weight bits {text!r}: {entry.strip()!r} {what}; write a number for all, "
-                f"{LEAST_BITS} ... {MOST_BITS}, and name=number for others: 4,gru.U.n=8,dense=6"
-            )
+            raise ModelError(f"weight bits {text!r}: {entry.strip()!r} {what}; {allowed}")
         found[name] = int(bits)
     return found
 
