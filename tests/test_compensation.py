@@ -9,9 +9,10 @@ from float_models import random_dense, random_gru
 import quantgru as qg
 from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.model.run import Cell, FloatSignal, gates, gru_states, run_body
-from quantgru.quantizer import compensation
+from quantgru.quantizer import whole_sequences
 from quantgru.quantizer.calibrate import calibrate
-from quantgru.quantizer.compensation import GruCompensation, _Pieces, compensations
+from quantgru.quantizer.compensation import GruCompensation
+from quantgru.quantizer.whole_sequences import Pieces, compensations
 from quantgru.report.accuracy import sqnr_db
 from quantgru.sequences import as_sequences
 from quantgru.simulator import run
@@ -54,7 +55,7 @@ def test_errors_are_made_up_for_by_least_squares_of_all_states(reset, gate, monk
     """For an error of one weight: the biases, and with them the weights of U, that least squares of the states'
     Jacobian gives. That is exact; what is tested follows 40,000 vectors of random signs, and is some per cent off.
     """
-    monkeypatch.setattr(compensation, "_PIECES_PER_COLUMN", 8000)
+    monkeypatch.setattr(whole_sequences, "_PIECES_PER_COLUMN", 8000)
     rng = np.random.default_rng(1)
     gru, x, unit = random_gru(rng, N_INPUTS, N_UNITS, reset), correlated(rng, 800), 1
     found = compensation_of(gru, x)
@@ -109,7 +110,7 @@ def test_to_nearest_biases_give_back_means_and_no_weight_takes_over():
 
 def test_pieces_hold_all_steps_once():
     lengths = np.array([600, 1, 256, 257])
-    pieces = _Pieces.of(lengths)
+    pieces = Pieces.of(lengths)
     seen = [(sequence, step) for sequence, first, n in zip(*pieces, strict=True) for step in range(first, first + n)]
     assert sorted(seen) == [(i, t) for i, length in enumerate(lengths) for t in range(length)]
     assert pieces.n_steps.max() <= 256
@@ -125,7 +126,7 @@ def test_pieces_are_computed_as_in_the_whole_run(reset):
     seen = []
     observe = lambda t, *values: seen.append([v.copy() for v in values])  # noqa: E731
     body = run_body(model, sequences, [start], [observe])
-    pieces = _Pieces.of(sequences.lengths)
+    pieces = Pieces.of(sequences.lengths)
     x, steps = pieces.cut(np.array([3, 1, 0]), gru, body.gru_inputs[0], body.states[0], body.starts[0])
     for i, piece in enumerate([3, 1, 0]):
         sequence, first, n = (of_pieces[piece] for of_pieces in pieces)
@@ -197,7 +198,7 @@ def test_units_share_curvatures_where_there_are_many(monkeypatch):
     rng = np.random.default_rng(8)
     gru, x = random_gru(rng, N_INPUTS, 8, "after"), correlated(rng, 100)
     each = compensation_of(gru, x)
-    monkeypatch.setattr(compensation, "_CURVATURE_VALUES", 3 * 10**2 * 3)
+    monkeypatch.setattr(whole_sequences, "_CURVATURE_VALUES", 3 * 10**2 * 3)
     shared = compensation_of(gru, x)
     assert each.recurrent is not None and shared.recurrent is not None
     assert [len(of_gate) for of_gate in (*each.recurrent, *shared.recurrent)] == [8] * 3 + [3] * 3

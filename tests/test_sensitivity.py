@@ -25,8 +25,8 @@ from quantgru.int_model.cost import cost
 from quantgru.model import FloatModel, Gru
 from quantgru.quantizer import dequantize
 from quantgru.quantizer.calibrate import calibrate
-from quantgru.quantizer.compensation import compensations
 from quantgru.quantizer.counterpart import counterparts
+from quantgru.quantizer.whole_sequences import compensations
 from quantgru.simulator import run
 
 X = random_x(12, 20, 2)

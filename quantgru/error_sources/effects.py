@@ -20,9 +20,9 @@ from quantgru.model import FloatModel
 from quantgru.model.run import NOTHING_REPLACED, Replaced, dense_output, run_body
 from quantgru.quantizer import fold_standardisation
 from quantgru.quantizer.calibrate import calibrate
-from quantgru.quantizer.compensation import compensations
 from quantgru.quantizer.counterpart import counterparts
 from quantgru.quantizer.rounding import RoundingName
+from quantgru.quantizer.whole_sequences import compensations
 from quantgru.report.accuracy import sqnr_db
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.simulator import SimulationResult, run

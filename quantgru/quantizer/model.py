@@ -16,7 +16,6 @@ from quantgru.int_model import IntLayer, IntModel, SelfTest
 from quantgru.int_model.row_parameters import ROW_PARAMETERS, RowParametersName
 from quantgru.model import Bidirectional, Dense, FloatModel, Gru
 from quantgru.quantizer.calibrate import Calibration, calibrate
-from quantgru.quantizer.compensation import compensations
 from quantgru.quantizer.counterpart import with_codes_away
 from quantgru.quantizer.formats import LARGEST_VALUE, input_fraction_bits
 from quantgru.quantizer.held_out import gain_db, outputs_error
@@ -25,6 +24,7 @@ from quantgru.quantizer.notes import FAINTEST_PEAK, notes
 from quantgru.quantizer.refine import refine_layers
 from quantgru.quantizer.rounding import RoundingName
 from quantgru.quantizer.standardisation import fold_standardisation
+from quantgru.quantizer.whole_sequences import compensations
 from quantgru.quantizer.widths import DEFAULT_BITS, WeightBits, Widths
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.simulator.batch import run, run_check, step_check
