@@ -82,9 +82,9 @@ def test_notes_report_the_ranges():
     head = (Dense("out", np.zeros((1, 4)), np.array([-2.5])),)
     model = qg.quantize(small_model(head=head), x, rounding="nearest")
     assert qg.quantize(small_model(head=head), x).notes["warnings"] == [
-        f"{layer}: 4 steps of calibration data are too few to tell how 4 values go together, which takes 8; its "
+        f"{layer}: 4 steps of calibration data are too few to tell how {n} values go together, which takes {2 * n}; its "
         "weights are rounded to nearest"
-        for layer in ("GRU layer 'gru'", "dense layer 'out'")
+        for layer, n in (("GRU layer 'gru'", 2 + 4), ("dense layer 'out'", 4))
     ]
     notes = model.notes
     assert notes["calibration"] == {"sequences": 2, "steps": 4, "longest": 3}
@@ -101,7 +101,7 @@ def test_notes_report_the_ranges():
 
 
 def test_dead_inputs_are_named():
-    x = random_x(3, 8, 12)
+    x = random_x(4, 8, 12)
     x[:, :, [1, 4]] = 0
     warnings = qg.quantize(small_model(n_inputs=12), x).notes["warnings"]
     assert warnings == ["input 1, 4: always 0 in the calibration data; the format is a guess"]
@@ -124,7 +124,7 @@ def test_slow_units_are_named(u_raw, warned):
     bias = np.zeros((3, 4))
     bias[0, [1, 3]] = math.log(2**15 / u_raw - 1)  # z = 1 - u
     gru = Gru("slow", "after", np.zeros((3, 4, 2)), np.zeros((3, 4, 4)), bias, np.zeros(4))
-    warnings = qg.quantize(FloatModel((gru,), last_step=False), random_x(2, 4, 2)).notes["warnings"]
+    warnings = qg.quantize(FloatModel((gru,), last_step=False), random_x(2, 6, 2)).notes["warnings"]
     assert len(warnings) == warned
     if warned:
         assert warnings[0].startswith("GRU layer 'slow', unit 1, 3: u = 1 - z stays below 16 / 2^15")
@@ -193,7 +193,7 @@ def test_padding_does_not_influence_anything(tmp_path):
 
 
 def test_constant_features():
-    x = np.broadcast_to([100.0, -1.0], (2, 4, 2))
+    x = np.broadcast_to([100.0, -1.0], (2, 6, 2))
     model = qg.quantize(scaled(small_model(), input_weights=[0.01, 1.0]), x)
     assert model.notes["warnings"] == []
     assert run(model, x).clipped_inputs.tolist() == [0, 0]

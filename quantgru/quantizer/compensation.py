@@ -9,7 +9,7 @@ import numpy as np
 from quantgru.array_types import FloatArray
 from quantgru.model import Gate, Gru
 from quantgru.quantizer.calibrate import GruStatistics
-from quantgru.quantizer.rounding import groups_of
+from quantgru.quantizer.rounding import rows_of_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +46,8 @@ class GruCompensation:
 def _by_group(maps: FloatArray, lost: FloatArray) -> FloatArray:
     """Each row's product with the matrix of its group: [gates, units, results], of [gates, groups, results, columns]
     and [gates, units, columns]."""
-    parts = np.array_split(
-        np.arange(lost.shape[1]), np.flatnonzero(np.diff(groups_of(lost.shape[1], maps.shape[1]))) + 1
-    )
-    return np.concatenate(
-        [lost[:, units] @ np.swapaxes(maps[:, group], 1, 2) for group, units in enumerate(parts)], axis=1
-    )
+    groups = enumerate(rows_of_groups(lost.shape[1], maps.shape[1]))
+    return np.concatenate([lost[:, units] @ np.swapaxes(maps[:, group], 1, 2) for group, units in groups], axis=1)
 
 
 def of_means(layer: Gru, seen: GruStatistics) -> GruCompensation:

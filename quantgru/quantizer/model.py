@@ -55,8 +55,8 @@ def quantize(
     such as sequences will start from, if not from the model's own: the state's format then holds them. Units are texts
     for reports and exported headers, such as "deg/s", one for each input or output.
 
-    rounding  "compensated": errors of a row's weights make up for one another on the calibration data; "nearest": each
-              weight by itself
+    rounding  "compensated": errors of a row's weights make up for one another in the states of the calibration
+              sequences, and weights of U for errors of W; "nearest": each weight by itself
     weight_bits  2 ... 16 bits for all codes, or by name of layer, matrix and gate: {"": 4, "gru.U.n": 8, "dense": 6};
                  exports pack what has less than 8 where that makes them smaller, and take two bytes for more. Of more
                  than 8 bits a row uses as many as its accumulator has room for, 11 to 13.5 in typical models
@@ -101,7 +101,8 @@ class CalibratedModel:
     float_model    on inputs in their own units
     fraction_bits  of the inputs [inputs]
     first_steps    of the calibration data [1, steps, inputs], for the self-test
-    roundings      with what they have found so far: another width for one gate does not round the others again
+    roundings      with what they have found so far: another width for one gate rounds that gate again, and of W the
+                   same gate of U, too
     """
 
     float_model: FloatModel

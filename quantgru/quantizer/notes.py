@@ -119,7 +119,7 @@ def _output_warnings(model: FloatModel, seen: Calibration) -> list[str]:
 
 def _rounding_warnings(model: FloatModel, seen: Calibration) -> list[str]:
     """Of layers for which there is too little calibration data."""
-    columns = {f"GRU layer {layer.name!r}": max(layer.n_inputs, layer.n_units) for layer in model.grus}
+    columns = {f"GRU layer {layer.name!r}": layer.n_inputs + layer.n_units for layer in model.grus}
     columns |= {f"dense layer {layer.name!r}": layer.n_inputs for layer in model.dense}
     return [
         f"{where}: {seen.n_steps:,} steps of calibration data are too few to tell how {n:,} values go together, which "

@@ -38,8 +38,7 @@ def warn_of_another(floats: FloatModel, meant: FloatModel, model: IntModel) -> N
     """
     farthest, excess = "", 1.0
     sections = list(_sections(floats, meant, model))
-    noted = model.notes.get("codes_away", [(name, 0.0) for name, *_ in sections])
-    for (name, exact, rounded, one), (_, noted_codes) in zip(sections, noted, strict=True):
+    for (name, exact, rounded, one), noted_codes in zip(sections, _noted(model, len(sections)), strict=True):
         away, size = (_root_mean_square(weights / one) for weights in (exact - rounded, exact))
         found = away / max(min(_MOST_CODES, max(_LEAST_CODES, size)), _SLACK * noted_codes)
         if found > excess:
@@ -49,6 +48,15 @@ def warn_of_another(floats: FloatModel, meant: FloatModel, model: IntModel) -> N
             f"float model {floats.name!r} does not look like the one that integer model {model.name!r} was made from: "
             f"{farthest}, which rounding does not explain; give the model that was quantized, with its standardisation"
         )
+
+
+def _noted(model: IntModel, n_sections: int) -> list[float]:
+    """How many codes away each section was when the model was made; 0 where the file says nothing of the kind."""
+    try:
+        noted = [float(codes) for _, codes in model.notes["codes_away"]]
+    except (KeyError, TypeError, ValueError):
+        noted = []
+    return noted if len(noted) == n_sections else [0.0] * n_sections
 
 
 def _sections(floats: FloatModel, meant: FloatModel, model: IntModel) -> Iterator[_Section]:

@@ -19,7 +19,8 @@ _SCALE_FACTORS: Final = np.linspace(1.05, 0.4, 131)  # worth trying: times the s
 _STEPS_PER_COLUMN: Final = 2
 _SWEEPS: Final = 10  # of the refinement; it ends earlier where nothing changes any more
 _COLUMNS_AT_ONCE: Final = 16  # that hand their errors on to all later ones in a single product
-_AT_ONCE: Final = 2**16  # weights of which scales are tried: as many as a processor's cache holds
+_AT_ONCE: Final = 2**16  # weights that are tried: as many as a processor's cache holds
+_MATRIX_VALUES: Final = 2**22  # of all matrices that are in memory for rows at the same time
 
 
 class RowRounding(Protocol):
@@ -80,6 +81,12 @@ def groups_of(n_rows: int, n_groups: int) -> IntArray:
     return np.arange(n_rows) * n_groups // n_rows
 
 
+def rows_of_groups(n_rows: int, n_groups: int) -> list[IntArray]:
+    """Numbers of the rows of each."""
+    groups = groups_of(n_rows, n_groups)
+    return [np.flatnonzero(groups == group) for group in range(n_groups)]
+
+
 class Compensated:
     """Column by column, with each column's error taken over by the columns that are still to be rounded, as far as
     their operands go together with its own; then code by code, until no change of one lowers the error.
@@ -96,14 +103,16 @@ class Compensated:
     def best_scale(self, weights: FloatArray) -> FloatArray:
         smallest = np.outer(_smallest_scale(weights, self.bits), _SCALE_FACTORS)
         scales = _rounded_up(np.maximum(smallest, np.finfo(np.float64).tiny), self._scale_bits)  # a row of zeros
-        n_chunks = min(len(weights), -(-scales.size * weights.shape[1] // _AT_ONCE))
-        chunks = np.array_split(np.arange(len(weights)), n_chunks)
         groups = self._measure.groups(len(weights))
+        chunks = _chunks(weights, scales.shape[1])
         errors = np.concatenate([self._pushed_on(weights[few], scales[few], groups[few])[1] for few in chunks])
         return np.asarray(np.take_along_axis(scales, errors.argmin(axis=1)[:, None], axis=1)[:, 0])
 
     def codes(self, weights: FloatArray, scale: FloatArray) -> IntArray:
         groups = self._measure.groups(len(weights))
+        return np.concatenate([self._codes(weights[few], scale[few], groups[few]) for few in _chunks(weights, 2)])
+
+    def _codes(self, weights: FloatArray, scale: FloatArray, groups: IntArray) -> IntArray:
         pushed, _ = self._pushed_on(weights, scale[:, None], groups)
         # Two starts, the second so that no row gets worse than nearest.
         starts = np.stack((pushed[:, 0], _nearest(weights / scale[:, None], self.bits)), axis=1)
@@ -171,6 +180,13 @@ class Remembered:
         if key not in self._codes:
             self._codes[key] = self._rounding.codes(weights, scale)
         return self._codes[key]
+
+
+def _chunks(weights: FloatArray, n_tried: int) -> list[IntArray]:
+    """Numbers of rows, some after the others: as many as caches hold n_tried codes of, and memory a matrix for each."""
+    n_rows, n_columns = weights.shape
+    at_once = max(1, min(_AT_ONCE // (n_tried * n_columns), _MATRIX_VALUES // n_columns**2))
+    return np.array_split(np.arange(n_rows), -(-n_rows // at_once))
 
 
 def _digest(*arrays: FloatArray) -> bytes:

@@ -12,7 +12,7 @@ from quantgru.model.run import BodyRun, Cell, FloatSignal, gates
 from quantgru.quantizer.calibrate import Calibration, GruStatistics, Moments
 from quantgru.quantizer.compensation import GruCompensation, of_means
 from quantgru.quantizer.gradients import Steps, over_steps, pre_activation_gradients
-from quantgru.quantizer.rounding import RoundingName, groups_of, least_steps
+from quantgru.quantizer.rounding import RoundingName, least_steps, rows_of_groups
 
 _LONGEST_PIECE: Final = 256  # of a sequence, in steps: what a weight does later than that is left out
 _PIECES_PER_COLUMN: Final = 8  # to go by, of all columns of a row
@@ -31,7 +31,7 @@ def compensations(
     for layer, x, states, start, of_layer in zip(
         model.grus, body.gru_inputs, body.states, body.starts, seen.grus, strict=True
     ):
-        if rounding == "nearest" or seen.n_steps < least_steps(max(layer.n_inputs, layer.n_units)):
+        if rounding == "nearest" or seen.n_steps < least_steps(layer.n_inputs + layer.n_units):
             found.append(of_means(layer, of_layer))
         else:
             found.append(_over_sequences(layer, x, states, start, of_layer))
@@ -55,7 +55,9 @@ def _over_sequences(
     sums = _Sums(layer, seen)
     for few in np.array_split(chosen, -(-n // at_once)):
         part, steps = pieces.cut(few, layer, x, states, start)
-        sums.add(part, steps, rng.integers(0, 2, steps.h.shape, np.int8) * 2.0 - 1)
+        signs = rng.integers(0, 2, steps.h.shape, np.int8) * 2.0 - 1
+        with np.errstate(over="ignore", invalid="ignore"):  # chaotic states: such rows are left out
+            sums.add(part, steps, signs)
     return sums.compensation()
 
 
@@ -118,8 +120,7 @@ class _Sums:
         self._n_steps = seen.inputs.n
         n = layer.n_inputs + layer.n_units
         n_groups = min(layer.n_units, max(1, _CURVATURE_VALUES // (3 * n**2)))
-        groups = groups_of(layer.n_units, n_groups)
-        self._units = [np.flatnonzero(groups == group) for group in range(n_groups)]
+        self._units = rows_of_groups(layer.n_units, n_groups)
         n_biases = (1, 1, 2 if layer.reset == "after" else 1)
         self._products = [np.zeros((n_groups, n + biases, n + biases)) for biases in n_biases]
         self._squares = np.zeros((3, 2, n_groups))
@@ -170,21 +171,16 @@ class _Sums:
         states = self._candidate_states if gate == Gate.N else self._states
         n_inputs, n = len(self._inputs.mean), len(self._inputs.mean) + len(states.mean)
         curvature = self._shrunk(gate, states)
-        of_biases, coupling = curvature[:, n:, n:], curvature[:, n:, :n]
-        noise = _BIAS_DAMPING * np.einsum("gbb->g", of_biases)[:, None, None]
-        n_biases = of_biases.shape[1]
-        biases = np.linalg.solve(of_biases + noise * np.eye(n_biases), coupling)
-        curvature = curvature[:, :n, :n] - np.swapaxes(coupling, 1, 2) @ biases
-        of_w, of_u = curvature[:, :n_inputs, :n_inputs], curvature[:, n_inputs:, n_inputs:]
+        biases = _biases(curvature[:, n:, n:], curvature[:, n:, :n])
+        curvature = curvature[:, :n, :n] - np.swapaxes(curvature[:, n:, :n], 1, 2) @ biases
+        taken_over = _taken_over(curvature, n_inputs, states.deviation)
         of_both = curvature[:, n_inputs:, :n_inputs]
-        size = np.einsum("gcc->g", of_u)[:, None, None] / len(states.mean)
-        damping = np.where(size > 0, _DAMPING * size, 1.0)  # of states that never change
-        taken_over = np.linalg.solve(of_u + damping * np.eye(len(states.mean)), of_both)
-        of_w = of_w - np.swapaxes(of_both, 1, 2) @ taken_over
+        of_w = curvature[:, :n_inputs, :n_inputs] - np.swapaxes(of_both, 1, 2) @ taken_over
+        of_u = curvature[:, n_inputs:, n_inputs:]
 
         # From standardised operands to real ones.
         w, u = self._inputs.deviation, states.deviation
-        means = np.zeros((n_biases, len(w) + len(u)))
+        means = np.zeros((biases.shape[1], n))
         means[0, :n_inputs], means[-1, n_inputs:] = self._inputs.mean, states.mean
         return _Best(
             of_w * np.outer(w, w),
@@ -196,8 +192,8 @@ class _Sums:
     def _shrunk(self, gate: Gate, states: _Operands) -> FloatArray:
         """Curvature [groups, parameters, parameters] of weights and biases.
 
-        As far as gradients are few, it is that of all groups, each as large as it is itself; and as far as these are
-        few, as if all steps were worth the same, and none knew of another.
+        What few gradients say of a group is blended with the mean of all groups, brought to that group's size; and that
+        with the correlation of the operands, which is what it would be if all steps counted alike.
         """
         products, (squares, fourth_powers) = self._products[gate], self._squares[gate]
         usable = np.isfinite(fourth_powers) & (fourth_powers > 0)
@@ -216,6 +212,31 @@ class _Sums:
         of_all = _blend(of_all, n_counting.sum(), plain)
         found = _blend(products, n_counting[:, None, None], of_all)
         return np.asarray(found * (sizes[:, :, None] * sizes[:, None]))
+
+
+def _biases(of_biases: FloatArray, coupling: FloatArray) -> FloatArray:
+    """Their changes [groups, biases, weights] for errors of weights; curvatures of biases, and of these and weights.
+
+    The recurrent bias is inside the reset product, where r that is shut leaves it next to no effect: damped by what the
+    other one has, it does not grow without limit.
+    """
+    noise = _BIAS_DAMPING * np.einsum("gbb->g", of_biases)[:, None, None] * np.eye(of_biases.shape[1])
+    noise[:, 1:, 1:] += _DAMPING * of_biases[:, :1, :1]
+    return np.asarray(np.linalg.solve(of_biases + noise, coupling))
+
+
+def _taken_over(curvature: FloatArray, n_inputs: int, deviation: FloatArray) -> FloatArray:
+    """Changes of U's weights for errors of W [groups, units, inputs], on standardised operands.
+
+    deviation  of the states [units]. Noise is the same on all of them, as they are: weights on a state that hardly
+               moves would have to grow by as much as it is small. And it is no less than curvatures of W make it: where
+               r is shut, U has next to no effect on n
+    """
+    of_w, of_u = (np.einsum("gcc->gc", curvature)[:, part] for part in (slice(n_inputs), slice(n_inputs, None)))
+    size = (np.maximum(of_u, of_w.mean(axis=1, keepdims=True)) * deviation**2).mean(axis=1)
+    noise = np.where(size > 0, _DAMPING * size, 1.0)[:, None] / deviation**2
+    damped = curvature[:, n_inputs:, n_inputs:] + noise[..., None] * np.eye(len(deviation))
+    return np.asarray(np.linalg.solve(damped, curvature[:, n_inputs:, :n_inputs]))
 
 
 def _blend(found: FloatArray, n: FloatArray | np.float64, prior: FloatArray) -> FloatArray:
