@@ -411,7 +411,7 @@ def test_a_float_model_with_other_weights_is_warned_of(bits: int) -> None:
         error_bound(int_model, changed, most_steps=1)
 
 
-@pytest.mark.parametrize("bits", [4, 8, 16, {"": 2, "dense": 8}], ids=str)
+@pytest.mark.parametrize("bits", [4, 8, 12, {"": 2, "dense": 8}], ids=str)
 def test_refined_weights_are_no_others(bits: int | dict[str, int]) -> None:
     """No warning, which would be an error here."""
     model = small()

@@ -82,8 +82,8 @@ def test_notes_report_the_ranges():
     head = (Dense("out", np.zeros((1, 4)), np.array([-2.5])),)
     model = qg.quantize(small_model(head=head), x, rounding="nearest")
     assert qg.quantize(small_model(head=head), x).notes["warnings"] == [
-        f"{layer}: 4 steps of calibration data are too few to tell how {n} values go together, which takes {2 * n}; its "
-        "weights are rounded to nearest"
+        f"{layer}: 4 steps of calibration data are too few to tell how {n} values go together, which takes {2 * n}; "
+        "its weights are rounded to nearest"
         for layer, n in (("GRU layer 'gru'", 2 + 4), ("dense layer 'out'", 4))
     ]
     notes = model.notes

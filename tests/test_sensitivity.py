@@ -124,6 +124,15 @@ def test_parts_that_make_up_for_errors_of_a_tensor_come_with_it(reset: Any) -> N
     assert (of_w.input_weights[1:] == floats.grus[0].input_weights[1:]).all()
 
 
+@pytest.mark.parametrize("note", [None, [], "x", {"gru": 1}, [["gru.W.z", "far"]], [["gru.W.z", 1.0]], 7])
+def test_notes_of_another_kind_say_nothing(note: Any) -> None:
+    """Notes are free JSON: what does not say how far codes are away from weights is no reason for an error."""
+    model = model_of(gru_of(1))
+    int_model = qg.quantize(model, X, rounding="nearest")
+    odd = replace(int_model, notes={**int_model.notes, "codes_away": note})
+    assert sensitivity(odd, model, X, X).to_json() == sensitivity(int_model, model, X, X).to_json()
+
+
 def test_rounded_inputs_alone() -> None:
     model = model_of(gru_of(1))
     int_model = qg.quantize(model, X)
