@@ -59,7 +59,8 @@ def read_npz(
                 raise DataError(
                     f"{what} {path}: a single array, expected an .npz file; save it with np.savez(path, x=x)"
                 )
-            if start.startswith(b"\x80"):
+            # A pickle: its protocol, and what to do. (The length that safetensors and .qgru begin with may be like it.)
+            if start[:1] == b"\x80" and start[1:2] <= b"\x05" and start[2:3] > b"\0":
                 raise ValueError("it holds pickled objects, which are never read; save arrays of numbers")
             if not start.startswith(b"PK"):
                 raise ValueError("it is no zip archive; save it with np.savez(path, x=x)")

@@ -223,6 +223,14 @@ class Opened:
         return exec, ("raise SystemExit('code of a data file was run')",)
 
 
+def test_a_length_that_begins_like_a_pickle_is_none(tmp_path):
+    """Of a header, as .qgru and safetensors files begin with: 0x580 in eight bytes, 0x80 and 0x05 the first of them."""
+    path = tmp_path / "model.qgru"
+    path.write_bytes((0x580).to_bytes(8, "little") + b"{}")
+    with pytest.raises(DataError, match="it is no zip archive"):
+        load_npz(path)
+
+
 def test_pickled_objects_are_refused_unread(npz, tmp_path):
     in_npz = npz(x=np.array([Opened()], dtype=object))
     pickled = tmp_path / "pickled.npz"

@@ -42,7 +42,7 @@ def with_codes_away(int_model: IntModel, model: FloatModel) -> IntModel:
     """`int_model` with a note of how far its weights are from those of `model`, which it was made from."""
     meant = dequantize(int_model)
     away = codes_away(_in_units_of_codes(model, meant), meant, int_model)
-    return replace(int_model, notes={**int_model.notes, "codes_away": away})
+    return replace(int_model, notes={**int_model.notes, "codes_away": [list(pair) for pair in away]})  # as JSON has it
 
 
 def _shape(layer: Layer) -> str:
