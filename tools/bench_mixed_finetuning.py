@@ -47,7 +47,7 @@ class Found(NamedTuple):
 def measure(task: Task, seed: int, trials: int) -> tuple[Found, str]:
     """What is found, and the widths."""
     model, training, test = trained(task, seed)
-    judged, other = halves(test, seed)
+    judged, other = halves(task, test, seed)
     calibration = training.x[:N_CALIBRATION]
     start = time.monotonic()
     wide_bytes = flash_bytes(qg.quantize(model, calibration))

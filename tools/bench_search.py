@@ -49,7 +49,7 @@ class Found(NamedTuple):
 def measure(task: Task, seed: int, trials: int, workers: int) -> tuple[Found, str]:
     """What a search finds, and the widths that it chooses."""
     model, training, test = trained(task, seed)
-    judged, other = halves(test, seed)
+    judged, other = halves(task, test, seed)
     calibration = training.x[:N_CALIBRATION]
     start = time.monotonic()
     result = qg.search(
@@ -70,10 +70,12 @@ def measure(task: Task, seed: int, trials: int, workers: int) -> tuple[Found, st
     return found, ", ".join(f"{layer} {widths}" for layer, widths in by_layer(result.chosen.weight_bits).items())
 
 
-def halves(data: Data, seed: int) -> tuple[Data, Data]:
-    """To choose by, and to judge what was chosen."""
-    first, second = np.array_split(np.random.default_rng(seed).permutation(len(data.x)), 2)
-    return data[first], data[second]
+def halves(task: Task, data: Data, seed: int) -> tuple[Data, Data]:
+    """To choose by, and to judge what was chosen: no clip is in both."""
+    n_clips = len(data.x) // task.takes
+    first, second = np.array_split(np.random.default_rng(seed).permutation(n_clips), 2)
+    takes = n_clips * np.arange(task.takes)[:, None]
+    return data[(takes + first).ravel()], data[(takes + second).ravel()]
 
 
 def points_lost(model: qg.FloatModel, int_model: qg.IntModel, data: Data) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from tempfile import NamedTemporaryFile
@@ -21,6 +22,7 @@ RATE: Final = 16_000
 N_STEPS: Final = 49  # of 20 ms, in windows of 40 ms: one second
 
 _VOICES: Final = tuple(f"en-us+{kind}{n}" for kind, count in (("m", 7), ("f", 5)) for n in range(1, count + 1))
+N_VOICES: Final = len(_VOICES)
 _SPEEDS: Final = (120, 150, 180, 210)  # words a minute
 _PITCHES: Final = (35, 50, 65)
 _WINDOW: Final = 640
@@ -31,13 +33,13 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def spoken_words(
-    rng: np.random.Generator, n_features: int
+    rng: np.random.Generator, n_features: int, voices: Sequence[int] = range(N_VOICES)
 ) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Features [clips, steps, features], the number of each clip's word, and that of its voice.
 
-    Clips have noise, and lie at some time within their second, at some loudness.
+    Clips have noise, and lie at some time within their second, at some loudness: others at each call.
     """
-    clips = list(product(range(len(WORDS)), range(len(_VOICES)), _SPEEDS, _PITCHES))
+    clips = list(product(range(len(WORDS)), voices, _SPEEDS, _PITCHES))
     features = np.stack([_features(_noisy(_clip(*clip), rng), n_features) for clip in clips])
     numbers = np.array(clips)
     return features, numbers[:, 0], numbers[:, 1]

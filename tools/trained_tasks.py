@@ -23,7 +23,7 @@ from rich.progress import track
 from scipy.spatial.transform import Rotation
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from speech_words import WORDS, spoken_words
+from speech_words import N_VOICES, WORDS, spoken_words
 from torch import nn
 
 import quantgru as qg
@@ -31,6 +31,7 @@ import quantgru as qg
 FloatArray = npt.NDArray[np.float64]
 
 N_GESTURES: Final = 6
+N_TAKES: Final = 5  # of each clip to test with
 MODELS: Final = Path(__file__).resolve().parent.parent / "build" / "tasks"
 
 
@@ -47,7 +48,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Task:
-    """How data are made, by seed: to train on, and to test; the model's shape; how it is trained."""
+    """How data are made, by seed: to train on, and to test; the model's shape; how it is trained.
+
+    takes  how many sequences of the test data are made from one clip: i, and every n/takes-th one after it
+    """
 
     name: str
     make: Callable[[int], tuple[Data, Data]] = field(repr=False)  # its address differs from run to run
@@ -59,6 +63,7 @@ class Task:
     batch: int = 64
     learning_rate: float = 1e-2
     longest_memory: float = 0.0  # time constants that z starts with, up to so many steps
+    takes: int = field(default=1, repr=False)  # files of trained models are named by what is shown
 
 
 class _Module(nn.Module):
@@ -118,14 +123,19 @@ def _digits(n_features: int) -> Callable[[int], tuple[Data, Data]]:
 
 
 def _words(n_features: int) -> Callable[[int], tuple[Data, Data]]:
-    """Three of the twelve voices are kept for the test. Features are standardised."""
+    """Three of the twelve voices are kept for the test: 432 clips, 2,160 takes. Features are standardised."""
 
     def make(seed: int) -> tuple[Data, Data]:
         rng = np.random.default_rng(seed)
         x, words, voices = spoken_words(rng, n_features)
-        tested = np.isin(voices, rng.choice(voices.max() + 1, 3, replace=False))
-        x = (x - x[~tested].mean(axis=(0, 1))) / x[~tested].std(axis=(0, 1))
-        return Data(x[~tested], words[~tested]), Data(x[tested], words[tested])
+        kept = np.sort(rng.choice(N_VOICES, 3, replace=False))
+        heard = ~np.isin(voices, kept)
+        training = Data(x[heard], words[heard])
+        takes = [(x[~heard], words[~heard])] + [spoken_words(rng, n_features, kept)[:2] for _ in range(N_TAKES - 1)]
+        test = Data(*(np.concatenate(parts) for parts in zip(*takes, strict=True)))
+        mean, deviation = training.x.mean(axis=(0, 1)), training.x.std(axis=(0, 1))
+        training, test = (Data((data.x - mean) / deviation, data.y) for data in (training, test))
+        return training, test
 
     return make
 
@@ -170,8 +180,8 @@ def _memory(seed: int) -> tuple[Data, Data]:
 TASKS: Final = (
     Task("rows", _digits(8), 8, 32, 10, classes=True, epochs=60),
     Task("pixels", _digits(1), 1, 48, 10, classes=True, epochs=120),
-    Task("words", _words(10), 10, 154, len(WORDS), classes=True, epochs=25, learning_rate=3e-3),
-    Task("words_32", _words(16), 16, 32, len(WORDS), classes=True, epochs=40),
+    Task("words", _words(10), 10, 154, len(WORDS), classes=True, epochs=25, learning_rate=3e-3, takes=N_TAKES),
+    Task("words_32", _words(16), 16, 32, len(WORDS), classes=True, epochs=40, takes=N_TAKES),
     Task("gestures", _gestures, 3, 16, N_GESTURES, classes=True, epochs=30),
     Task("memory", _memory, 2, 32, 2, classes=False, epochs=80, batch=32, longest_memory=300.0),
 )
