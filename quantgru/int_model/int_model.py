@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
@@ -68,6 +69,10 @@ class IntModel(Structure[IntLayer, IntGru, IntDense, IntEmbedding]):
         check_name(self.name, "model")
         if not isinstance(self.notes, Mapping):
             raise ModelError(f"{where}: notes are a {type(self.notes).__name__}, expected a mapping")
+        try:
+            json.dumps(dict(self.notes), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ModelError(f"{where}: notes that are no JSON values ({error})") from None
         object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
         check_flag(self.last_step, where, "last_step")
         if self.mask_value is not None:

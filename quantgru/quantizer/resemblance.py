@@ -54,7 +54,7 @@ def _noted(model: IntModel, n_sections: int) -> list[float]:
     """How many codes away each section was when the model was made; 0 where the file says nothing of the kind."""
     try:
         noted = [float(codes) for _, codes in model.notes["codes_away"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         noted = []
     return noted if len(noted) == n_sections else [0.0] * n_sections
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from quantgru.array_types import FloatArray, IntArray
+from quantgru.array_types import BoolArray, FloatArray, IntArray
 from quantgru.model import FloatModel, Gate, Gru
 from quantgru.model.run import BodyRun, Cell, FloatSignal, gates
 from quantgru.quantizer.calibrate import Calibration, GruStatistics, Moments
@@ -16,11 +16,13 @@ from quantgru.quantizer.rounding import RoundingName, least_steps, rows_of_group
 
 _LONGEST_PIECE: Final = 256  # of a sequence, in steps: what a weight does later than that is left out
 _PIECES_PER_COLUMN: Final = 8  # to go by, of all columns of a row
+_LEAST_PIECES: Final = 256  # few columns cost little
 _STEPS: Final = 2**18  # in all of them
 _VALUES: Final = 2**23  # in memory at the same time
 _CURVATURE_VALUES: Final = 2**25  # beyond, neighbouring units share theirs
 _DAMPING: Final = 1e-2  # of the mean curvature, where weights of U take over
 _BIAS_DAMPING: Final = 1e-9
+_LEAST_DEVIATION: Final = 1e-100  # of what changes: squares of smaller ones are none
 
 
 def compensations(
@@ -49,7 +51,8 @@ def _over_sequences(
     rng = np.random.default_rng(0)
     pieces = Pieces.of(x.lengths)
     longest = int(pieces.n_steps.max())
-    n = min(_PIECES_PER_COLUMN * (layer.n_inputs + layer.n_units), -(-_STEPS // longest))
+    n_wanted = max(_LEAST_PIECES, _PIECES_PER_COLUMN * (layer.n_inputs + layer.n_units))
+    n = min(n_wanted, -(-_STEPS // longest))
     at_once = max(1, _VALUES // (3 * layer.n_units * max(longest, layer.n_inputs + layer.n_units)))
     chosen = np.resize(rng.permutation(len(pieces.n_steps)), n)
     sums = _Sums(layer, seen)
@@ -91,8 +94,14 @@ class Pieces(NamedTuple):
 
 
 class _Operands(NamedTuple):
-    """Mean and deviation [columns]: sums are made of standardised operands. correlation [columns, columns]"""
+    """Sums are made of standardised operands.
 
+    changing         which ones ever do [columns]
+    mean, deviation  [columns]; the deviation is 1 where there is none
+    correlation      [columns, columns], 0 where there is none
+    """
+
+    changing: BoolArray
     mean: FloatArray
     deviation: FloatArray
     correlation: FloatArray
@@ -100,8 +109,10 @@ class _Operands(NamedTuple):
     @classmethod
     def of(cls, moments: Moments) -> _Operands:
         deviation = np.sqrt(np.diag(moments.covariance))
-        deviation = np.where(deviation > 0, deviation, 1.0)  # operands that never change
-        return cls(moments.mean, deviation, moments.covariance / np.outer(deviation, deviation))
+        changing = deviation > _LEAST_DEVIATION
+        deviation = np.where(changing, deviation, 1.0)
+        correlation = np.where(np.outer(changing, changing), moments.covariance, 0.0) / np.outer(deviation, deviation)
+        return cls(changing, moments.mean, deviation, correlation)
 
     def standardised(self, values: FloatArray) -> FloatArray:
         return (values - self.mean) / self.deviation
@@ -173,7 +184,7 @@ class _Sums:
         curvature = self._shrunk(gate, states)
         biases = _biases(curvature[:, n:, n:], curvature[:, n:, :n])
         curvature = curvature[:, :n, :n] - np.swapaxes(curvature[:, n:, :n], 1, 2) @ biases
-        taken_over = _taken_over(curvature, n_inputs, states.deviation)
+        taken_over = _taken_over(curvature, n_inputs, states)
         of_both = curvature[:, n_inputs:, :n_inputs]
         of_w = curvature[:, :n_inputs, :n_inputs] - np.swapaxes(of_both, 1, 2) @ taken_over
         of_u = curvature[:, n_inputs:, n_inputs:]
@@ -225,17 +236,18 @@ def _biases(of_biases: FloatArray, coupling: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.solve(of_biases + noise, coupling))
 
 
-def _taken_over(curvature: FloatArray, n_inputs: int, deviation: FloatArray) -> FloatArray:
+def _taken_over(curvature: FloatArray, n_inputs: int, states: _Operands) -> FloatArray:
     """Changes of U's weights for errors of W [groups, units, inputs], on standardised operands.
 
-    deviation  of the states [units]. Noise is the same on all of them, as they are: weights on a state that hardly
-               moves would have to grow by as much as it is small. And it is no less than curvatures of W make it: where
-               r is shut, U has next to no effect on n
+    Noise is the same on all states, as they are: weights on a state that hardly moves would have to grow by as much as
+    it is small. And it is no less than curvatures of W make it: where r is shut, U has next to no effect on n
     """
     of_w, of_u = (np.einsum("gcc->gc", curvature)[:, part] for part in (slice(n_inputs), slice(n_inputs, None)))
-    size = (np.maximum(of_u, of_w.mean(axis=1, keepdims=True)) * deviation**2).mean(axis=1)
-    noise = np.where(size > 0, _DAMPING * size, 1.0)[:, None] / deviation**2
-    damped = curvature[:, n_inputs:, n_inputs:] + noise[..., None] * np.eye(len(deviation))
+    variance = states.deviation**2
+    of_states = np.maximum(of_u, of_w.mean(axis=1, keepdims=True)) * np.where(states.changing, variance, 0.0)
+    size = of_states.sum(axis=1) / max(1, states.changing.sum())
+    noise = np.where(size > 0, _DAMPING * size, 1.0)[:, None] / variance
+    damped = curvature[:, n_inputs:, n_inputs:] + noise[..., None] * np.eye(len(variance))
     return np.asarray(np.linalg.solve(damped, curvature[:, n_inputs:, :n_inputs]))
 
 

@@ -201,6 +201,8 @@ def _check(
         raise ConfigError(f"search: widths {list(widths)!r}, expected some of {LEAST_BITS} ... {_MOST_BITS} bits")
     if within is not None and flash is not None:
         raise ConfigError("search: within and flash, of which each says what to choose; give one of them")
+    if flash is not None and (type(flash) is not int or flash < 1):
+        raise ConfigError(f"search: flash {flash!r}, expected a whole number of bytes")
     if within is not None and not within >= 0:
         raise ConfigError(f"search: within {within!r}, expected points or dB, 0 or more")
 
