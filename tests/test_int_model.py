@@ -312,6 +312,12 @@ def test_units_and_masks_are_no_part_of_the_digest():
     assert replace(model, mask_value=0.0).digest == model.digest
 
 
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.ones(2), {1}, b"x"])
+def test_notes_are_what_a_file_can_hold(value):
+    with refused("notes that JSON does not have"):
+        replace(small_model(), notes={"why": [value]})
+
+
 def test_digest_does_not_depend_on_names_notes_and_selftest():
     model = small_model()
     layers = tuple(replace(layer, name=f"other {layer.name}") for layer in model.layers)

@@ -297,6 +297,12 @@ def test_a_flash_that_no_model_fits(model: qg.FloatModel, files: Path) -> None:
     assert f"chosen: {smallest:,} bytes (" in done(command(*options, str(smallest)))
 
 
+@pytest.mark.parametrize("flash", [0, -1, 9000.5, float("nan"), True])
+def test_a_flash_that_is_no_number_of_bytes(model: qg.FloatModel, flash: float) -> None:
+    with pytest.raises(qg.ConfigError, match="expected a whole number of bytes"):
+        qg.search(model, CALIBRATION, X, trials=1, flash=flash)  # type: ignore[arg-type]
+
+
 def test_objectives_that_an_output_has_not(model: qg.FloatModel, labels: np.ndarray) -> None:
     single = replace(model, layers=(model.layers[0], random_dense(np.random.default_rng(1), 20, 1)))
     with pytest.raises(qg.ConfigError, match=r"^search: the objective agreement, but a single output has no largest"):

@@ -124,7 +124,9 @@ def test_parts_that_make_up_for_errors_of_a_tensor_come_with_it(reset: Any) -> N
     assert (of_w.input_weights[1:] == floats.grus[0].input_weights[1:]).all()
 
 
-@pytest.mark.parametrize("note", [None, [], "x", {"gru": 1}, [["gru.W.z", "far"]], [["gru.W.z", 1.0]], 7])
+@pytest.mark.parametrize(
+    "note", [None, [], "x", {"gru": 1}, [["gru.W.z", "far"]], [["gru.W.z", 1.0]], 7, [["", 10**400]] * 6]
+)
 def test_notes_of_another_kind_say_nothing(note: Any) -> None:
     """Notes are free JSON: what does not say how far codes are away from weights is no reason for an error."""
     model = model_of(gru_of(1))

@@ -72,7 +72,7 @@ class IntModel(Structure[IntLayer, IntGru, IntDense, IntEmbedding]):
         try:
             json.dumps(dict(self.notes), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ModelError(f"{where}: notes that are no JSON values ({error})") from None
+            raise ModelError(f"{where}: notes that JSON does not have ({error}), expected values of JSON") from None
         object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
         check_flag(self.last_step, where, "last_step")
         if self.mask_value is not None:
