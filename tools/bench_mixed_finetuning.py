@@ -102,7 +102,7 @@ def main() -> None:
         table.add_row(str(seed), *_cells(one))
         found.append(one)
     table.add_section()
-    table.add_row("mean", *_cells(Found(*np.mean(found, axis=0))))
+    table.add_row("median", *_cells(Found(*np.median(found, axis=0))))
     Console(width=130).print(table)
 
 
