@@ -89,6 +89,15 @@ def test_two_processes_share_a_study(files: Path) -> None:
     assert len({tuple(trial.params.items()) for trial in study.trials}) > 8  # more than one of them tried alone
 
 
+def test_processes_that_make_the_same_database(files: Path) -> None:
+    """Each finds tables missing that another one is making."""
+    options = ("--trials", "1", "--study", "sqlite:///new.db")
+    several = [start(*COMMAND[:-1], f"{seed}.qgru", *options, "--seed", str(seed)) for seed in range(4)]
+    for process in several:
+        done(finish(process))
+    assert len(optuna.load_study(study_name="search", storage="sqlite:///new.db").trials) >= 4
+
+
 def test_an_interrupt_loses_no_trial(files: Path) -> None:
     process = start(*COMMAND, "--trials", "1000", "--study", "s.journal")
     while not (Path("s.journal").exists() and Path("s.journal").read_text().count('"values":[') >= 10):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any, Final
 from urllib.parse import unquote
 
 _LOCK_TIMEOUT_S: Final = 60  # until another process has written to the same SQLite file
+_ATTEMPTS: Final = 20
+_PAUSE_S: Final = 0.25
+# What drivers say where two processes make the tables of a new database at the same time.
+_MADE_MEANWHILE: Final = re.compile("already exists|unique|duplicate", re.IGNORECASE)
 _SECRETS: Final = (
     re.compile(r"(?P<before>://[^:/@]*:)(?P<secret>.*)(?P<after>@)"),  # to the last @: passwords may have one
     re.compile(r"(?P<before>[?&]\w*(?:password|passwd|pwd)=)(?P<secret>[^&]*)(?P<after>)", re.IGNORECASE),
@@ -28,6 +33,13 @@ def open_storage(storage: str | None) -> Any:
 
         return JournalStorage(Journal(storage))
     options = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if storage.startswith("sqlite") else None
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return RDBStorage(storage, engine_kwargs=options)
+        except Exception as error:  # of any database's driver
+            if not _MADE_MEANWHILE.search(str(error)):
+                raise
+        time.sleep(_PAUSE_S)
     return RDBStorage(storage, engine_kwargs=options)
 
 

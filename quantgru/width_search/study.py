@@ -95,15 +95,18 @@ class Study:
         return None
 
     def tell(self, trial: optuna.Trial, found: Worth | QuantgruError) -> None:
-        """What its widths are worth, or why they give no model."""
+        """What its widths are worth, or why they give no model.
+
+        SQLite may have given the same trial to another process, too, which finds the same.
+        """
         from optuna.trial import TrialState
 
         with self._in_use():
             if isinstance(found, QuantgruError):
                 trial.set_user_attr(_REASON, str(found))
-                self._study.tell(trial, state=TrialState.FAIL)
+                self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             else:
-                self._study.tell(trial, found)
+                self._study.tell(trial, found, skip_if_finished=True)
         self._n_kept += 1
 
     def tried(self) -> list[Candidate]:
