@@ -27,6 +27,7 @@ from quantgru.int_model.packing import (
     Section,
     code_array_bytes,
     code_bits,
+    layout,
     packing_bytes,
     section_of,
     sections,
@@ -48,7 +49,7 @@ def test_as_many_bits_as_hold_all_codes(codes: list[int], bits: int) -> None:
 def in_memory(rows: list[list[int]], bits: int) -> list[int]:
     section = Section(np.array(rows, np.int8), bits)
     found = packed(section)
-    assert len(found) == section.n_bytes
+    assert len(found) == section.size.n_bytes
     return found.view(np.uint8).tolist()
 
 
@@ -56,7 +57,7 @@ def test_codes_of_16_bits() -> None:
     """A block column by column, then rows by themselves, however many they are."""
     rows = [[row, -row] for row in range(1, 9)] + [[300 + row, -32768] for row in range(7)]
     section = section_of(np.array(rows, np.int16), 2)
-    assert (section.bits, section.n_bytes) == (16, 2 * 2 * 15)
+    assert (section.bits, section.size.n_bytes) == (16, 2 * 2 * 15)
     by_themselves = [code for row in rows[8:] for code in row]
     assert packed(section).tolist() == [*range(1, 9), *range(-1, -9, -1), *by_themselves]
 
@@ -99,21 +100,21 @@ def test_what_the_codes_take() -> None:
     model = model_of_widths()
     of_first = [3 * 9 * 4, 24 * 3 * 2, 24 * 3 * 3, 24 * 3 * 8]
     of_second = [24 * (2 * bits + 5) for bits in (5, 6, 7)] + 3 * [21 * (2 * 4 + 4)]
-    assert code_array_bytes(model, 2) == [*of_first, *of_second, 21 * (3 + 3)]
+    assert code_array_bytes(layout(model, 2)) == [*of_first, *of_second, 21 * (3 + 3)]
     grus, dense = model.grus, model.dense[0]
     others = sum(array.nbytes for gru in grus for array in (gru.bias, gru.recurrent_bias)) + dense.bias.nbytes
     rows = sum(matrix.n_rows for gru in grus for matrix in (gru.input, gru.recurrent)) + 13
-    of_codes = sum(code_array_bytes(model, 2))
+    of_codes = sum(code_array_bytes(layout(model, 2)))
     assert cost(model, "always").constant_bytes == of_codes + others + 3 * rows + 3 + 32  # formats, digest
 
 
 def test_what_packing_takes() -> None:
     """A kernel for each width below 8 but one, and that of bytes; 16 for each section and 8 for each matrix."""
-    assert packing_bytes(model_of_widths(), 2) == 5 * 450 + 495 + 16 * 11 + 8 * 5
+    assert packing_bytes(layout(model_of_widths(), 2)) == 5 * 450 + 495 + 16 * 11 + 8 * 5
     layer = random_model(Plan(3, (8,)), seed=1).layers[0]
     narrow = replace(layer, w=narrowed(layer.w, 4), u=narrowed(layer.u, 4))
     model = from_oracle(replace(random_model(Plan(3, (8,)), seed=1), layers=(narrow,)))
-    assert packing_bytes(model, 2) == 420 + 16 * 2 + 8 * 2  # the kernel of an AVR
+    assert packing_bytes(layout(model, 2)) == 420 + 16 * 2 + 8 * 2  # the kernel of an AVR
 
 
 def packed_model() -> qg.IntModel:
@@ -137,7 +138,7 @@ def sizes_on(board_name: str, model: qg.IntModel, folder: Path) -> tuple[dict[Pa
 @pytest.mark.parametrize("board_name", ["microbit", "mps2-an385", "mps3-an547", "riscv-rv32imc", "riscv-rv32ec"])
 def test_all_widths_take_no_more_on_a_board(board_name: str, tmp_path: Path) -> None:
     _, code = sizes_on(board_name, model_of_widths(), tmp_path)
-    assert code <= packing_bytes(model_of_widths(), 2)
+    assert code <= packing_bytes(layout(model_of_widths(), 2))
 
 
 @pytest.mark.parametrize("board_name", ["microbit", "atmega328p"])

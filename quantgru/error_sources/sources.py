@@ -178,7 +178,7 @@ def _tensor_bytes(model: IntModel, matrix: Matrix, section_rows: int) -> list[in
     """Codes and scales of each section, a gate or all of a dense layer."""
     least_bits = least_code_bits(model, "auto")
     of_scales = section_rows * scale_bytes(model)
-    return [section_of(codes, least_bits).n_bytes + of_scales for codes in section_codes(matrix, section_rows)]
+    return [section_of(codes, least_bits).size.n_bytes + of_scales for codes in section_codes(matrix, section_rows)]
 
 
 def _with(model: FloatModel, old: Layer, new: Layer) -> FloatModel:

@@ -14,8 +14,8 @@ from quantgru.int_model.packing import (
     Packing,
     Section,
     in_sections,
+    layout,
     least_code_bits,
-    matrices,
     sections,
 )
 from quantgru.int_model.row_parameters import is_short, short_biases, short_scales
@@ -48,7 +48,7 @@ class _Form:
 def layer_values(model: IntModel, packing: Packing) -> dict[str, Any]:
     """All layers, by kind and in order, as the descriptors have them."""
     least_bits = least_code_bits(model, packing)
-    form = _Form(is_short(model), least_bits if in_sections(model, least_bits) else None)
+    form = _Form(is_short(model), least_bits if in_sections(layout(model, least_bits)) else None)
     return {
         "in_sections": form.least_bits is not None,
         "short": "_short" if form.short else "",
@@ -78,7 +78,7 @@ def layers_in_words(model: IntModel) -> str:
 def constants_in_words(model: IntModel, packing: Packing) -> str:
     """What they take in flash, and how codes of weights lie there."""
     least_bits = least_code_bits(model, packing)
-    widths = sorted({section.bits for each in matrices(model) for section in sections(*each, least_bits)})
+    widths = sorted({size.bits for of_matrix in layout(model, least_bits) for size in of_matrix})
     in_bits = " and ".join(filter(None, [", ".join(map(str, widths[:-1])), str(widths[-1])]))
     return f"{cost(model, packing).constant_bytes:,} bytes of constants, codes of weights in {in_bits} bits"
 

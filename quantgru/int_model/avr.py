@@ -6,7 +6,7 @@ from typing import Final
 
 from quantgru.int_model.cost import cost
 from quantgru.int_model.int_model import IntModel
-from quantgru.int_model.packing import Packing, code_array_bytes, least_code_bits
+from quantgru.int_model.packing import Packing, code_array_bytes, layout, least_code_bits
 
 MOST_ARRAY_BYTES: Final = 2**15 - 1  # a difference of two addresses is a signed number
 MOST_CONSTANT_BYTES: Final = 64_000  # of 65,536: the library's tables, descriptors and strings are there, too
@@ -15,7 +15,7 @@ MOST_CONSTANT_BYTES: Final = 64_000  # of 65,536: the library's tables, descript
 def largest_array_bytes(model: IntModel, packing: Packing = "auto") -> int:
     """Bytes of the largest array of constants, a matrix or an embedding's table."""
     of_embedding = [] if model.embedding is None else [model.embedding.codes.nbytes]
-    return max(code_array_bytes(model, least_code_bits(model, packing)) + of_embedding)
+    return max(code_array_bytes(layout(model, least_code_bits(model, packing))) + of_embedding)
 
 
 def avr_excess(model: IntModel, packing: Packing = "auto") -> str:

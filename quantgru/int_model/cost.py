@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from quantgru.int_model.int_model import IntModel
 from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru
-from quantgru.int_model.packing import Packing, code_array_bytes, least_code_bits, matrices, packing_bytes
+from quantgru.int_model.packing import Packing, code_array_bytes, layout, least_code_bits, matrices, packing_bytes
 from quantgru.int_model.row_parameters import bias_bytes, scale_bytes, short_code_bytes
 from quantgru.structure import Reverse
 
@@ -100,7 +100,7 @@ def kernel_bytes(model: IntModel) -> int:
 
     What counts for the flash of a device is this and `constant_bytes`: each width of codes has a kernel.
     """
-    return packing_bytes(model, least_code_bits(model, "auto")) + short_code_bytes(model)
+    return packing_bytes(layout(model, least_code_bits(model, "auto"))) + short_code_bytes(model)
 
 
 def flash_bytes(model: IntModel) -> int:
@@ -116,7 +116,7 @@ def _constant_bytes(model: IntModel, least_bits: int) -> int:
         arrays.append(model.embedding.codes)
     of_rows = scale_bytes(model) * sum(matrix.n_rows for matrix, _ in matrices(model))
     of_rows += sum(bias_bytes(model, gru) for gru in model.grus)
-    of_codes = sum(code_array_bytes(model, least_bits))
+    of_codes = sum(code_array_bytes(layout(model, least_bits)))
     return sum(array.nbytes for array in arrays) + of_rows + of_codes + len(model.digest)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -38,26 +38,40 @@ Codes = npt.NDArray[np.int8] | npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True)
-class Section:
-    """Rows of a matrix whose codes have equally many bits.
+class SectionSize:
+    """Rows of a matrix whose codes have equally many bits: 2 ... 8, or WORD_BITS."""
 
-    codes  int8 [rows, columns]; int16 for WORD_BITS
-    bits   2 ... 8, or WORD_BITS
-    """
-
-    codes: Codes
+    n_rows: int
+    n_columns: int
     bits: int
 
     @property
     def row_code_bytes(self) -> int:
         """Of a code in a row that lies by itself."""
-        return self.codes.itemsize
+        return 1 if self.bits <= BYTE_BITS else 2
 
     @property
     def n_bytes(self) -> int:
         """Of the codes in memory: whole blocks; one that is not full, where it takes less than rows by themselves."""
-        blocks, left = divmod(len(self.codes), BLOCK_ROWS)
-        return int(self.codes.shape[1]) * (blocks * self.bits + min(left * self.row_code_bytes, self.bits))
+        blocks, left = divmod(self.n_rows, BLOCK_ROWS)
+        return self.n_columns * (blocks * self.bits + min(left * self.row_code_bytes, self.bits))
+
+
+@dataclass(frozen=True)
+class Section:
+    """Such rows, with their codes int8 [rows, columns]; int16 for WORD_BITS."""
+
+    codes: Codes
+    bits: int
+
+    @property
+    def size(self) -> SectionSize:
+        """Its shape and width."""
+        n_rows, n_columns = self.codes.shape
+        return SectionSize(n_rows, n_columns, self.bits)
+
+
+Layout = Sequence[Sequence[SectionSize]]  # of each matrix of a model
 
 
 def code_bits(codes: Codes) -> int:
@@ -81,9 +95,20 @@ def section_codes(matrix: Matrix, section_rows: int) -> list[Codes]:
 def sections(matrix: Matrix, section_rows: int, least_bits: int) -> list[Section]:
     """Of each gate, or all rows of a dense layer. Those of equal width become one where rows fill their blocks."""
     found = [section_of(codes, least_bits) for codes in section_codes(matrix, section_rows)]
-    if section_rows % BLOCK_ROWS or len({section.bits for section in found}) > 1:
-        return found
-    return [section_of(matrix.codes, least_bits)]
+    if _become_one(section_rows, [section.bits for section in found]):
+        return [section_of(matrix.codes, least_bits)]
+    return found
+
+
+def section_sizes(n_columns: int, section_rows: int, widths: Sequence[int]) -> list[SectionSize]:
+    """Of the sections of a matrix whose gates have these widths, in the layout of `sections`."""
+    if _become_one(section_rows, widths):
+        return [SectionSize(section_rows * len(widths), n_columns, widths[0])]
+    return [SectionSize(section_rows, n_columns, bits) for bits in widths]
+
+
+def _become_one(section_rows: int, widths: Sequence[int]) -> bool:
+    return section_rows % BLOCK_ROWS == 0 and len(set(widths)) == 1
 
 
 def matrices(model: IntModel) -> Iterator[tuple[Matrix, int]]:
@@ -100,39 +125,47 @@ def least_code_bits(model: IntModel, packing: Packing) -> int:
     if packing not in get_args(Packing):
         raise ConfigError(f"packing {packing!r}, allowed are {', '.join(get_args(Packing))}")
     if packing == "auto":
-        in_bytes, packed = (_flash_bytes(model, bits) for bits in (BYTE_BITS, _LEAST_BITS["always"]))
+        in_bytes, packed = (code_flash_bytes(layout(model, _LEAST_BITS[each])) for each in ("never", "always"))
         packing = "always" if packed < in_bytes else "never"
     return _LEAST_BITS[packing]
 
 
-def in_sections(model: IntModel, least_bits: int) -> bool:
+def layout(model: IntModel, least_bits: int) -> Layout:
+    """How codes of a model lie in memory, in as few bits as a section can have, least_bits or more."""
+    return [[section.size for section in sections(*each, least_bits)] for each in matrices(model)]
+
+
+def in_sections(of_codes: Layout) -> bool:
     """Whether matrices lie in sections, for which there is another loop over rows: where a code takes no byte."""
-    return any(section.bits != BYTE_BITS for of_matrix in _all_sections(model, least_bits) for section in of_matrix)
+    return any(size.bits != BYTE_BITS for of_matrix in of_codes for size in of_matrix)
 
 
-def packing_bytes(model: IntModel, least_bits: int) -> int:
+def code_array_bytes(of_codes: Layout) -> list[int]:
+    """Of each array of codes of matrices in flash: of a section, or of a matrix in bytes."""
+    in_memory = [[size.n_bytes for size in of_matrix] for of_matrix in of_codes]
+    return [n for of_matrix in in_memory for n in of_matrix] if in_sections(of_codes) else list(map(sum, in_memory))
+
+
+def packing_bytes(of_codes: Layout) -> int:
     """What sections take beyond their codes, at most, on any target: kernels and descriptors."""
-    if not in_sections(model, least_bits):
+    if not in_sections(of_codes):
         return 0
-    found = _all_sections(model, least_bits)
-    widths = {section.bits for of_matrix in found for section in of_matrix}
+    widths = {size.bits for of_matrix in of_codes for size in of_matrix}
     n_narrow = sum(bits < BYTE_BITS for bits in widths)
     kernels = _FURTHER_KERNEL * max(0, n_narrow - 1)
     kernels += _BYTE_KERNEL * (BYTE_BITS in widths) + _WORD_KERNEL * (WORD_BITS in widths)
-    descriptors = sum(_PACKING_DESCRIPTOR + _SECTION_DESCRIPTOR * len(of_matrix) for of_matrix in found)
+    descriptors = sum(_PACKING_DESCRIPTOR + _SECTION_DESCRIPTOR * len(of_matrix) for of_matrix in of_codes)
     return max(_AVR_KERNEL, kernels) + descriptors
 
 
-def code_array_bytes(model: IntModel, least_bits: int) -> list[int]:
-    """Of each array of codes of matrices in flash."""
-    if not in_sections(model, least_bits):
-        return [matrix.codes.size for matrix, _ in matrices(model)]
-    return [section.n_bytes for of_matrix in _all_sections(model, least_bits) for section in of_matrix]
+def code_flash_bytes(of_codes: Layout) -> int:
+    """Codes, and what they take beyond that on any target at most."""
+    return sum(code_array_bytes(of_codes)) + packing_bytes(of_codes)
 
 
-def _all_sections(model: IntModel, least_bits: int) -> list[list[Section]]:
-    return [sections(*each, least_bits) for each in matrices(model)]
-
-
-def _flash_bytes(model: IntModel, least_bits: int) -> int:
-    return sum(code_array_bytes(model, least_bits)) + packing_bytes(model, least_bits)
+def code_flash_bytes_of_widths(model: IntModel, widths: Sequence[Sequence[int]]) -> int:
+    """The same, packed as "auto" does, if sections of each of `matrices(model)` had codes of so many bits, 2 ... 8."""
+    shapes = [(matrix.n_columns, section_rows) for matrix, section_rows in matrices(model)]
+    packed = [section_sizes(*shape, bits) for shape, bits in zip(shapes, widths, strict=True)]
+    in_bytes = [section_sizes(*shape, [BYTE_BITS] * len(bits)) for shape, bits in zip(shapes, widths, strict=True)]
+    return min(code_flash_bytes(packed), code_flash_bytes(in_bytes))

@@ -52,8 +52,13 @@ def weight_bits_text(widths: Mapping[str, int]) -> str:
 
 def section_names(model: FloatModel) -> list[str]:
     """The names of all that can have a width of its own: each gate of each matrix, and each dense layer."""
-    of_grus = [f"{gru.name}.{matrix}.{gate}" for gru in model.grus for matrix in "WU" for gate in GATES]
-    return list(dict.fromkeys([*of_grus, *(dense.name for dense in model.dense)]))
+    return list(dict.fromkeys(name for of_matrix in names_by_matrix(model) for name in of_matrix))
+
+
+def names_by_matrix(model: FloatModel) -> list[list[str]]:
+    """The same of each matrix, W and U of each GRU layer, then those of dense layers, whose names need not differ."""
+    of_grus = [[f"{gru.name}.{matrix}.{gate}" for gate in GATES] for gru in model.grus for matrix in "WU"]
+    return [*of_grus, *([dense.name] for dense in model.dense)]
 
 
 class Widths:

@@ -58,6 +58,10 @@ class Judge:
         outputs = self._outputs(model, threads)
         return sqnr_db(self.exact, outputs) if self.right is None else _percent_right(outputs, self.right)
 
+    def error(self, model: IntModel) -> float:
+        """Of all outputs, beside the float model's: a sum of squares."""
+        return float(((self.exact - self._outputs(model, None)) ** 2).sum())
+
     def labels(self, model: IntModel) -> Labels | None:
         """Beside those of the float model; None where the SQNR counts, or where a sequence has a label for each step:
         these go together."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru import container
-from quantgru.errors import ConfigError
+from quantgru.errors import ConfigError, ModelError
 from quantgru.int_model import IntModel
 from quantgru.int_model.cost import flash_bytes
 from quantgru.int_model.row_parameters import RowParametersName
@@ -23,7 +23,8 @@ from quantgru.quantizer.widths import DEFAULT_BITS, LEAST_BITS, section_names
 from quantgru.report.pareto import Candidate
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.width_search.choice import best_within, smallest_within
-from quantgru.width_search.judge import Labels, Objective, judge_of
+from quantgru.width_search.judge import Judge, Labels, Objective, judge_of
+from quantgru.width_search.mixes import MOST_MIXES, likely_mixes
 from quantgru.width_search.study import Study, optuna_quiet, require_optuna
 from quantgru.width_search.trials import Trials
 from quantgru.width_search.workers import workers as start_workers
@@ -120,7 +121,8 @@ def search(
     x           [sequences, steps, inputs], not the calibration data; what is good on it must prove so on other data
     labels      integers [sequences], the numbers of the right outputs, for the objective "accuracy"
     objective   "accuracy", or "agreement" with the float model's labels, or "sqnr" of the outputs
-    trials      of this run; one width for all, from the most bits down, comes first
+    trials      of this run; one width for all, from the most bits down, comes first, then mixes that are likely to be
+                good: by what each gate or dense layer does to the outputs when it alone has 4 bits of 8
     widths      that may be given, of 2 ... 8 bits
     within      the smallest model is chosen that lacks at most so much: points (hundredths) of the float model's
                 accuracy, or of full agreement, or dB of the best SQNR. None: 0.3 points, 0.5 points, 6 dB
@@ -158,6 +160,9 @@ def search(
         _check_flash(calibrated, dict.fromkeys(names, widths[0]), flash)
     with optuna_quiet(), start_workers(calibrated, judge, workers) as submit:
         opened = Study(study, study_name, digest, seed, names, widths)
+        opened.enqueue([dict.fromkeys(names, bits) for bits in reversed(widths)])
+        if opened.n_kept < len(widths) + MOST_MIXES:
+            opened.enqueue(_mixes(calibrated, judge, widths, trials - opened.n_enqueued()))
         Trials(opened, trials, workers, submit, progress).run()
         candidates, best, failed = opened.tried(), opened.front(), opened.n_failed()
     if flash is None:
@@ -205,6 +210,16 @@ def _check(
         raise ConfigError(f"search: flash {flash!r}, expected a whole number of bytes")
     if within is not None and not within >= 0:
         raise ConfigError(f"search: within {within!r}, expected points or dB, 0 or more")
+
+
+def _mixes(calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], room: int) -> list[dict[str, int]]:
+    """At most as many as there is room for; none where there is no integer model, of which trials will tell."""
+    if room < 1 or len(widths) == 1:
+        return []
+    try:
+        return likely_mixes(calibrated, judge, widths, min(room, MOST_MIXES))
+    except ModelError:
+        return []
 
 
 def _check_flash(calibrated: CalibratedModel, fewest_bits: Mapping[str, int], flash: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
@@ -74,13 +74,33 @@ class Study:
                 f"study {name!r} in {shown(storage)}: of another model, of other data, objectives, widths or row "
                 "parameters, or of another version of quantgru; choose another name or storage"
             )
-        self._n_kept = sum(trial.state.is_finished() for trial in before)
+        self.n_kept = sum(trial.state.is_finished() for trial in before)
         state = np.random.SeedSequence([seed, len(before)]).generate_state(1)  # going on is not trying the same again
         self._study.sampler = NSGAIISampler(population_size=_POPULATION, seed=int(state[0]))
         with self._in_use():
             if about is None:
                 self._study.set_user_attr(_DIGEST, digest)
-            self._enqueue_uniform(widths)
+
+    def enqueue(self, mixes: Sequence[Mapping[str, int]]) -> None:
+        """Widths that nobody has tried yet are tried next, in this order."""
+        from optuna.trial import TrialState
+
+        with self._in_use():
+            known = [
+                trial.system_attrs.get("fixed_params", trial.params)
+                for trial in self._study.get_trials(deepcopy=False)
+                if trial.state in (TrialState.COMPLETE, TrialState.WAITING) or _REASON in trial.user_attrs
+            ]
+            for weight_bits in mixes:
+                if weight_bits not in known:
+                    self._study.enqueue_trial(dict(weight_bits))
+
+    def n_enqueued(self) -> int:
+        """Trials whose widths are known before they are asked for."""
+        from optuna.trial import TrialState
+
+        with self._in_use():
+            return len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def ask(self) -> optuna.Trial:
         """A new trial, with its widths as parameters."""
@@ -103,18 +123,19 @@ class Study:
 
         with self._in_use():
             if isinstance(found, QuantgruError):
-                trial.set_user_attr(_REASON, str(found))
+                with suppress(RuntimeError):  # another process has finished it
+                    trial.set_user_attr(_REASON, str(found))
                 self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             else:
                 self._study.tell(trial, found, skip_if_finished=True)
-        self._n_kept += 1
+        self.n_kept += 1
 
     def tried(self) -> list[Candidate]:
         """Different widths that were tried, first things first. Raises ModelError if all trials failed."""
         candidates = [self._candidate(trial) for trial in self._complete()]
         if not candidates:
             failed = self._failed()
-            ((why, count),) = Counter(trial.user_attrs[_REASON] for trial in failed).most_common(1)
+            ((why, count),) = Counter(trial.user_attrs.get(_REASON, "not known") for trial in failed).most_common(1)
             raise ModelError(f"search: all {len(failed)} trials failed, {count} of them for this reason: {why}")
         return list({tuple(candidate.weight_bits.values()): candidate for candidate in candidates}.values())
 
@@ -128,19 +149,6 @@ class Study:
             best = {trial.values[0]: self._candidate(trial) for trial in reversed(self._study.best_trials)}
         return [best[flash_bytes] for flash_bytes in sorted(best)]
 
-    def _enqueue_uniform(self, widths: Sequence[int]) -> None:
-        """One width for all, from the most bits down, before anything else: with as many trials, no result is worse."""
-        from optuna.trial import TrialState
-
-        known = [
-            trial.system_attrs.get("fixed_params", trial.params)
-            for trial in self._study.get_trials(deepcopy=False)
-            if trial.state in (TrialState.COMPLETE, TrialState.WAITING) or _REASON in trial.user_attrs
-        ]
-        for bits in sorted(widths, reverse=True):
-            if (uniform := dict.fromkeys(self._sections, bits)) not in known:
-                self._study.enqueue_trial(uniform)
-
     @contextmanager
     def _in_use(self) -> Iterator[None]:
         """Meanwhile, all that fails is the storage. Raises ConfigError then."""
@@ -148,7 +156,7 @@ class Study:
             yield
         except Exception as error:  # of any database's driver
             raise ConfigError(
-                f"study {shown(self._storage)}: has failed after {self._n_kept:,} trials "
+                f"study {shown(self._storage)}: has failed after {self.n_kept:,} trials "
                 f"({reason(error, self._storage)}); repair or restore it, and the same search goes on with all that it "
                 "holds"
             ) from None

@@ -1,0 +1,126 @@
+"""Mixes of widths that are likely to be good, by what each gate and dense layer alone does to the outputs.
+
+A search that starts anywhere finds no mixes in models of a dozen gates and more: each further width costs a kernel,
+which is more than most mixes save, and so many gates are not put right by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, pairwise
+from typing import Final
+
+import numpy as np
+
+from quantgru.int_model import IntModel
+from quantgru.int_model.cost import flash_bytes
+from quantgru.int_model.packing import code_flash_bytes, code_flash_bytes_of_widths, layout, least_code_bits, matrices
+from quantgru.quantizer.model import CalibratedModel
+from quantgru.quantizer.widths import names_by_matrix, section_names
+from quantgru.width_search.judge import Judge
+
+MOST_MIXES: Final = 32  # two generations of the search
+
+_NARROW_BITS: Final = 4  # of one section, beside all others in 8: what it does is far above what they do, and yet small
+_WIDE_BITS: Final = 8
+
+Mix = tuple[int, ...]  # the widths of sections, in the order of their names
+
+
+def likely_mixes(calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], n: int) -> list[dict[str, int]]:
+    """At most n mixes of `widths`, of different sizes from small to large, each with the least error for its size.
+
+    Sizes are exact, errors of the outputs a forecast. Raises ModelError where the model has no integer one.
+    """
+    forecast = Forecast.of(calibrated, judge)
+    some = [found for k in range(1, len(widths) + 1) for found in combinations(sorted(widths), k)]
+    front = _front(forecast, {mix for each in some for mix in _from_narrow_to_wide(forecast, each)})
+    mixed = [mix for mix in front if len(set(mix)) > 1]
+    places = np.unique(np.linspace(0, len(mixed) - 1, min(n, len(mixed))).round().astype(int))
+    return [dict(zip(forecast.names, mixed[place], strict=True)) for place in places]
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What models of any widths of 2 ... 8 bits will be, without making them.
+
+    names   of the sections
+    model   one of them
+    errors  what each section does to the outputs when it alone has _NARROW_BITS: sums of squares
+    by_matrix  names of the sections of each of its matrices
+    """
+
+    names: Sequence[str]
+    model: IntModel
+    errors: Sequence[float]
+    by_matrix: Sequence[Sequence[str]]
+
+    @classmethod
+    def of(cls, calibrated: CalibratedModel, judge: Judge) -> Forecast:
+        """By a model for each section. Raises ModelError."""
+        names = section_names(calibrated.float_model)
+        wide = calibrated.quantize(_WIDE_BITS)
+        narrow = (calibrated.quantize({"": _WIDE_BITS, name: _NARROW_BITS}) for name in names)
+        least = judge.error(wide)
+        errors = [max(0.0, judge.error(model) - least) for model in narrow]
+        return cls(names, wide, errors, names_by_matrix(calibrated.float_model))
+
+    def flash_bytes(self, mix: Mix) -> int:
+        """As `cost.flash_bytes` has it of the model with these widths, if its codes need them."""
+        bits = dict(zip(self.names, mix, strict=True))
+        widths = [[bits[name] for name in of_matrix] for of_matrix in self.by_matrix]
+        return self._other_bytes + code_flash_bytes_of_widths(self.model, widths)
+
+    def error(self, mix: Mix) -> float:
+        """Sum of squares over all outputs: those of sections add up."""
+        return sum(error * _noise(bits) for error, bits in zip(self.errors, mix, strict=True)) / _noise(_NARROW_BITS)
+
+    def gain(self, section: int, bits: int, more_bits: int) -> float:
+        """Of error, for each bit of the section's codes."""
+        gained = self.errors[section] * (_noise(bits) - _noise(more_bits))
+        return gained / (self._n_codes[section] * (more_bits - bits))
+
+    @cached_property
+    def _n_codes(self) -> Sequence[int]:
+        """Of each section."""
+        counts = dict.fromkeys(self.names, 0)
+        for of_matrix, (matrix, section_rows) in zip(self.by_matrix, matrices(self.model), strict=True):
+            for name in of_matrix:
+                counts[name] += section_rows * matrix.n_columns
+        return list(counts.values())
+
+    @cached_property
+    def _other_bytes(self) -> int:
+        of_codes = layout(self.model, least_code_bits(self.model, "auto"))
+        return flash_bytes(self.model) - code_flash_bytes(of_codes)
+
+
+def _noise(bits: int) -> float:
+    """Power of rounding errors of codes that reach from -(2**(bits - 1) - 1) to as far above, without a unit."""
+    return float((2 ** (bits - 1) - 1) ** -2.0)
+
+
+def _from_narrow_to_wide(forecast: Forecast, widths: Sequence[int]) -> Iterator[Mix]:
+    """From the fewest of `widths` for all to the most, a section at a time: what gains most for its bits comes first.
+
+    The more bits a section has, the less it gains by the next ones: its steps are in order.
+    """
+    steps = [(section, *step) for section in range(len(forecast.names)) for step in pairwise(widths)]
+    mix = [widths[0]] * len(forecast.names)
+    yield tuple(mix)
+    for section, _, bits in sorted(steps, key=lambda step: (-forecast.gain(*step), step[2])):
+        mix[section] = bits
+        yield tuple(mix)
+
+
+def _front(forecast: Forecast, mixes: set[Mix]) -> list[Mix]:
+    """Those that none beats in both size and error, smallest first."""
+    expected = sorted((forecast.flash_bytes(mix), forecast.error(mix), mix) for mix in mixes)
+    front, least = [], np.inf
+    for _, error, mix in expected:
+        if error < least:
+            front.append(mix)
+            least = error
+    return front

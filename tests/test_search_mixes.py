@@ -1,0 +1,119 @@
+"""Where a search starts: mixes of widths, forecast from what each gate and dense layer alone does to the outputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from float_models import random_dense, random_gru, random_x
+
+import quantgru as qg
+from quantgru.int_model.cost import flash_bytes
+from quantgru.quantizer.model import CalibratedModel, calibrate_model
+from quantgru.width_search.judge import Judge, judge_of
+from quantgru.width_search.mixes import Forecast, likely_mixes
+
+pytest.importorskip("optuna", reason="Optuna is not installed; install with: pip install quantgru[search]")
+
+CALIBRATION = random_x(40, 30, 3)
+X = random_x(60, 30, 3, seed=2)
+
+
+def stack(n_units: int) -> qg.FloatModel:
+    """13 sections: three gates of each of four matrices, and a dense layer."""
+    rng = np.random.default_rng(7)
+    first, second = random_gru(rng, 3, 20, "after", "first"), random_gru(rng, 20, n_units, "before", "second")
+    return qg.FloatModel((first, second, random_dense(rng, n_units, 4)), last_step=True)
+
+
+def calibrated(model: qg.FloatModel) -> CalibratedModel:
+    return calibrate_model(model, CALIBRATION, row_parameters="short")
+
+
+def judge(model: qg.FloatModel) -> Judge:
+    return judge_of(model, X, None, "agreement")
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[CalibratedModel, Forecast]:
+    model = stack(16)
+    return calibrated(model), Forecast.of(calibrated(model), judge(model))
+
+
+def random_mixes(n: int) -> list[tuple[int, ...]]:
+    rng = np.random.default_rng(1)
+    return [tuple(int(bits) for bits in rng.integers(2, 9, 13)) for _ in range(n)]
+
+
+# ---- the forecast --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_units", [16, 40])  # blocks of rows that are full, and that are not; in bytes, and packed
+def test_sizes_are_those_of_the_models(n_units: int) -> None:
+    models = calibrated(stack(n_units))
+    forecast = Forecast.of(models, judge(stack(n_units)))
+    uniform = [(bits,) * 13 for bits in range(2, 9)]
+    sizes = {mix: forecast.flash_bytes(mix) for mix in [*uniform, *random_mixes(6)]}
+    assert len(set(sizes.values())) >= 6
+    for mix, size in sizes.items():
+        assert size == flash_bytes(models.quantize(dict(zip(forecast.names, mix, strict=True))))
+
+
+def test_errors_add_up(small: tuple[CalibratedModel, Forecast]) -> None:
+    """Within 2 dB in the median, 6 dB for all: rounding is one draw of noise, and U makes up for errors of W, the more
+    the wider it is. From one mix to the next errors differ by up to 45 dB."""
+    models, forecast = small
+    differences = []
+    for mix in [(bits,) * 13 for bits in range(2, 9)] + random_mixes(6):
+        error = judge(stack(16)).error(models.quantize(dict(zip(forecast.names, mix, strict=True))))
+        differences.append(10 * np.log10(forecast.error(mix) / error))
+    assert np.abs(differences).max() < 6
+    assert np.median(np.abs(differences)) < 2
+
+
+def test_what_reaches_no_output_needs_no_bits() -> None:
+    model = stack(16)
+    dense = model.dense[0]
+    deaf = replace(model, layers=(*model.layers[:2], replace(dense, weights=0 * dense.weights)))
+    nothing = Forecast.of(calibrated(deaf), judge(deaf))
+    assert list(nothing.errors) == [0] * 13
+    assert likely_mixes(calibrated(deaf), judge(deaf), range(2, 9), 32) == []
+
+
+# ---- the mixes -----------------------------------------------------------------------------------------------------
+
+
+def test_each_is_better_than_smaller_ones(small: tuple[CalibratedModel, Forecast]) -> None:
+    models, forecast = small
+    mixes = [tuple(mix.values()) for mix in likely_mixes(models, judge(stack(16)), range(2, 9), 32)]
+    assert len(mixes) == 32
+    sizes, errors = [forecast.flash_bytes(mix) for mix in mixes], [forecast.error(mix) for mix in mixes]
+    assert sizes == sorted(set(sizes))
+    assert errors == sorted(set(errors), reverse=True)
+    assert all(len(set(mix)) > 1 for mix in mixes)
+
+
+def test_few_are_as_far_apart_as_many(small: tuple[CalibratedModel, Forecast]) -> None:
+    models, _ = small
+    many, few = (likely_mixes(models, judge(stack(16)), (2, 4, 8), n) for n in (100, 3))
+    third = len(many) // 3
+    assert (few[0], few[-1]) == (many[0], many[-1]) and few[1] in many[third:-third]
+    assert {bits for mix in many for bits in mix.values()} == {2, 4, 8}
+
+
+def test_a_search_of_two_layers_finds_mixes() -> None:
+    """Each further width costs a kernel, and 13 sections are not put right by chance: without these starts 50 trials
+    find uniform widths alone, of which those of at most 2,900 bytes have 16 and 23 dB."""
+    result = qg.search(stack(16), CALIBRATION, X, trials=40, flash=2900)
+    uniform = max(one.quality for one in result.tried if one.uniform_bits and one.flash_bytes <= 2900)
+    assert result.chosen.quality > uniform + 9
+    assert sum(one.uniform_bits is None for one in result.front) > 10
+
+
+def test_a_short_search_begins_with_them() -> None:
+    result = qg.search(stack(16), CALIBRATION, X, trials=4, widths=(3, 6))
+    assert [one.uniform_bits for one in result.tried] == [6, 3, None, None]
+    assert [dict(one.weight_bits) for one in result.tried[2:]] == likely_mixes(
+        calibrated(stack(16)), judge(stack(16)), (3, 6), 2
+    )
