@@ -134,7 +134,7 @@ def test_a_journal_in_another_folder(model: qg.FloatModel, files: Path) -> None:
 
 
 def test_a_study_of_something_else(model: qg.FloatModel, labels: np.ndarray, files: Path) -> None:
-    says = "^study 'search' in s.journal: of another model, of other data, objectives, widths or row parameters, or of "
+    says = "^study 'search' in s.journal: of another model, of other data, objectives, widths, row parameters or core"
     qg.search(model, CALIBRATION, X, trials=1, study="s.journal")
     for arguments, options in (
         ((scaled(model, bias=0.5), CALIBRATION, X), {}),

@@ -15,6 +15,8 @@ from quantgru.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from quantgru.width_search import SearchResult
 
+_CORES = "any avr cortex-m0 cortex-m3 cortex-m4 cortex-m7 cortex-m33 cortex-m55 rv32imc rv32ec".split()
+
 
 @click.command(
     epilog="Example: quantgru search gesture.keras --calibration train.npz --input validation.npz "
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Small in flash, and good: SQNR of the outputs, accuracy, or agreement with the float model's labels.",
 )
-@click.option("--trials", type=int, default=200, show_default=True, help="Of this run; the same width for all first.")
+@click.option(
+    "--trials", type=int, default=200, show_default=True, help="Of this run: one width for all, likely mixes, others."
+)
 @click.option("--widths", default="2,3,4,5,6,7,8", show_default=True, metavar="BITS", help="Widths that may be given.")
 @click.option(
     "--within",
@@ -50,13 +54,20 @@ if TYPE_CHECKING:
     type=int,
     metavar="BYTES",
     help="Instead: choose the best of at most so many bytes of constants, and of code for packed weights "
-    "and short scales.",
+    "and short scales on --core.",
 )
 @click.option(
     "--study",
     metavar="STORAGE",
     help="Keep trials, and go on with those that are there: the path of a journal, or the URL of a database that "
     "Optuna takes, sqlite:///study.db. Several machines can share it, with a --seed for each.",
+)
+@click.option(
+    "--core",
+    type=click.Choice(_CORES),
+    default="any",
+    show_default=True,
+    help="Sizes on this core, with codes packed where that takes less; 'any' is the most on any of them.",
 )
 @click.option("--study-name", default="search", show_default=True, help="Which study of the storage.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes on this machine.")
@@ -140,6 +151,7 @@ def _widths(text: str) -> list[int]:
 
 def _print(result: SearchResult) -> None:
     from quantgru.cli.console import console
+    from quantgru.int_model.cores import ANY
     from quantgru.int_model.cost import kernel_bytes
     from quantgru.quantizer.widths import weight_bits_text
     from quantgru.report.pareto import pareto_table, quality_text
@@ -156,9 +168,12 @@ def _print(result: SearchResult) -> None:
     widths = weight_bits_text(chosen.weight_bits)
     options = shlex.join(["--row-parameters", result.row_parameters, "--weight-bits", widths])
     click.echo(f"quantgru quantize makes the same with {options}")
-    in_code = kernel_bytes(result.model)
-    code = f" ({in_code:,} of them code for packed weights and short scales)" if in_code else ""
-    click.echo(f"chosen: {chosen.flash_bytes:,} bytes{code}{share}; {quality}: {result.because}")
+    in_code = kernel_bytes(result.model, result.core)
+    code = f" ({in_code:,} of them code for packed weights and short scales)" if in_code > 0 else ""
+    on_core = "" if result.core == ANY else f" on {result.core}"
+    click.echo(f"chosen: {chosen.flash_bytes:,} bytes{on_core}{code}{share}; {quality}: {result.because}")
+    if result.packing != "auto":
+        click.echo(f"to have that size, export it with --packing {result.packing}")
     if result.labels is not None:
         click.echo(
             f"{result.labels.changed:,} of {result.labels.n:,} labels are not the float model's; "

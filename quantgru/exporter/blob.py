@@ -12,8 +12,9 @@ from quantgru.errors import ModelError
 from quantgru.exporter.layout import memory_order
 from quantgru.int_model import IntDense, IntEmbedding, IntGru, IntLayer, IntModel, Matrix, Reverse, require_int_model
 from quantgru.int_model.contract import ACTIVATION_NUMBERS, CANDIDATE_NUMBERS, GATE_NUMBERS, SPEC_MAJOR
+from quantgru.int_model.cores import BYTE_BITS
 from quantgru.int_model.cost import cost
-from quantgru.int_model.packing import BYTE_BITS, matrices
+from quantgru.int_model.packing import matrices
 from quantgru.int_model.versions import stated_minor
 
 BLOB_VERSION: Final = 1  # QG_BLOB_VERSION

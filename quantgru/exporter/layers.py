@@ -8,9 +8,9 @@ from typing import Any, Final
 from quantgru.c_names import comment_text
 from quantgru.exporter.layout import memory_order, packed
 from quantgru.int_model import IntBidirectional, IntDense, IntEmbedding, IntGru, IntLayer, IntModel, Matrix, Reverse
+from quantgru.int_model.cores import WORD_BITS
 from quantgru.int_model.cost import cost
 from quantgru.int_model.packing import (
-    WORD_BITS,
     Packing,
     Section,
     in_sections,

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.array_types import IntArray
-from quantgru.int_model.packing import BLOCK_ROWS, BYTE_BITS, WORD_BITS, Codes, Section
+from quantgru.int_model.cores import BYTE_BITS, WORD_BITS
+from quantgru.int_model.packing import BLOCK_ROWS, Codes, Section
 
 _LINE_LENGTH = 120
 _INDENT = "    "

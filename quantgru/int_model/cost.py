@@ -7,9 +7,18 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
+from quantgru.int_model.cores import ANY, Core
 from quantgru.int_model.int_model import IntModel
 from quantgru.int_model.layers import IntBidirectional, IntDense, IntEmbedding, IntGru
-from quantgru.int_model.packing import Packing, code_array_bytes, layout, least_code_bits, matrices, packing_bytes
+from quantgru.int_model.packing import (
+    Packing,
+    code_array_bytes,
+    layout,
+    least_code_bits,
+    matrices,
+    packing_bytes,
+    packing_for,
+)
 from quantgru.int_model.row_parameters import bias_bytes, scale_bytes, short_code_bytes
 from quantgru.structure import Reverse
 
@@ -94,18 +103,22 @@ def cost(model: IntModel, packing: Packing = "auto") -> Cost:
     )
 
 
-def kernel_bytes(model: IntModel) -> int:
-    """Code and descriptors that a model needs beyond those of one with bytes and exact row parameters, on any target at
-    most.
+def kernel_bytes(model: IntModel, core: Core = ANY) -> int:
+    """Code and descriptors that a model needs at most beyond those of one with bytes and exact row parameters, packed
+    where that takes less flash. Less than nothing where the code for bytes is larger.
 
     What counts for the flash of a device is this and `constant_bytes`: each width of codes has a kernel.
     """
-    return packing_bytes(layout(model, least_code_bits(model, "auto"))) + short_code_bytes(model)
+    least_bits = least_code_bits(model, packing_for(model, core))
+    return packing_bytes(layout(model, least_bits), core) + short_code_bytes(model)
 
 
-def flash_bytes(model: IntModel) -> int:
-    """Constants, and what short forms take in code: by this, models of one shape are to be compared."""
-    return cost(model).constant_bytes + kernel_bytes(model)
+def flash_bytes(model: IntModel, core: Core = ANY) -> int:
+    """Constants, and what short forms take in code on a core: by this, models of one shape are to be compared.
+
+    Raises ConfigError for a core that is not known.
+    """
+    return cost(model, packing_for(model, core)).constant_bytes + kernel_bytes(model, core)
 
 
 def _constant_bytes(model: IntModel, least_bits: int) -> int:

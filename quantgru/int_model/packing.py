@@ -10,26 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import ConfigError
+from quantgru.int_model.cores import ANY, BYTE_BITS, WORD_BITS, Core, kernel_code_bytes
 from quantgru.int_model.int_model import IntModel
 from quantgru.int_model.layers import Matrix
 
 BLOCK_ROWS: Final = 8  # QG_BLOCK_ROWS: they lie in memory together, and a column of them has as many bytes as bits
-BYTE_BITS: Final = 8
-WORD_BITS: Final = 16  # of codes that a byte does not hold, however many bits they have
 
 # "auto": where that saves flash on every target; "never": a code has a byte of its own, or two above 8 bits; "always":
 # as few bits as hold all codes of a section.
 Packing = Literal["auto", "never", "always"]
 
 _LEAST_BITS: Final = {"never": BYTE_BITS, "always": 2}
-
-# Bytes of code that packed codes take beyond what those of a byte take, on the core where it is most. An AVR has one
-# kernel for all widths. On others the first width costs less than that, as its kernel stands for that of bytes; RV32IMC
-# pays most for more of them, and for that of bytes beside them, Cortex-M55 for words.
-_AVR_KERNEL: Final = 420
-_FURTHER_KERNEL: Final = 450
-_BYTE_KERNEL: Final = 495
-_WORD_KERNEL: Final = 480
 
 _SECTION_DESCRIPTOR: Final = 16  # with pointers of 4 bytes, as the next one
 _PACKING_DESCRIPTOR: Final = 8  # of each matrix
@@ -124,10 +115,13 @@ def least_code_bits(model: IntModel, packing: Packing) -> int:
     """Bits that a code takes at least: 8, or 2 where codes are packed. Raises ConfigError for another packing."""
     if packing not in get_args(Packing):
         raise ConfigError(f"packing {packing!r}, allowed are {', '.join(get_args(Packing))}")
-    if packing == "auto":
-        in_bytes, packed = (code_flash_bytes(layout(model, _LEAST_BITS[each])) for each in ("never", "always"))
-        packing = "always" if packed < in_bytes else "never"
-    return _LEAST_BITS[packing]
+    return _LEAST_BITS[packing_for(model) if packing == "auto" else packing]
+
+
+def packing_for(model: IntModel, core: Core = ANY) -> Packing:
+    """What takes less flash on a core: "always" or "never". Raises ConfigError for a core that is not known."""
+    in_bytes, packed = (code_flash_bytes(layout(model, _LEAST_BITS[each]), core) for each in ("never", "always"))
+    return "always" if packed < in_bytes else "never"
 
 
 def layout(model: IntModel, least_bits: int) -> Layout:
@@ -146,26 +140,23 @@ def code_array_bytes(of_codes: Layout) -> list[int]:
     return [n for of_matrix in in_memory for n in of_matrix] if in_sections(of_codes) else list(map(sum, in_memory))
 
 
-def packing_bytes(of_codes: Layout) -> int:
-    """What sections take beyond their codes, at most, on any target: kernels and descriptors."""
+def packing_bytes(of_codes: Layout, core: Core = ANY) -> int:
+    """What sections take beyond their codes, at most: kernels and descriptors."""
     if not in_sections(of_codes):
         return 0
     widths = {size.bits for of_matrix in of_codes for size in of_matrix}
-    n_narrow = sum(bits < BYTE_BITS for bits in widths)
-    kernels = _FURTHER_KERNEL * max(0, n_narrow - 1)
-    kernels += _BYTE_KERNEL * (BYTE_BITS in widths) + _WORD_KERNEL * (WORD_BITS in widths)
     descriptors = sum(_PACKING_DESCRIPTOR + _SECTION_DESCRIPTOR * len(of_matrix) for of_matrix in of_codes)
-    return max(_AVR_KERNEL, kernels) + descriptors
+    return kernel_code_bytes(widths, core) + descriptors
 
 
-def code_flash_bytes(of_codes: Layout) -> int:
-    """Codes, and what they take beyond that on any target at most."""
-    return sum(code_array_bytes(of_codes)) + packing_bytes(of_codes)
+def code_flash_bytes(of_codes: Layout, core: Core = ANY) -> int:
+    """Codes, and what they take beyond that at most."""
+    return sum(code_array_bytes(of_codes)) + packing_bytes(of_codes, core)
 
 
-def code_flash_bytes_of_widths(model: IntModel, widths: Sequence[Sequence[int]]) -> int:
-    """The same, packed as "auto" does, if sections of each of `matrices(model)` had codes of so many bits, 2 ... 8."""
+def code_flash_bytes_of_widths(model: IntModel, widths: Sequence[Sequence[int]], core: Core = ANY) -> int:
+    """The same, packed where that takes less, if sections of each of `matrices(model)` had so many bits, 2 ... 8."""
     shapes = [(matrix.n_columns, section_rows) for matrix, section_rows in matrices(model)]
     packed = [section_sizes(*shape, bits) for shape, bits in zip(shapes, widths, strict=True)]
     in_bytes = [section_sizes(*shape, [BYTE_BITS] * len(bits)) for shape, bits in zip(shapes, widths, strict=True)]
-    return min(code_flash_bytes(packed), code_flash_bytes(in_bytes))
+    return min(code_flash_bytes(packed, core), code_flash_bytes(in_bytes, core))

@@ -12,7 +12,7 @@ from quantgru.int_model.int_model import IntModel
 from quantgru.int_model.layers import IntGru, Matrix
 from quantgru.int_model.packing import matrices
 
-_CODE_BYTES: Final = 40  # of a step and of the loop over rows: what short ones take beyond exact ones, on an AVR
+_CODE_BYTES: Final = 48  # of a step and of the loop over rows: what short ones take beyond exact ones, on a Cortex-M0
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from quantgru.int_model import (
     Reverse,
 )
 from quantgru.int_model.contract import SPEC_MAJOR
+from quantgru.int_model.cores import BYTE_BITS
 from quantgru.int_model.cost import cost
 from quantgru.int_model.layers import EMBEDDING_BITS
-from quantgru.int_model.packing import BYTE_BITS, Packing, code_bits, least_code_bits, section_codes
+from quantgru.int_model.packing import Packing, code_bits, least_code_bits, section_codes
 from quantgru.int_model.proof import prove
 from quantgru.int_model.versions import stated_minor
 

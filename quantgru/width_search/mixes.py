@@ -15,8 +15,16 @@ from typing import Final
 import numpy as np
 
 from quantgru.int_model import IntModel
+from quantgru.int_model.cores import ANY, Core
 from quantgru.int_model.cost import flash_bytes
-from quantgru.int_model.packing import code_flash_bytes, code_flash_bytes_of_widths, layout, least_code_bits, matrices
+from quantgru.int_model.packing import (
+    code_flash_bytes,
+    code_flash_bytes_of_widths,
+    layout,
+    least_code_bits,
+    matrices,
+    packing_for,
+)
 from quantgru.quantizer.model import CalibratedModel
 from quantgru.quantizer.widths import names_by_matrix, section_names
 from quantgru.width_search.judge import Judge
@@ -29,12 +37,14 @@ _WIDE_BITS: Final = 8
 Mix = tuple[int, ...]  # the widths of sections, in the order of their names
 
 
-def likely_mixes(calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], n: int) -> list[dict[str, int]]:
+def likely_mixes(
+    calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], n: int, core: Core = ANY
+) -> list[dict[str, int]]:
     """At most n mixes of `widths`, of different sizes from small to large, each with the least error for its size.
 
     Sizes are exact, errors of the outputs a forecast. Raises ModelError where the model has no integer one.
     """
-    forecast = Forecast.of(calibrated, judge)
+    forecast = Forecast.of(calibrated, judge, core)
     some = [found for k in range(1, len(widths) + 1) for found in combinations(sorted(widths), k)]
     front = _front(forecast, {mix for each in some for mix in _from_narrow_to_wide(forecast, each)})
     mixed = [mix for mix in front if len(set(mix)) > 1]
@@ -50,28 +60,30 @@ class Forecast:
     model   one of them
     errors  what each section does to the outputs when it alone has _NARROW_BITS: sums of squares
     by_matrix  names of the sections of each of its matrices
+    core    where sizes are those of
     """
 
     names: Sequence[str]
     model: IntModel
     errors: Sequence[float]
     by_matrix: Sequence[Sequence[str]]
+    core: Core
 
     @classmethod
-    def of(cls, calibrated: CalibratedModel, judge: Judge) -> Forecast:
+    def of(cls, calibrated: CalibratedModel, judge: Judge, core: Core = ANY) -> Forecast:
         """By a model for each section. Raises ModelError."""
         names = section_names(calibrated.float_model)
         wide = calibrated.quantize(_WIDE_BITS)
         narrow = (calibrated.quantize({"": _WIDE_BITS, name: _NARROW_BITS}) for name in names)
         least = judge.error(wide)
         errors = [max(0.0, judge.error(model) - least) for model in narrow]
-        return cls(names, wide, errors, names_by_matrix(calibrated.float_model))
+        return cls(names, wide, errors, names_by_matrix(calibrated.float_model), core)
 
     def flash_bytes(self, mix: Mix) -> int:
         """As `cost.flash_bytes` has it of the model with these widths, if its codes need them."""
         bits = dict(zip(self.names, mix, strict=True))
         widths = [[bits[name] for name in of_matrix] for of_matrix in self.by_matrix]
-        return self._other_bytes + code_flash_bytes_of_widths(self.model, widths)
+        return self._other_bytes + code_flash_bytes_of_widths(self.model, widths, self.core)
 
     def error(self, mix: Mix) -> float:
         """Sum of squares over all outputs: those of sections add up."""
@@ -93,8 +105,9 @@ class Forecast:
 
     @cached_property
     def _other_bytes(self) -> int:
-        of_codes = layout(self.model, least_code_bits(self.model, "auto"))
-        return flash_bytes(self.model) - code_flash_bytes(of_codes)
+        packing = packing_for(self.model, self.core)
+        of_codes = layout(self.model, least_code_bits(self.model, packing))
+        return flash_bytes(self.model, self.core) - code_flash_bytes(of_codes, self.core)
 
 
 def _noise(bits: int) -> float:

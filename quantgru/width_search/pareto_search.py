@@ -14,7 +14,9 @@ import numpy.typing as npt
 from quantgru import container
 from quantgru.errors import ConfigError, ModelError
 from quantgru.int_model import IntModel
+from quantgru.int_model.cores import ANY, Core
 from quantgru.int_model.cost import flash_bytes
+from quantgru.int_model.packing import Packing, packing_for
 from quantgru.int_model.row_parameters import RowParametersName
 from quantgru.model import FloatModel
 from quantgru.model.file import content
@@ -30,7 +32,7 @@ from quantgru.width_search.trials import Trials
 from quantgru.width_search.workers import workers as start_workers
 
 _MOST_BITS: Final = DEFAULT_BITS  # more are for models that need them everywhere
-_TRIALS_FORMAT: Final = 3  # raised when the same widths give another size or quality: older studies are of no use then
+_TRIALS_FORMAT: Final = 4  # raised when the same widths give another size or quality: older studies are of no use then
 ROW_PARAMETERS: Final[RowParametersName] = "short"  # unless said otherwise: few bits for them, too
 UNITS: Final[dict[Objective, str]] = {"accuracy": "%", "sqnr": "dB", "agreement": "%"}  # of the quality
 WITHIN: Final[dict[Objective, float]] = {"accuracy": 0.3, "sqnr": 6.0, "agreement": 0.5}  # unless said otherwise
@@ -42,6 +44,7 @@ class SearchResult:
 
     model      the chosen one
     row_parameters  of all models
+    core       on which sizes are as said
     chosen     its widths, its size, and what it is worth
     because    why it is the chosen one
     front      those that none beats in both size and quality, smallest first; of the chosen one's size that one
@@ -55,6 +58,7 @@ class SearchResult:
     model: IntModel
     objective: Objective
     row_parameters: RowParametersName
+    core: Core
     chosen: Candidate
     because: str
     front: tuple[Candidate, ...]
@@ -73,6 +77,12 @@ class SearchResult:
         """Of the quality."""
         return UNITS[self.objective]
 
+    @property
+    def packing(self) -> Packing:
+        """With which an export of the model has its size: "auto", if that is the same as what `core` wants."""
+        wanted = packing_for(self.model, self.core)
+        return "auto" if wanted == packing_for(self.model) else wanted
+
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values."""
         return {
@@ -80,6 +90,8 @@ class SearchResult:
             "objective": self.objective,
             "unit": self.unit,
             "row_parameters": self.row_parameters,
+            "core": self.core,
+            "packing": self.packing,
             "float": self.reference if math.isfinite(self.reference) else None,
             "chosen": self.chosen.to_json(),
             "because": self.because,
@@ -106,6 +118,7 @@ def search(
     workers: int = 1,
     seed: int = 0,
     row_parameters: RowParametersName = ROW_PARAMETERS,
+    core: Core = ANY,
     mean: npt.ArrayLike | None = None,
     scale: npt.ArrayLike | None = None,
     initial_states: StatesLike | None = None,
@@ -127,19 +140,20 @@ def search(
     within      the smallest model is chosen that lacks at most so much: points (hundredths) of the float model's
                 accuracy, or of full agreement, or dB of the best SQNR. None: 0.3 points, 0.5 points, 6 dB
     flash       instead: the best model is chosen of those with at most so many bytes of constants, and of code to
-                unpack weights
+                unpack weights on `core`
     study       where trials are kept, to go on later or to share them with other machines: the path of a journal, or
                 the URL of a database as Optuna takes it, "sqlite:///study.db". None: in memory
     workers     processes; more than one need a script that can be imported (`if __name__ == "__main__":`)
     seed        the same search gives the same result, with one worker; machines that share a study need different ones
     row_parameters  of all models, as in `quantize`
+    core        sizes are those on it, with codes packed where that takes less; "any": what they are on any core at most
     progress    called, from any thread, with the number of trials that are finished since the last call
 
     `calibration` and what is not named here are as in `quantize`. Raises ConfigError, DataError, ModelError: also where
     all trials failed, and for a study of something else.
     """
     require_optuna()
-    _check(objective, trials, widths, workers, seed, within, flash)
+    _check(objective, trials, widths, workers, seed, within, flash, core)
     widths = sorted(set(widths))
     calibrated = calibrate_model(
         model,
@@ -153,16 +167,16 @@ def search(
     judge = judge_of(calibrated.float_model, x, labels, objective)
     states = {f"initial_state{i}": state for i, state in enumerate(initial_states or ())}
     arrays = {"mean": mean, "scale": scale, "labels": labels if objective == "accuracy" else None, **states}
-    options = [_TRIALS_FORMAT, objective, *widths, *([] if row_parameters == ROW_PARAMETERS else [row_parameters])]
+    options = [_TRIALS_FORMAT, objective, *widths, row_parameters, core]
     digest = _digest(model, model.sequences(calibration), judge.sequences, arrays, options)
     names = section_names(calibrated.float_model)
     if flash is not None:
-        _check_flash(calibrated, dict.fromkeys(names, widths[0]), flash)
-    with optuna_quiet(), start_workers(calibrated, judge, workers) as submit:
+        _check_flash(calibrated, dict.fromkeys(names, widths[0]), flash, core)
+    with optuna_quiet(), start_workers(calibrated, judge, workers, core) as submit:
         opened = Study(study, study_name, digest, seed, names, widths)
         opened.enqueue([dict.fromkeys(names, bits) for bits in reversed(widths)])
         if opened.n_kept < len(widths) + MOST_MIXES:
-            opened.enqueue(_mixes(calibrated, judge, widths, trials - opened.n_enqueued()))
+            opened.enqueue(_mixes(calibrated, judge, widths, trials - opened.n_enqueued(), core))
         Trials(opened, trials, workers, submit, progress).run()
         candidates, best, failed = opened.tried(), opened.front(), opened.n_failed()
     if flash is None:
@@ -176,6 +190,7 @@ def search(
         int_model,
         objective,
         row_parameters,
+        core,
         chosen,
         because,
         front,
@@ -194,10 +209,13 @@ def _check(
     seed: int,
     within: float | None,
     flash: int | None,
+    core: str,
 ) -> None:
     """Raises ConfigError."""
     if objective not in get_args(Objective):
         raise ConfigError(f"search: objective {objective!r}, allowed are {', '.join(get_args(Objective))}")
+    if core not in get_args(Core):
+        raise ConfigError(f"search: core {core!r}, allowed are {', '.join(get_args(Core))}")
     for what, number, least in (("trials", trials, 1), ("workers", workers, 1), ("seed", seed, 0)):
         if type(number) is not int or number < least:
             raise ConfigError(f"search: {what} {number!r}, expected a whole number, {least} or more")
@@ -212,19 +230,21 @@ def _check(
         raise ConfigError(f"search: within {within!r}, expected points or dB, 0 or more")
 
 
-def _mixes(calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], room: int) -> list[dict[str, int]]:
+def _mixes(
+    calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], room: int, core: Core
+) -> list[dict[str, int]]:
     """At most as many as there is room for; none where there is no integer model, of which trials will tell."""
     if room < 1 or len(widths) == 1:
         return []
     try:
-        return likely_mixes(calibrated, judge, widths, min(room, MOST_MIXES))
+        return likely_mixes(calibrated, judge, widths, min(room, MOST_MIXES), core)
     except ModelError:
         return []
 
 
-def _check_flash(calibrated: CalibratedModel, fewest_bits: Mapping[str, int], flash: int) -> None:
+def _check_flash(calibrated: CalibratedModel, fewest_bits: Mapping[str, int], flash: int, core: Core) -> None:
     """Raises ConfigError where not even a model of the fewest bits for all is so small; ModelError if there is none."""
-    smallest = flash_bytes(calibrated.quantize(fewest_bits))
+    smallest = flash_bytes(calibrated.quantize(fewest_bits), core)
     if flash < smallest:
         (bits,) = set(fewest_bits.values())
         raise ConfigError(

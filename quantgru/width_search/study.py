@@ -71,8 +71,8 @@ class Study:
         directions = tuple(direction.name.lower() for direction in self._study.directions)
         if about != digest and (about is not None or before or directions != _DIRECTIONS):
             raise ConfigError(
-                f"study {name!r} in {shown(storage)}: of another model, of other data, objectives, widths or row "
-                "parameters, or of another version of quantgru; choose another name or storage"
+                f"study {name!r} in {shown(storage)}: of another model, of other data, objectives, widths, row "
+                "parameters or core, or of another version of quantgru; choose another name or storage"
             )
         self.n_kept = sum(trial.state.is_finished() for trial in before)
         state = np.random.SeedSequence([seed, len(before)]).generate_state(1)  # going on is not trying the same again

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 
 from quantgru.errors import ConfigError
+from quantgru.int_model.cores import Core
 from quantgru.int_model.cost import flash_bytes
 from quantgru.quantizer.model import CalibratedModel
 from quantgru.width_search.judge import Judge
@@ -23,27 +24,28 @@ _of_worker = threading.local()
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A model, and what is asked of it."""
+    """A model, what is asked of it, and where its size counts."""
 
     calibrated: CalibratedModel
     judge: Judge
     threads: int
+    core: Core
 
     def worth(self, weight_bits: Mapping[str, int]) -> Worth:
         """Of a model of these widths."""
         model = self.calibrated.quantize(weight_bits)
-        return flash_bytes(model), self.judge.worth(model, self.threads)
+        return flash_bytes(model, self.core), self.judge.worth(model, self.threads)
 
 
 @contextmanager
 def workers(
-    calibrated: CalibratedModel, judge: Judge, n: int
+    calibrated: CalibratedModel, judge: Judge, n: int, core: Core
 ) -> Iterator[Callable[[Mapping[str, int]], Future[Worth]]]:
     """Yields the function that gives widths to one of n workers; a single one is a thread of this process.
 
     Raises ConfigError where a process ends before its time.
     """
-    problem = Problem(calibrated, judge, max(1, (os.cpu_count() or 1) // n))
+    problem = Problem(calibrated, judge, max(1, (os.cpu_count() or 1) // n), core)
     executor: Executor
     if n == 1:
         executor = ThreadPoolExecutor(1, initializer=_begin, initargs=(problem,))
