@@ -2,18 +2,19 @@
 
     python tools/bench_search.py                          trains the models first: half an hour
     python tools/bench_search.py --task words --seeds 1 --trials 100
+    python tools/bench_search.py --core cortex-m4         sizes there, not the most on any core
 
 Needs scikit-learn, PyTorch and Optuna, and espeak-ng for the words. The search judges by the first half of the test
 data and chooses the smallest model within 0.3 points of the float model's accuracy; points lost are shown on that half,
-and on the other one, which it has not seen. Flash is that of the constants, and of the code to unpack weights. Figures
-are medians of the seeds.
+and on the other one, which it has not seen. Flash is that of the constants, and of the code to unpack weights on a core,
+or on any at most. Figures are medians of the seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 import numpy as np
 from bench_quantization import N_CALIBRATION
@@ -22,6 +23,7 @@ from rich.table import Table
 from trained_tasks import TASKS, Data, Task, trained
 
 import quantgru as qg
+from quantgru.int_model.cores import ANY, Core
 from quantgru.int_model.cost import flash_bytes
 from quantgru.report.pareto import by_layer
 
@@ -46,18 +48,26 @@ class Found(NamedTuple):
     seconds: float
 
 
-def measure(task: Task, seed: int, trials: int, workers: int) -> tuple[Found, str]:
+def measure(task: Task, seed: int, core: Core, trials: int, workers: int) -> tuple[Found, str]:
     """What a search finds, and the widths that it chooses."""
     model, training, test = trained(task, seed)
     judged, other = halves(task, test, seed)
     calibration = training.x[:N_CALIBRATION]
     start = time.monotonic()
     result = qg.search(
-        model, calibration, judged.x, judged.y, objective="accuracy", trials=trials, workers=workers, seed=seed
+        model,
+        calibration,
+        judged.x,
+        judged.y,
+        objective="accuracy",
+        trials=trials,
+        workers=workers,
+        seed=seed,
+        core=core,
     )
     seconds = time.monotonic() - start
     wide = qg.quantize(model, calibration)
-    wide_bytes = flash_bytes(wide)
+    wide_bytes = flash_bytes(wide, core)
     found = Found(
         wide_bytes,
         result.chosen.flash_bytes,
@@ -88,16 +98,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=[task.name for task in tasks], action="append", help="may be repeated")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--core", choices=get_args(Core), default=ANY)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
-    table = Table(*COLUMNS, "wanted", title=f"{arguments.trials} trials, medians of {arguments.seeds} seeds")
+    table = Table(
+        *COLUMNS,
+        "wanted",
+        title=f"{arguments.trials} trials, medians of {arguments.seeds} seeds, core: {arguments.core}",
+    )
     for task in tasks:
         if arguments.task is not None and task.name not in arguments.task:
             continue
         found = []
         for seed in range(arguments.seeds):
-            one, widths = measure(task, seed, arguments.trials, arguments.workers)
+            one, widths = measure(task, seed, arguments.core, arguments.trials, arguments.workers)
             print(f"seed {seed}:", *_row(task, one), widths, sep="  ", flush=True)
             found.append(one)
         table.add_row(*_row(task, Found(*np.median(found, axis=0))))
