@@ -388,4 +388,25 @@ def test_inspection_shows_the_bits_that_codes_use() -> None:
     codes = np.zeros((3, 2), np.int16)
     codes[:, 0] = (-8, 127, 1024)
     gru = zero_gru(input=replace(zero_matrix(3, 2), codes=codes))
-    assert inspection(model_of(gru))["layers"][0]["weight_bits"] == [2, 4, 8, 12]
+    (of_gru,) = inspection(model_of(gru))["layers"]
+    assert of_gru["weight_bits"] == [2, 4, 8, 12]
+    assert of_gru["gate_bits"] == {"W": {"z": 4, "r": 8, "n": 12}, "U": {"z": 2, "r": 2, "n": 2}}
+
+
+def test_the_command_shows_each_gate(tmp_path: Path) -> None:
+    model_of_widths().save(tmp_path / "m.qgru")
+    shown = " ".join(done(quantgru("inspect", tmp_path / "m.qgru", "--packing", "always")).split())
+    assert "W 4 4 4, U 2 3 8 bit" in shown and "W 5 6 7, U 4 4 4 bit" in shown and "│ 3 bit │" in shown
+    assert "codes packed, up to 2,991 bytes of code for them" in shown  # as test_what_packing_takes adds up
+
+
+def test_what_packing_would_save_is_shown(tmp_path: Path) -> None:
+    """192 codes of 2 bits would have 48 bytes; on an AVR the kernel, three descriptors of 16 bytes and two of 8."""
+    small_model().save(tmp_path / "m.qgru")
+    constants = cost(small_model()).constant_bytes
+    shown = " ".join(done(quantgru("inspect", tmp_path / "m.qgru")).split())
+    packed = f"codes in bytes (packed, with export --packing always, {constants - 144:,}, and up to "
+    assert f"{constants:,} bytes of constants, {packed}" in shown
+    random_8 = from_oracle(random_model(Plan(3, (8,)), seed=1))
+    random_8.save(tmp_path / "m.qgru")
+    assert "bytes of constants, and the kernel" in done(quantgru("inspect", tmp_path / "m.qgru"))

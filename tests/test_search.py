@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from float_models import random_dense, random_gru, scaled
 from search_files import CALIBRATION, SECTIONS, X, command, labels_of, small_model, write_files
 
 import quantgru as qg
+from quantgru.int_model.cores import Core
 from quantgru.int_model.cost import cost, flash_bytes, kernel_bytes
+from quantgru.int_model.packing import layout, packing_bytes, packing_for
 from quantgru.quantizer.model import calibrate_model
 from quantgru.report.pareto import Candidate
 from quantgru.width_search.choice import best_within, smallest_within
@@ -81,6 +84,33 @@ def test_the_command_writes_what_it_says(files: Path, model: qg.FloatModel, labe
     done(quantgru("quantize", "m.qgf", "--calibration", "c.npz", *again.split(), "-o", "again.qgru"))
     assert qg.IntModel.load("again.qgru").digest == written.digest
     assert (files / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("name", "begins"), [("p.PDF", b"%PDF"), ("p.svg", b"<?xml")])
+def test_a_plot_is_what_its_name_says(files: Path, name: str, begins: bytes) -> None:
+    done(command("--trials", "1", "--plot", name))
+    assert (files / name).read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize("core", [core for core in get_args(Core) if core != "any"])
+def test_a_size_is_that_on_a_core(files: Path, core: Core) -> None:
+    """On most, codes of 4 bits take less than those of 8 here; where "any" would not pack them, the user must."""
+    out = done(command("--trials", "2", "--widths", "4,8", "--within", "60", "--core", core, "--json", "r.json"))
+    result, written = json.loads((files / "r.json").read_text()), qg.IntModel.load("m.qgru")
+    assert result["core"] == core
+    assert set(result["chosen"]["weight_bits"].values()) == {4}
+    assert f"chosen: {flash_bytes(written, core):,} bytes on {core}" in out
+    assert result["chosen"]["flash_bytes"] == flash_bytes(written, core) <= flash_bytes(written)
+    packed = cost(written, "always").constant_bytes + packing_bytes(layout(written, 2), core) + 48
+    assert result["chosen"]["flash_bytes"] == packed
+    assert result["packing"] == ("auto" if packing_for(written) == "always" else "always")
+    assert ("export it with --packing always" in out) == (result["packing"] == "always")
+
+
+def test_a_core_without_need_to_pack(files: Path) -> None:
+    out = done(command("--trials", "1", "--core", "cortex-m4"))
+    assert " bytes on cortex-m4 (48 of them code for packed weights and short scales), 100.0 % of 8 bits" in out
+    assert "--packing" not in out
 
 
 @pytest.mark.parametrize(("changed", "n", "points"), [(4, 100, 2.0), (1, 200, 0.5), (0, 200, 0.5)])
@@ -267,6 +297,7 @@ def test_all_trials_fail(model: qg.FloatModel, files: Path) -> None:
         (["--within", "nan"], "search: within nan, expected points or dB, 0 or more"),
         (["--within", "1", "--flash", "9000"], "within and flash"),
         (["-o", "none/m.qgru"], "output 'none/m.qgru': there is no folder none; choose another path"),
+        (["--plot", "p.jpg"], "plot p.jpg: expected a name that ends with .png, .svg, .pdf"),
         (["--plot", "none/p.png"], "output 'none/p.png': there is no folder none"),
         (["--json", "none/p.json"], "output 'none/p.json': there is no folder none"),
         (["--study", "none/s.journal"], "study none/s.journal: cannot be used ("),
@@ -309,6 +340,8 @@ def test_objectives_that_an_output_has_not(model: qg.FloatModel, labels: np.ndar
         qg.search(single, CALIBRATION, X, objective="agreement")
     with pytest.raises(qg.DataError, match="gives no label to a sequence, which takes outputs of the last step"):
         qg.search(replace(model, last_step=False), CALIBRATION, X, labels, objective="accuracy")
+    with pytest.raises(qg.ConfigError, match=r"^search: core 'z80', allowed are any, avr, cortex-m0, "):
+        qg.search(single, CALIBRATION, X, core="z80")  # type: ignore[arg-type]
     with pytest.raises(qg.ConfigError, match=r"^search: objective 'speed', allowed are accuracy, sqnr, agreement$"):
         qg.search(model, CALIBRATION, X, objective="speed")  # type: ignore[arg-type]
 

@@ -399,6 +399,12 @@ def test_the_command_measures_refined_integers(here: Path, digits) -> None:
     assert refined.digest != qg.quantize(model, x, weight_bits=3).digest
 
 
+def test_the_command_says_what_rounding_lacked(here: Path) -> None:
+    np.savez("few.npz", x=np.load("x.npz")["x"][:1, :3])
+    out = " ".join(done(quantgru("sensitivity", "m.qgf", "--calibration", "few.npz", "--input", "x.npz")).split())
+    assert "warning: GRU layer 'gru': 3 steps of calibration data are too few to tell how " in out
+
+
 def test_the_command_refuses(here: Path) -> None:
     assert_refused(quantgru("sensitivity", "m.qgf", "--calibration", "x.npz", "--input", "no.npz"), "no.npz")
     random = FloatModel((random_gru(np.random.default_rng(0), 3, 4),), last_step=False)

@@ -139,12 +139,13 @@ def test_widths_in_a_text() -> None:
     assert parse_weight_bits("a=b=3") == {"a=b": 3}
 
 
-NO_WIDTHS = ["", "x", "4,", "4.5", "-4", "gru=", "gru=x", "²", "4,gru=8,5", "a=2,a=2", "123456789"]
+NO_WIDTHS = ["", "x", "4,", "4.5", "-4", "gru=", "gru=x", "²", "4,gru=8,5", "4,=8", "a=2,a=2", "123456789"]
 
 
 @pytest.mark.parametrize("text", NO_WIDTHS)
 def test_what_is_no_text_of_widths(text: str) -> None:
-    with pytest.raises(ModelError, match=r"^weight bits '.*': '.*' is (no width|given twice); write a number"):
+    wrong = "no width|given twice|a second number for all others"
+    with pytest.raises(ModelError, match=rf"^weight bits '.*': '.*' is ({wrong}); write a number"):
         parse_weight_bits(text)
 
 

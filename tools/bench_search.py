@@ -6,8 +6,8 @@
 
 Needs scikit-learn, PyTorch and Optuna, and espeak-ng for the words. The search judges by the first half of the test
 data and chooses the smallest model within 0.3 points of the float model's accuracy; points lost are shown on that half,
-and on the other one, which it has not seen. Flash is that of the constants, and of the code to unpack weights on a core,
-or on any at most. Figures are medians of the seeds.
+and on the other one, which it has not seen. Flash is that of the constants, and of the code to unpack weights on a
+core, or on any at most. Figures are medians of the seeds.
 """
 
 from __future__ import annotations
@@ -102,11 +102,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
-    table = Table(
-        *COLUMNS,
-        "wanted",
-        title=f"{arguments.trials} trials, medians of {arguments.seeds} seeds, core: {arguments.core}",
-    )
+    title = f"{arguments.trials} trials, medians of {arguments.seeds} seeds, core: {arguments.core}"
+    table = Table(*COLUMNS, "wanted", title=title)
     for task in tasks:
         if arguments.task is not None and task.name not in arguments.task:
             continue

@@ -36,7 +36,7 @@ _PERCENT = click.FloatRange(0, 100)
     "--min-agreement",
     type=_PERCENT,
     metavar="PERCENT",
-    help="Outputs with the same largest entry.  [default: 99, of two or more outputs]",
+    help="Outputs with the same largest entry; 0 for a regression.  [default: 99, of two or more outputs]",
 )
 @click.option(
     "--max-accuracy-loss",

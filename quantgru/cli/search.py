@@ -72,7 +72,9 @@ _CORES = "any avr cortex-m0 cortex-m3 cortex-m4 cortex-m7 cortex-m33 cortex-m55 
 @click.option("--study-name", default="search", show_default=True, help="Which study of the storage.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes on this machine.")
 @click.option("--seed", type=int, default=0, show_default=True, help="One worker and one seed: always the same result.")
-@click.option("--plot", "plot_path", metavar="P.png", help="Also draw sizes and what models are worth.")
+@click.option(
+    "--plot", "plot_path", metavar="P.png", help="Also draw sizes and what models are worth: .png, .svg, .pdf"
+)
 @click.option("--json", "json_path", metavar="FILE", help="Also write the result as JSON.")
 @row_parameters_option("short")
 @standardisation_option
@@ -87,7 +89,7 @@ def search(
     labels are as good as --within asks for, that with the most bits is taken, for the best one is so by luck.
     """
     from quantgru.cli.console import progress, require_writable, write_file, write_json
-    from quantgru.report.pareto_plot import pareto_plot, require_matplotlib
+    from quantgru.report.pareto_plot import pareto_plot, plot_format
     from quantgru.width_search import search as search_widths
 
     written = [path for path in (output, plot_path, json_path) if path is not None]
@@ -95,13 +97,13 @@ def search(
         require_writable(path)
     if len({os.path.realpath(path) for path in written}) < len(written):
         raise ConfigError(f"-o, --plot and --json: {', '.join(written)}, expected a file for each")
-    if plot_path is not None:
-        require_matplotlib()
+    drawn = "" if plot_path is None else plot_format(plot_path)
     arguments = _arguments(model, output, input_path, **options)
     with progress("searching", trials, "trials") as advance:
         result = search_widths(**arguments, trials=trials, progress=advance)
     if plot_path is not None:
-        write_file(plot_path, pareto_plot(result.tried, result.front, result.chosen, result.quality, result.unit))
+        plot = pareto_plot(result.tried, result.front, result.chosen, result.quality, result.unit, drawn)
+        write_file(plot_path, plot)
     if json_path is not None:
         write_json(json_path, result.to_json())
     result.model.save(output)
@@ -177,6 +179,6 @@ def _print(result: SearchResult) -> None:
     if result.labels is not None:
         click.echo(
             f"{result.labels.changed:,} of {result.labels.n:,} labels are not the float model's; "
-            f"{result.reference - chosen.quality:.2f} points are lost here, and as many on other data, "
-            f"± {result.labels.deviation:.2f}"
+            f"{result.reference - chosen.quality:.2f} points are lost here; expect as many on other data, "
+            f"give or take {result.labels.deviation:.2f}"
         )

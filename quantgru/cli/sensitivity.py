@@ -29,8 +29,9 @@ def sensitivity(model: str, calibration: str, input_path: str, as_json: bool, **
     pre-activations in their formats and tables; a state is rounded h and n, with the residual. The last lines are of
     all weights of a layer, of all weights, and of the integer model.
 
-    "Other labels" counts outputs whose largest entry is another; "first at" says after which step that shows first. If
-    MODEL answers after the last step only, it is asked after each for that, in the sequences whose label is another.
+    "Other labels" counts outputs whose largest entry is another, which says nothing of a regression; "first at" says
+    after which step that shows first. If MODEL answers after the last step only, it is asked after each for that, in
+    the sequences whose label is another.
 
     With --refine, errors of parts make up for one another: each alone costs more than it does in the integer model.
     """
@@ -58,6 +59,8 @@ def sensitivity(model: str, calibration: str, input_path: str, as_json: bool, **
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
         console().print(_table(result))
+        for warning in found.int_model.notes["warnings"]:
+            click.echo(f"warning: {warning}")
         if "refined" in found.int_model.notes:
             click.echo("refined: errors of parts make up for one another, and each alone costs more than in the model")
 

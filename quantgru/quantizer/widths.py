@@ -37,7 +37,8 @@ def parse_weight_bits(text: str) -> dict[str, int]:
         name, bits = name.strip(), bits.strip()
         is_number = bits.isascii() and bits.isdecimal() and len(bits) <= 2
         if not is_number or name in found:
-            what = "is given twice" if is_number else "is no width"
+            again = "is given twice" if name else "is a second number for all others"
+            what = again if is_number else "is no width"
             raise ModelError(f"weight bits {text!r}: {entry.strip()!r} {what}; {allowed}")
         found[name] = int(bits)
     return found

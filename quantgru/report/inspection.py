@@ -22,9 +22,10 @@ from quantgru.int_model.contract import SPEC_MAJOR
 from quantgru.int_model.cores import BYTE_BITS
 from quantgru.int_model.cost import cost
 from quantgru.int_model.layers import EMBEDDING_BITS
-from quantgru.int_model.packing import Packing, code_bits, least_code_bits, section_codes
+from quantgru.int_model.packing import Packing, code_bits, layout, least_code_bits, packing_bytes, section_codes
 from quantgru.int_model.proof import prove
 from quantgru.int_model.versions import stated_minor
+from quantgru.quantizer.widths import GATES
 
 
 def inspection(model: IntModel, packing: Packing = "auto") -> dict[str, Any]:
@@ -53,9 +54,20 @@ def inspection(model: IntModel, packing: Packing = "auto") -> dict[str, Any]:
             "step_macs": total.step_macs,
             "head_macs": total.head_macs,
             "packed": least_code_bits(model, packing) < BYTE_BITS,
+            "packing_bytes": packing_bytes(layout(model, least_code_bits(model, packing))),
+            "if_packed": _if_packed(model, packing),
         },
         "notes": dict(model.notes),
     }
+
+
+def _if_packed(model: IntModel, packing: Packing) -> dict[str, int] | None:
+    """What `--packing always` would make of codes of less than 8 bits that are not packed; None if there are none."""
+    packed = layout(model, least_code_bits(model, "always"))
+    narrow = any(size.bits < BYTE_BITS for of_matrix in packed for size in of_matrix)
+    if not narrow or least_code_bits(model, packing) < BYTE_BITS:
+        return None
+    return {"constant_bytes": cost(model, "always").constant_bytes, "packing_bytes": packing_bytes(packed)}
 
 
 def print_inspection(model: IntModel, console: Console, packing: Packing = "auto") -> None:
@@ -109,6 +121,10 @@ def _gru(layer: IntGru) -> dict[str, Any]:
         **_plain(layer, ", ".join(kind), Format(16, layer.state_fraction_bits)),
         **_bounds(layer),
         "weight_bits": _widths((layer.input, layer.n_units), (layer.recurrent, layer.n_units)),
+        "gate_bits": {
+            name: dict(zip(GATES, map(code_bits, section_codes(matrix, layer.n_units)), strict=True))
+            for name, matrix in (("W", layer.input), ("U", layer.recurrent))
+        },
     }
 
 
@@ -144,7 +160,7 @@ def _summary(facts: dict[str, Any]) -> RenderableType:
         "inputs": f"{facts['inputs']}, s16 with {_bits(facts['input_fraction_bits'])} fraction bits",
         "outputs": f"{facts['outputs']}, {output}, of {facts['output_of']}{in_units}",
         "runs": _runs(facts),
-        "flash": f"{total['constant_bytes']:,} bytes of constants{_packed(total)}, and the kernel library once",
+        "flash": f"{_flash(total)}, and the kernel library once",
         "RAM": _ram(total),
         "work": f"{total['step_macs']:,} multiply-accumulates a step, {total['head_macs']:,} for an output",
     }
@@ -153,8 +169,16 @@ def _summary(facts: dict[str, Any]) -> RenderableType:
     return table
 
 
-def _packed(total: dict[str, Any]) -> str:
-    return ", codes packed" if total["packed"] else ""
+def _flash(total: dict[str, Any]) -> str:
+    constants = f"{total['constant_bytes']:,} bytes of constants"
+    if total["packed"]:
+        return f"{constants}, codes packed, up to {total['packing_bytes']:,} bytes of code for them"
+    if (packed := total["if_packed"]) is None:
+        return constants
+    return (
+        f"{constants}, codes in bytes (packed, with export --packing always, {packed['constant_bytes']:,}, and up to "
+        f"{packed['packing_bytes']:,} of code)"
+    )
 
 
 def _ram(total: dict[str, int]) -> str:
@@ -177,17 +201,24 @@ def _bits(bits: list[int]) -> str:
 def _layer_table(facts: dict[str, Any]) -> RenderableType:
     table = Table("layer", "kind", "in", "out", "weights", "output", "accumulator bound", "pre-activation bound")
     for layer in facts["layers"]:
-        bits = layer.get("weight_bits")
         bounds = (layer.get(name) for name in ("accumulator_bound", "pre_activation_bound"))
         table.add_row(
             layer["name"],
             layer["kind"],
             *(str(layer.get(name, "")) for name in ("inputs", "outputs")),
-            f"{_bits(bits)} bit" if bits else "",
+            _weights(layer),
             layer.get("output_format", ""),
             *("" if bound is None else f"{bound:,}" for bound in bounds),
         )
     return table
+
+
+def _weights(layer: dict[str, Any]) -> str:
+    bits = layer.get("weight_bits", [])
+    if len(bits) < 2:
+        return f"{bits[0]} bit" if bits else ""
+    of_gates = (f"{matrix} {' '.join(map(str, gates.values()))}" for matrix, gates in layer["gate_bits"].items())
+    return f"{', '.join(of_gates)} bit"
 
 
 def _calibration(facts: dict[str, Any]) -> list[RenderableType]:

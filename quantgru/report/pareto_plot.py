@@ -5,21 +5,34 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
 
 from quantgru.errors import ConfigError
 from quantgru.report.pareto import Candidate
 
+_METADATA: Final = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
-def require_matplotlib() -> None:
-    """Raises ConfigError where it is not installed."""
+
+def plot_format(path: str) -> str:
+    """By the end of its name. Raises ConfigError, also where plots cannot be drawn."""
     if find_spec("matplotlib") is None:
         raise ConfigError("plots need matplotlib, which is not installed: pip install quantgru[report]")
+    name = Path(path).suffix.lower().removeprefix(".")
+    if name not in _METADATA:
+        raise ConfigError(f"plot {path}: expected a name that ends with .{', .'.join(_METADATA)}")
+    return name
 
 
 def pareto_plot(
-    tried: Sequence[Candidate], front: Sequence[Candidate], chosen: Candidate, quality: str, unit: str
+    tried: Sequence[Candidate],
+    front: Sequence[Candidate],
+    chosen: Candidate,
+    quality: str,
+    unit: str,
+    file_format: str,
 ) -> bytes:
-    """A PNG: all that were tried, the front that none of them beats, the uniform widths, and the chosen one."""
+    """A file: all that were tried, the front that none of them beats, the uniform widths, and the chosen one."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -36,9 +49,9 @@ def pareto_plot(
         axes.annotate(f"{candidate.uniform_bits} bits", at, textcoords="offset points", xytext=(0, -14), ha="center")
     axes.scatter(*_points([chosen]), marker="*", s=200, color="crimson", label="chosen", zorder=4)
     axes.legend(loc="lower right")
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
-    return png.getvalue()
+    file = io.BytesIO()
+    figure.savefig(file, format=file_format, dpi=150, metadata=_METADATA[file_format])
+    return file.getvalue()
 
 
 def _points(candidates: Sequence[Candidate]) -> tuple[list[int], list[float]]:
