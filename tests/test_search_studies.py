@@ -30,7 +30,7 @@ from search_files import (
 
 import quantgru as qg
 from quantgru.width_search import storage
-from quantgru.width_search.study import Study
+from quantgru.width_search.study import Study, Worth
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,8 @@ def test_processes_that_make_the_same_database(files: Path) -> None:
     assert len(optuna.load_study(study_name="search", storage="sqlite:///new.db").trials) >= 4
 
 
-@pytest.mark.parametrize("found", [(100, 9.5), qg.ModelError("too large")])
-def test_a_trial_that_another_process_has_finished(files: Path, found: tuple[int, float] | qg.ModelError) -> None:
+@pytest.mark.parametrize("found", [Worth(100, 9.5, 9.5), qg.ModelError("too large")])
+def test_a_trial_that_another_process_has_finished(files: Path, found: Worth | qg.ModelError) -> None:
     """SQLite may give one trial to two processes."""
     study = Study("s.journal", "search", "of this", 0, ["dense"], [2, 8])
     study.enqueue([{"dense": 8}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -21,11 +22,13 @@ class Candidate:
     weight_bits  by names of layer, matrix and gate, or of a dense layer: as `quantize` takes them
     flash_bytes  constants, and code for packed weights and short scales
     quality      right labels in percent, or SQNR in dB
+    output_db    SQNR of the outputs
     """
 
     weight_bits: Mapping[str, int]
     flash_bytes: int
     quality: float
+    output_db: float
 
     @property
     def uniform_bits(self) -> int | None:
@@ -35,8 +38,9 @@ class Candidate:
 
     def to_json(self) -> dict[str, Any]:
         """The candidate as JSON values; JSON knows no infinity: there, it is null."""
-        quality = self.quality if abs(self.quality) != float("inf") else None
-        return {"weight_bits": dict(self.weight_bits), "flash_bytes": self.flash_bytes, "quality": quality}
+        worth = {"quality": self.quality, "output_db": self.output_db}
+        finite = {name: value if math.isfinite(value) else None for name, value in worth.items()}
+        return {"weight_bits": dict(self.weight_bits), "flash_bytes": self.flash_bytes} | finite
 
 
 def by_layer(weight_bits: Mapping[str, int]) -> dict[str, str]:
@@ -75,7 +79,8 @@ def pareto_table(candidates: Sequence[Candidate], chosen: Candidate, objective: 
         objective,
         *(f"bits of {layer}" for layer in layers),
         "",
-        title="No other is both smaller and better. Flash: constants, and code for packed weights and short scales.\n"
+        title="The chosen one, and those that none beats in both size and quality.\n"
+        "Flash: constants, and code for packed weights and short scales.\n"
         "Bits: gates z, r, n",
         title_justify="left",
     )

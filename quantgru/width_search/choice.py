@@ -18,16 +18,33 @@ def smallest_within(
     """The smallest that lacks at most `within` of the float model's quality, or of the best one's if that is infinite.
 
     front is sorted by size, and of `tried`. Returns the candidate, the best one if none is as near, and why it is the
-    one. Of its size it is that with the most bits of those that are near; the best SQNR, which is no luck with labels.
+    one. Where labels count, models of its SQNR must be as near, too, and of its size it is that with the most bits: of
+    many models of like errors the best is best by luck.
     """
     best = front[-1]
     goal, whose = (reference, "the float model's") if math.isfinite(reference) else (best.quality, "the best one's")
     distance = f"within {within:g} {'dB' if unit == 'dB' else 'points'} of {whose} {quality_text(goal, unit)}"
-    near = [candidate for candidate in front if candidate.quality >= goal - within - _ROUNDING]
-    chosen, because = (near[0], f"the smallest {distance}") if near else (best, f"the best; none is {distance}")
+    least = goal - within - _ROUNDING
     if unit == "dB":
-        return chosen, because
-    return _widest(chosen, because, front, tried, (goal if near else best.quality) - within)
+        near = [candidate for candidate in front if candidate.quality >= least]
+        return (near[0], f"the smallest {distance}") if near else (best, f"the best; none is {distance}")
+    expected = zip(tried, expected_qualities(tried), strict=True)
+    near = [candidate for candidate, others in expected if min(candidate.quality, others) >= least]
+    if not near:
+        because = f"the best; none is, with models of its SQNR, {distance}"
+        return _widest(best, because, front, tried, best.quality - within)
+    flash_bytes = min(candidate.flash_bytes for candidate in near)
+    of_size = [candidate for candidate in near if candidate.flash_bytes == flash_bytes]
+    return max(of_size, key=_bits_and_quality), f"the smallest {distance}, as are models of its SQNR"
+
+
+def expected_qualities(tried: Sequence[Candidate]) -> list[float]:
+    """Of each candidate, what models of its SQNR have in the mean: the higher the SQNR, the better, and no luck."""
+    from scipy.optimize import isotonic_regression
+
+    order = sorted(range(len(tried)), key=lambda i: (tried[i].output_db, tried[i].quality))
+    fitted = isotonic_regression([tried[i].quality for i in order]).x
+    return [float(quality) for _, quality in sorted(zip(order, fitted, strict=True))]
 
 
 def best_within(
@@ -55,5 +72,9 @@ def _widest(
     smaller = max((one.quality for one in front if one.flash_bytes < chosen.flash_bytes), default=-math.inf)
     of_size = [one for one in tried if one.flash_bytes == chosen.flash_bytes and one.quality > smaller]
     as_good = [one for one in of_size if one.quality >= least - _ROUNDING]
-    widest = max(as_good, key=lambda one: (sum(one.weight_bits.values()), one.quality))
+    widest = max(as_good, key=_bits_and_quality)
     return (chosen, because) if widest == chosen else (widest, f"{because}; of its size, that with the most bits")
+
+
+def _bits_and_quality(candidate: Candidate) -> tuple[int, float]:
+    return sum(candidate.weight_bits.values()), candidate.quality

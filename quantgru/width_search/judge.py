@@ -53,10 +53,11 @@ class Judge:
     right: IntArray | None
     reference: float
 
-    def worth(self, model: IntModel, threads: int) -> float:
-        """Right labels in percent, or the outputs' SQNR in dB."""
+    def worth(self, model: IntModel, threads: int) -> tuple[float, float]:
+        """Right labels in percent, or the outputs' SQNR in dB; and that SQNR."""
         outputs = self._outputs(model, threads)
-        return sqnr_db(self.exact, outputs) if self.right is None else _percent_right(outputs, self.right)
+        output_db = sqnr_db(self.exact, outputs)
+        return output_db if self.right is None else _percent_right(outputs, self.right), output_db
 
     def error(self, model: IntModel) -> float:
         """Of all outputs, beside the float model's: a sum of squares."""

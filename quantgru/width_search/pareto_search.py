@@ -27,7 +27,7 @@ from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.width_search.choice import best_within, smallest_within
 from quantgru.width_search.judge import Judge, Labels, Objective, judge_of
 from quantgru.width_search.mixes import MOST_MIXES, likely_mixes
-from quantgru.width_search.study import Study, optuna_quiet, require_optuna
+from quantgru.width_search.study import Study, optuna_quiet, require_packages
 from quantgru.width_search.trials import Trials
 from quantgru.width_search.workers import workers as start_workers
 
@@ -47,7 +47,8 @@ class SearchResult:
     core       on which sizes are as said
     chosen     its widths, its size, and what it is worth
     because    why it is the chosen one
-    front      those that none beats in both size and quality, smallest first; of the chosen one's size that one
+    front      those that none beats in both size and quality, smallest first; of the chosen one's size that one, which
+               others may beat by luck with labels
     tried      all different ones
     reference  what the float model is worth; infinite for an SQNR
     labels     of the chosen model on x: what it loses there beside the float model, it loses elsewhere give or take
@@ -127,9 +128,10 @@ def search(
 ) -> SearchResult:
     """Tries widths for each gate of each matrix and for each dense layer, and chooses a small model that is good on x.
 
-    Where labels decide, the chosen one has the most bits of those of its size that are as good as asked: a model whose
-    codes are not packed has one size for all widths, and the best of many is best on x by luck. With `flash`, that is
-    what lacks no more of the best one than `within` allows by default.
+    Where labels decide, the best of many models of like errors is best on x by luck. So the chosen one is as good as
+    asked, and models of its SQNR are, too, in the mean; and of its size it has the most bits: a model whose codes are
+    not packed has one size for all widths. With `flash`, it has the most bits of those that lack no more of the best
+    one of their size than `within` allows by default.
 
     x           [sequences, steps, inputs], not the calibration data; what is good on it must prove so on other data
     labels      integers [sequences], the numbers of the right outputs, for the objective "accuracy"
@@ -152,7 +154,7 @@ def search(
     `calibration` and what is not named here are as in `quantize`. Raises ConfigError, DataError, ModelError: also where
     all trials failed, and for a study of something else.
     """
-    require_optuna()
+    require_packages()
     _check(objective, trials, widths, workers, seed, within, flash, core)
     widths = sorted(set(widths))
     calibrated = calibrate_model(
@@ -184,7 +186,8 @@ def search(
         chosen, because = smallest_within(best, candidates, tolerance, judge.reference, UNITS[objective])
     else:
         chosen, because = best_within(best, candidates, flash, 0.0 if objective == "sqnr" else WITHIN[objective])
-    front = tuple(chosen if one.flash_bytes == chosen.flash_bytes else one for one in best)
+    others = (one for one in best if one.flash_bytes != chosen.flash_bytes)
+    front = tuple(sorted((*others, chosen), key=lambda one: one.flash_bytes))
     int_model = calibrated.quantize(chosen.weight_bits)
     return SearchResult(
         int_model,

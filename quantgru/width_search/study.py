@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -17,18 +17,26 @@ from quantgru.width_search.storage import open_storage, reason, shown
 if TYPE_CHECKING:
     import optuna
 
-Worth = tuple[int, float]  # `flash_bytes`, and quality: what a trial finds
-
 _POPULATION: Final = 16
 _DIRECTIONS: Final = ("minimize", "maximize")  # of a Worth
 _DIGEST: Final = "quantgru digest"  # an attribute of a study: what it is about
-_REASON: Final = "quantgru error"  # an attribute of a trial: why it failed
+_OUTPUT_DB: Final = "quantgru output dB"  # an attribute of a trial, as the next one
+_REASON: Final = "quantgru error"  # why it failed
 
 
-def require_optuna() -> None:
-    """Raises ConfigError where it is not installed."""
-    if find_spec("optuna") is None:
-        raise ConfigError("search needs optuna, which is not installed: pip install quantgru[search]")
+class Worth(NamedTuple):
+    """What a trial finds: flash, what the search goes by, and the SQNR of the outputs."""
+
+    flash_bytes: int
+    quality: float
+    output_db: float
+
+
+def require_packages() -> None:
+    """Raises ConfigError where one is not installed."""
+    for name in ("optuna", "scipy"):
+        if find_spec(name) is None:
+            raise ConfigError(f"search needs {name}, which is not installed: pip install quantgru[search]")
 
 
 @contextmanager
@@ -111,7 +119,7 @@ class Study:
         """What these widths were worth in an earlier trial."""
         for earlier in self._complete():
             if earlier.params == weight_bits:
-                return int(earlier.values[0]), earlier.values[1]
+                return _worth(earlier)
         return None
 
     def tell(self, trial: optuna.Trial, found: Worth | QuantgruError) -> None:
@@ -123,11 +131,11 @@ class Study:
 
         with self._in_use():
             if isinstance(found, QuantgruError):
-                with suppress(RuntimeError):  # another process has finished it
-                    trial.set_user_attr(_REASON, str(found))
+                _note(trial, _REASON, str(found))
                 self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             else:
-                self._study.tell(trial, found, skip_if_finished=True)
+                _note(trial, _OUTPUT_DB, found.output_db)
+                self._study.tell(trial, (found.flash_bytes, found.quality), skip_if_finished=True)
         self.n_kept += 1
 
     def tried(self) -> list[Candidate]:
@@ -176,7 +184,16 @@ class Study:
     def _candidate(self, trial: optuna.trial.FrozenTrial) -> Candidate:
         """Storages have their own order of parameters."""
         weight_bits = {section: trial.params[section] for section in self._sections}
-        return Candidate(weight_bits, int(trial.values[0]), trial.values[1])
+        return Candidate(weight_bits, *_worth(trial))
+
+
+def _note(trial: optuna.Trial, name: str, value: Any) -> None:
+    with suppress(RuntimeError):  # another process has finished it, and noted the same
+        trial.set_user_attr(name, value)
+
+
+def _worth(trial: optuna.trial.FrozenTrial) -> Worth:
+    return Worth(int(trial.values[0]), trial.values[1], trial.user_attrs[_OUTPUT_DB])
 
 
 def _opened(storage: str | None, name: str) -> optuna.Study:

@@ -34,7 +34,7 @@ class Problem:
     def worth(self, weight_bits: Mapping[str, int]) -> Worth:
         """Of a model of these widths."""
         model = self.calibrated.quantize(weight_bits)
-        return flash_bytes(model, self.core), self.judge.worth(model, self.threads)
+        return Worth(flash_bytes(model, self.core), *self.judge.worth(model, self.threads))
 
 
 @contextmanager
