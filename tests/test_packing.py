@@ -30,8 +30,10 @@ from quantgru.int_model.packing import (
     Section,
     code_array_bytes,
     code_bits,
+    code_flash_bytes,
     layout,
     packing_bytes,
+    packing_for,
     section_of,
     sections,
 )
@@ -397,7 +399,9 @@ def test_the_command_shows_each_gate(tmp_path: Path) -> None:
     model_of_widths().save(tmp_path / "m.qgru")
     shown = " ".join(done(quantgru("inspect", tmp_path / "m.qgru", "--packing", "always")).split())
     assert "W 4 4 4, U 2 3 8 bit" in shown and "W 5 6 7, U 4 4 4 bit" in shown and "│ 3 bit │" in shown
-    assert "codes packed, up to 2,991 bytes of code for them" in shown  # as test_what_packing_takes adds up
+    assert "codes packed, up to 2,991 bytes of code for their widths" in shown  # as test_what_packing_takes adds up
+    on_core = " ".join(done(quantgru("inspect", tmp_path / "m.qgru", "--packing", "always", "--core", "avr")).split())
+    assert "codes packed, up to 621 bytes of code for their widths" in on_core
 
 
 def test_what_packing_would_save_is_shown(tmp_path: Path) -> None:
@@ -405,8 +409,43 @@ def test_what_packing_would_save_is_shown(tmp_path: Path) -> None:
     small_model().save(tmp_path / "m.qgru")
     constants = cost(small_model()).constant_bytes
     shown = " ".join(done(quantgru("inspect", tmp_path / "m.qgru")).split())
-    packed = f"codes in bytes (packed, with export --packing always, {constants - 144:,}, and up to "
-    assert f"{constants:,} bytes of constants, {packed}" in shown
+    packed = f"(packed, with export --packing always: {constants - 144:,}, and up to 575 bytes of code)"  # RV32IMC
+    assert f"{constants:,} bytes of constants {packed}" in shown
     random_8 = from_oracle(random_model(Plan(3, (8,)), seed=1))
     random_8.save(tmp_path / "m.qgru")
-    assert "bytes of constants, and the kernel" in done(quantgru("inspect", tmp_path / "m.qgru"))
+    for packing in PACKINGS:
+        assert "bytes of constants, and the k" in done(quantgru("inspect", tmp_path / "m.qgru", "--packing", packing))
+
+
+def test_code_for_wide_codes_is_shown(tmp_path: Path) -> None:
+    """Whether packed or not, they lie in sections: on a Cortex-M0 a loop and a kernel, of bytes and of 4 bits, too."""
+    of_three_widths(16, 16, 4).save(tmp_path / "m.qgru")
+    shown = " ".join(
+        done(quantgru("inspect", tmp_path / "m.qgru", "--packing", "never", "--core", "cortex-m0")).split()
+    )
+    never, always = -30 + 140 + 180 + 3 * 24, -30 + 250 + 180 + 3 * 24
+    assert f"bytes of constants, up to {never} bytes of code for their widths (packed, with" in shown
+    assert f", and up to {always} bytes of code)" in shown
+
+
+@pytest.mark.parametrize("units", [8, 16, 24])
+def test_auto_packs_where_that_saves_on_each_core(units: int) -> None:
+    """Also beside codes of 16 bits, which have code of their own in either form: the kernel of 4 bits is larger than
+    that of bytes on some cores."""
+    for n_narrow in range(1, 3):
+        model = wide_and_narrow(units, n_narrow)
+        saves = {
+            core: code_flash_bytes(layout(model, 2), core) < code_flash_bytes(layout(model, 8), core) for core in CORES
+        }
+        assert packing_for(model) == ("always" if all(saves.values()) else "never")
+        assert [packing_for(model, core) == "always" for core in CORES] == list(saves.values())
+
+
+def wide_and_narrow(units: int, n_narrow: int) -> qg.IntModel:
+    """W or W and U in 4 bits, the rest in 16."""
+    model = random_model(Plan(3, layers=(GruPlan(units), DensePlan(4, oracle.LINEAR))), seed=5)
+    gru, dense = model.layers
+    w, u = of_width(gru.w, 4), of_width(gru.u, 4 if n_narrow > 1 else 16)
+    return from_oracle(
+        replace(model, layers=(replace(gru, w=w, u=u), replace(dense, matrix=of_width(dense.matrix, 16))))
+    )

@@ -22,6 +22,7 @@ from quantgru.int_model.cost import cost, flash_bytes, kernel_bytes
 from quantgru.int_model.packing import layout, packing_bytes, packing_for
 from quantgru.quantizer.model import calibrate_model
 from quantgru.report.pareto import Candidate
+from quantgru.report.pareto_plot import pareto_plot
 from quantgru.width_search.choice import best_within, expected_qualities, smallest_within
 from quantgru.width_search.judge import Labels
 
@@ -92,6 +93,12 @@ def test_a_plot_is_what_its_name_says(files: Path, name: str, begins: bytes) -> 
     assert (files / name).read_bytes().startswith(begins)
 
 
+@pytest.mark.parametrize("file_format", ["png", "svg", "pdf"])
+def test_a_plot_is_the_same_again(file_format: str) -> None:
+    plots = {pareto_plot(FRONT, FRONT, FRONT[1], "accuracy", "%", file_format) for _ in range(2)}
+    assert len(plots) == 1
+
+
 @pytest.mark.parametrize("core", [core for core in get_args(Core) if core != "any"])
 def test_a_size_is_that_on_a_core(files: Path, core: Core) -> None:
     """On most, codes of 4 bits take less than those of 8 here; where "any" would not pack them, the user must."""
@@ -105,6 +112,11 @@ def test_a_size_is_that_on_a_core(files: Path, core: Core) -> None:
     assert result["chosen"]["flash_bytes"] == packed
     assert result["packing"] == ("auto" if packing_for(written) == "always" else "always")
     assert ("export it with --packing always" in out) == (result["packing"] == "always")
+
+
+def test_the_command_knows_all_cores() -> None:
+    (choices,) = re.findall(r"--core \[([^]]*)\]", " ".join(done(quantgru("search", "--help")).split()))
+    assert tuple(choices.replace(" ", "").split("|")) == get_args(Core)
 
 
 def test_a_core_without_need_to_pack(files: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantgru.cli.loading import (
+    core_option,
     load_model,
     load_standardisation,
     loading_options,
@@ -39,6 +40,7 @@ _POSITIVE = click.IntRange(min=1)
 @click.option("--ram", type=_POSITIVE, metavar="BYTES", help="Its RAM.")
 @click.option("--clock", type=_POSITIVE, metavar="HZ", help="Its clock.")
 @packing_option
+@core_option
 @click.option(
     "--bound",
     "float_path",
@@ -63,7 +65,7 @@ def inspect(
     from quantgru.report.inspection import inspection, print_inspection
 
     of_chip = {name: options.pop(name) for name in ("rate", "flash", "ram", "clock")}
-    packing = options.pop("packing")
+    packing, core = options.pop("packing"), options.pop("core")
     if board is None and any(value is not None for value in of_chip.values()):
         raise click.UsageError("--rate, --flash, --ram and --clock need --board NAME")
     int_model = IntModel.load(model)
@@ -72,9 +74,9 @@ def inspect(
     if as_json:
         of_board = {} if fit is None else {"board": fit.to_json()}
         of_bound = {} if bound is None else {"bound": bound_json(*bound)}
-        click.echo(json.dumps(inspection(int_model, packing) | of_bound | of_board, indent=2))
+        click.echo(json.dumps(inspection(int_model, packing, core) | of_bound | of_board, indent=2))
     else:
-        print_inspection(int_model, console(), packing)
+        print_inspection(int_model, console(), packing, core)
         if bound is not None:
             print_bound(*bound, console())
         if fit is not None:

@@ -55,6 +55,15 @@ packing_option = click.option(
 )
 
 
+core_option = click.option(
+    "--core",
+    type=click.Choice("any avr cortex-m0 cortex-m3 cortex-m4 cortex-m7 cortex-m33 cortex-m55 rv32imc rv32ec".split()),
+    default="any",
+    show_default=True,
+    help="Sizes on this core; 'any' is the most on any of them.",
+)
+
+
 def load_standardisation(path: str | None) -> dict[str, Any]:
     """The arguments mean and scale of a file; none without one."""
     from quantgru.sequences import load_vectors

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantgru.cli.loading import load_model, load_standardisation, loading_options, standardisation_option
+from quantgru.cli.loading import (
+    core_option,
+    load_model,
+    load_standardisation,
+    loading_options,
+    standardisation_option,
+)
 from quantgru.cli.quantizing import row_parameters_option
 from quantgru.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from quantgru.width_search import SearchResult
-
-_CORES = "any avr cortex-m0 cortex-m3 cortex-m4 cortex-m7 cortex-m33 cortex-m55 rv32imc rv32ec".split()
 
 
 @click.command(
@@ -62,13 +66,7 @@ _CORES = "any avr cortex-m0 cortex-m3 cortex-m4 cortex-m7 cortex-m33 cortex-m55 
     help="Keep trials, and go on with those that are there: the path of a journal, or the URL of a database that "
     "Optuna takes, sqlite:///study.db. Several machines can share it, with a --seed for each.",
 )
-@click.option(
-    "--core",
-    type=click.Choice(_CORES),
-    default="any",
-    show_default=True,
-    help="Sizes on this core, with codes packed where that takes less; 'any' is the most on any of them.",
-)
+@core_option
 @click.option("--study-name", default="search", show_default=True, help="Which study of the storage.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes on this machine.")
 @click.option("--seed", type=int, default=0, show_default=True, help="One worker and one seed: always the same result.")
@@ -170,8 +168,11 @@ def _print(result: SearchResult) -> None:
     widths = weight_bits_text(chosen.weight_bits)
     options = shlex.join(["--row-parameters", result.row_parameters, "--weight-bits", widths])
     click.echo(f"quantgru quantize makes the same with {options}")
-    in_code = kernel_bytes(result.model, result.core)
-    code = f" ({in_code:,} of them code for packed weights and short scales)" if in_code > 0 else ""
+    in_code, code = kernel_bytes(result.model, result.core), ""
+    if in_code > 0:
+        code = f" ({in_code:,} of them code for packed weights and short scales)"
+    elif in_code < 0:
+        code = f" (constants, less {-in_code:,} that code is smaller than with a byte for each weight)"
     on_core = "" if result.core == ANY else f" on {result.core}"
     click.echo(f"chosen: {chosen.flash_bytes:,} bytes{on_core}{code}{share}; {quality}: {result.because}")
     if result.packing != "auto":

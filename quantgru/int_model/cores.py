@@ -40,7 +40,7 @@ class _Code:
         return self.loop + kernels
 
 
-_CODE: Final = {
+_CODE: Final[dict[Core, _Code]] = {
     "avr": _Code(-90, 495, 0, 190, one_for_all=True),
     "cortex-m0": _Code(-30, 250, 140, 180),
     "cortex-m3": _Code(-330, 320, 435, 475),
@@ -53,8 +53,18 @@ _CODE: Final = {
 }
 
 
-def kernel_code_bytes(widths: Set[int], core: Core = ANY) -> int:
-    """What codes in sections of these widths, of which not all are 8, take in code on a core. Raises ConfigError."""
+def check_core(core: str) -> None:
+    """Raises ConfigError."""
     if core not in get_args(Core):
         raise ConfigError(f"core {core!r}, allowed are {', '.join(get_args(Core))}")
-    return max(code.of(widths) for name, code in _CODE.items() if core in (name, ANY))
+
+
+def cores_of(core: Core) -> list[Core]:
+    """The one; all of them for ANY."""
+    return [name for name in get_args(Core) if name != ANY and core in (name, ANY)]
+
+
+def kernel_code_bytes(widths: Set[int], core: Core = ANY) -> int:
+    """What codes in sections of these widths, of which not all are 8, take in code on a core. Raises ConfigError."""
+    check_core(core)
+    return max(_CODE[name].of(widths) for name in cores_of(core))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantgru.errors import ConfigError
-from quantgru.int_model.cores import ANY, BYTE_BITS, WORD_BITS, Core, kernel_code_bytes
+from quantgru.int_model.cores import ANY, BYTE_BITS, WORD_BITS, Core, check_core, cores_of, kernel_code_bytes
 from quantgru.int_model.int_model import IntModel
 from quantgru.int_model.layers import Matrix
 
@@ -119,9 +119,14 @@ def least_code_bits(model: IntModel, packing: Packing) -> int:
 
 
 def packing_for(model: IntModel, core: Core = ANY) -> Packing:
-    """What takes less flash on a core: "always" or "never". Raises ConfigError for a core that is not known."""
-    in_bytes, packed = (code_flash_bytes(layout(model, _LEAST_BITS[each]), core) for each in ("never", "always"))
-    return "always" if packed < in_bytes else "never"
+    """What takes less flash on a core: "always" or "never"; for ANY "always" where that takes less on each.
+
+    Raises ConfigError for a core that is not known.
+    """
+    check_core(core)
+    never, always = (layout(model, _LEAST_BITS[packing]) for packing in ("never", "always"))
+    smaller = all(code_flash_bytes(always, each) < code_flash_bytes(never, each) for each in cores_of(core))
+    return "always" if smaller else "never"
 
 
 def layout(model: IntModel, least_bits: int) -> Layout:

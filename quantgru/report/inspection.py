@@ -19,18 +19,19 @@ from quantgru.int_model import (
     Reverse,
 )
 from quantgru.int_model.contract import SPEC_MAJOR
-from quantgru.int_model.cores import BYTE_BITS
+from quantgru.int_model.cores import ANY, BYTE_BITS, Core
 from quantgru.int_model.cost import cost
 from quantgru.int_model.layers import EMBEDDING_BITS
-from quantgru.int_model.packing import Packing, code_bits, layout, least_code_bits, packing_bytes, section_codes
+from quantgru.int_model.packing import Layout, Packing, code_bits, layout, least_code_bits, packing_bytes, section_codes
 from quantgru.int_model.proof import prove
 from quantgru.int_model.versions import stated_minor
 from quantgru.quantizer.widths import GATES
 
 
-def inspection(model: IntModel, packing: Packing = "auto") -> dict[str, Any]:
-    """Everything that `quantgru inspect` shows, as JSON values; the cost is that of an export with this packing."""
-    total = cost(model, packing)
+def inspection(model: IntModel, packing: Packing = "auto", core: Core = ANY) -> dict[str, Any]:
+    """Everything that `quantgru inspect` shows, as JSON values; the cost is that of an export with this packing, on a
+    core, or on any at most. Raises ConfigError."""
+    total, of_codes = cost(model, packing), layout(model, least_code_bits(model, packing))
     return {
         "name": model.name,
         "digest": model.digest.hex(),
@@ -53,25 +54,29 @@ def inspection(model: IntModel, packing: Packing = "auto") -> dict[str, Any]:
             "row_bytes": total.row_bytes,
             "step_macs": total.step_macs,
             "head_macs": total.head_macs,
-            "packed": least_code_bits(model, packing) < BYTE_BITS,
-            "packing_bytes": packing_bytes(layout(model, least_code_bits(model, packing))),
-            "if_packed": _if_packed(model, packing),
+            "packed": _narrow(of_codes),
+            "packing_bytes": packing_bytes(of_codes, core),
+            "if_packed": None if _narrow(of_codes) else _if_packed(model, core),
         },
         "notes": dict(model.notes),
     }
 
 
-def _if_packed(model: IntModel, packing: Packing) -> dict[str, int] | None:
-    """What `--packing always` would make of codes of less than 8 bits that are not packed; None if there are none."""
+def _narrow(of_codes: Layout) -> bool:
+    """Whether codes of less than 8 bits are packed."""
+    return any(size.bits < BYTE_BITS for of_matrix in of_codes for size in of_matrix)
+
+
+def _if_packed(model: IntModel, core: Core) -> dict[str, int] | None:
+    """What `--packing always` makes of the model; None where no code has less than 8 bits."""
     packed = layout(model, least_code_bits(model, "always"))
-    narrow = any(size.bits < BYTE_BITS for of_matrix in packed for size in of_matrix)
-    if not narrow or least_code_bits(model, packing) < BYTE_BITS:
+    if not _narrow(packed):
         return None
-    return {"constant_bytes": cost(model, "always").constant_bytes, "packing_bytes": packing_bytes(packed)}
+    return {"constant_bytes": cost(model, "always").constant_bytes, "packing_bytes": packing_bytes(packed, core)}
 
 
-def print_inspection(model: IntModel, console: Console, packing: Packing = "auto") -> None:
-    facts = inspection(model, packing)
+def print_inspection(model: IntModel, console: Console, packing: Packing = "auto", core: Core = ANY) -> None:
+    facts = inspection(model, packing, core)
     console.print(
         Group(
             _summary(facts),
@@ -170,15 +175,19 @@ def _summary(facts: dict[str, Any]) -> RenderableType:
 
 
 def _flash(total: dict[str, Any]) -> str:
-    constants = f"{total['constant_bytes']:,} bytes of constants"
-    if total["packed"]:
-        return f"{constants}, codes packed, up to {total['packing_bytes']:,} bytes of code for them"
+    found = f"{total['constant_bytes']:,} bytes of constants{', codes packed' if total['packed'] else ''}"
+    if total["packing_bytes"]:
+        found += f", {_code(total['packing_bytes'])} for their widths"
     if (packed := total["if_packed"]) is None:
-        return constants
+        return found
     return (
-        f"{constants}, codes in bytes (packed, with export --packing always, {packed['constant_bytes']:,}, and up to "
-        f"{packed['packing_bytes']:,} of code)"
+        f"{found} (packed, with export --packing always: {packed['constant_bytes']:,}, and "
+        f"{_code(packed['packing_bytes'])})"
     )
+
+
+def _code(n_bytes: int) -> str:
+    return f"up to {n_bytes:,} bytes of code" if n_bytes >= 0 else f"{-n_bytes:,} bytes less of code"
 
 
 def _ram(total: dict[str, int]) -> str:

@@ -33,6 +33,7 @@ def pareto_plot(
     file_format: str,
 ) -> bytes:
     """A file: all that were tried, the front that none of them beats, the uniform widths, and the chosen one."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -50,7 +51,8 @@ def pareto_plot(
     axes.scatter(*_points([chosen]), marker="*", s=200, color="crimson", label="chosen", zorder=4)
     axes.legend(loc="lower right")
     file = io.BytesIO()
-    figure.savefig(file, format=file_format, dpi=150, metadata=_METADATA[file_format])
+    with rc_context({"svg.hashsalt": "quantgru"}):  # of its identifiers, which are random without
+        figure.savefig(file, format=file_format, dpi=150, metadata=_METADATA[file_format])
     return file.getvalue()
 
 

@@ -55,23 +55,20 @@ class Judge:
 
     def worth(self, model: IntModel, threads: int) -> tuple[float, float]:
         """Right labels in percent, or the outputs' SQNR in dB; and that SQNR."""
-        outputs = self._outputs(model, threads)
+        outputs = self.outputs(model, threads)
         output_db = sqnr_db(self.exact, outputs)
         return output_db if self.right is None else _percent_right(outputs, self.right), output_db
-
-    def error(self, model: IntModel) -> float:
-        """Of all outputs, beside the float model's: a sum of squares."""
-        return float(((self.exact - self._outputs(model, None)) ** 2).sum())
 
     def labels(self, model: IntModel) -> Labels | None:
         """Beside those of the float model; None where the SQNR counts, or where a sequence has a label for each step:
         these go together."""
         if self.right is None or len(self.right) > self.sequences.n_sequences:
             return None
-        changed = self._outputs(model, None).argmax(axis=1) != self.exact.argmax(axis=1)
+        changed = self.outputs(model).argmax(axis=1) != self.exact.argmax(axis=1)
         return Labels(int(changed.sum()), len(changed))
 
-    def _outputs(self, model: IntModel, threads: int | None) -> FloatArray:
+    def outputs(self, model: IntModel, threads: int | None = None) -> FloatArray:
+        """As `exact`, of an integer model."""
         return _joined(run(model, self.sequences, threads=threads).outputs, model.last_step)
 
 

@@ -29,7 +29,7 @@ from quantgru.quantizer.model import CalibratedModel
 from quantgru.quantizer.widths import names_by_matrix, section_names
 from quantgru.width_search.judge import Judge
 
-MOST_MIXES: Final = 32  # two generations of the search
+N_MIXES: Final = 32  # two generations of the search
 
 _NARROW_BITS: Final = 4  # of one section, beside all others in 8: what it does is far above what they do, and yet small
 _WIDE_BITS: Final = 8
@@ -38,18 +38,21 @@ Mix = tuple[int, ...]  # the widths of sections, in the order of their names
 
 
 def likely_mixes(
-    calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], n: int, core: Core = ANY
+    calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], core: Core = ANY
 ) -> list[dict[str, int]]:
-    """At most n mixes of `widths`, of different sizes from small to large, each with the least error for its size.
+    """At most N_MIXES mixes of `widths`, of different sizes, each with little error for its size, by a `Forecast`.
 
-    Sizes are exact, errors of the outputs a forecast. Raises ModelError where the model has no integer one.
+    The first ones are as far apart as all. Raises ModelError where the model has no integer one.
     """
+    if len(widths) == 1:
+        return []
     forecast = Forecast.of(calibrated, judge, core)
     some = [found for k in range(1, len(widths) + 1) for found in combinations(sorted(widths), k)]
     front = _front(forecast, {mix for each in some for mix in _from_narrow_to_wide(forecast, each)})
     mixed = [mix for mix in front if len(set(mix)) > 1]
-    places = np.unique(np.linspace(0, len(mixed) - 1, min(n, len(mixed))).round().astype(int))
-    return [dict(zip(forecast.names, mixed[place], strict=True)) for place in places]
+    places = np.unique(np.linspace(0, len(mixed) - 1, min(N_MIXES, len(mixed))).round().astype(int))
+    halves_first = sorted(range(len(places)), key=lambda i: -(i & -i))  # 16, then 8 and 24, then 4, 12, ...
+    return [dict(zip(forecast.names, mixed[places[i]], strict=True)) for i in halves_first]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,7 @@ class Forecast:
 
     names   of the sections
     model   one of them
-    errors  what each section does to the outputs when it alone has _NARROW_BITS: sums of squares
+    errors  what each section does to the outputs when it alone has _NARROW_BITS, beside all wide: sums of squares
     by_matrix  names of the sections of each of its matrices
     core    where sizes are those of
     """
@@ -73,10 +76,11 @@ class Forecast:
     def of(cls, calibrated: CalibratedModel, judge: Judge, core: Core = ANY) -> Forecast:
         """By a model for each section. Raises ModelError."""
         names = section_names(calibrated.float_model)
-        wide = calibrated.quantize(_WIDE_BITS)
-        narrow = (calibrated.quantize({"": _WIDE_BITS, name: _NARROW_BITS}) for name in names)
-        least = judge.error(wide)
-        errors = [max(0.0, judge.error(model) - least) for model in narrow]
+        all_wide = dict.fromkeys(names, _WIDE_BITS)
+        wide = calibrated.quantize(all_wide)
+        exact = judge.outputs(wide)  # what inputs that saturate do to them is the same for all
+        narrow = (calibrated.quantize(all_wide | {name: _NARROW_BITS}) for name in names)
+        errors = [float(((judge.outputs(model) - exact) ** 2).sum()) for model in narrow]
         return cls(names, wide, errors, names_by_matrix(calibrated.float_model), core)
 
     def flash_bytes(self, mix: Mix) -> int:

@@ -26,7 +26,7 @@ from quantgru.report.pareto import Candidate
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
 from quantgru.width_search.choice import best_within, smallest_within
 from quantgru.width_search.judge import Judge, Labels, Objective, judge_of
-from quantgru.width_search.mixes import MOST_MIXES, likely_mixes
+from quantgru.width_search.mixes import likely_mixes
 from quantgru.width_search.study import Study, optuna_quiet, require_packages
 from quantgru.width_search.trials import Trials
 from quantgru.width_search.workers import workers as start_workers
@@ -137,7 +137,8 @@ def search(
     labels      integers [sequences], the numbers of the right outputs, for the objective "accuracy"
     objective   "accuracy", or "agreement" with the float model's labels, or "sqnr" of the outputs
     trials      of this run; one width for all, from the most bits down, comes first, then mixes that are likely to be
-                good: by what each gate or dense layer does to the outputs when it alone has 4 bits of 8
+                good, by what each gate or dense layer does to the outputs when it alone has 4 bits: a model more for
+                each of these
     widths      that may be given, of 2 ... 8 bits
     within      the smallest model is chosen that lacks at most so much: points (hundredths) of the float model's
                 accuracy, or of full agreement, or dB of the best SQNR. None: 0.3 points, 0.5 points, 6 dB
@@ -177,8 +178,8 @@ def search(
     with optuna_quiet(), start_workers(calibrated, judge, workers, core) as submit:
         opened = Study(study, study_name, digest, seed, names, widths)
         opened.enqueue([dict.fromkeys(names, bits) for bits in reversed(widths)])
-        if opened.n_kept < len(widths) + MOST_MIXES:
-            opened.enqueue(_mixes(calibrated, judge, widths, trials - opened.n_enqueued(), core))
+        if trials > opened.n_enqueued() and not opened.begun:
+            opened.begin(_mixes(calibrated, judge, widths, core))
         Trials(opened, trials, workers, submit, progress).run()
         candidates, best, failed = opened.tried(), opened.front(), opened.n_failed()
     if flash is None:
@@ -233,14 +234,10 @@ def _check(
         raise ConfigError(f"search: within {within!r}, expected points or dB, 0 or more")
 
 
-def _mixes(
-    calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], room: int, core: Core
-) -> list[dict[str, int]]:
-    """At most as many as there is room for; none where there is no integer model, of which trials will tell."""
-    if room < 1 or len(widths) == 1:
-        return []
+def _mixes(calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], core: Core) -> list[dict[str, int]]:
+    """None where there is no integer model, of which trials will tell."""
     try:
-        return likely_mixes(calibrated, judge, widths, min(room, MOST_MIXES), core)
+        return likely_mixes(calibrated, judge, widths, core)
     except ModelError:
         return []
 

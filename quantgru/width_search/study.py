@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _POPULATION: Final = 16
 _DIRECTIONS: Final = ("minimize", "maximize")  # of a Worth
 _DIGEST: Final = "quantgru digest"  # an attribute of a study: what it is about
+_BEGUN: Final = "quantgru begun"  # another: whether its first mixes are known
 _OUTPUT_DB: Final = "quantgru output dB"  # an attribute of a trial, as the next one
 _REASON: Final = "quantgru error"  # why it failed
 
@@ -102,6 +103,18 @@ class Study:
             for weight_bits in mixes:
                 if weight_bits not in known:
                     self._study.enqueue_trial(dict(weight_bits))
+
+    @property
+    def begun(self) -> bool:
+        """Whether `begin` was called, in any run."""
+        with self._in_use():
+            return bool(self._study.user_attrs.get(_BEGUN, False))
+
+    def begin(self, mixes: Sequence[Mapping[str, int]]) -> None:
+        """Enqueues what a search of these widths begins with."""
+        self.enqueue(mixes)
+        with self._in_use():
+            self._study.set_user_attr(_BEGUN, True)
 
     def n_enqueued(self) -> int:
         """Trials whose widths are known before they are asked for."""
