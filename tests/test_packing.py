@@ -419,7 +419,7 @@ def test_what_packing_would_save_is_shown(tmp_path: Path) -> None:
 
 
 def test_code_for_wide_codes_is_shown(tmp_path: Path) -> None:
-    """Whether packed or not, they lie in sections: in W and U the first gate has words, others have bytes, or 7 bits."""
+    """Whether packed or not, they lie in sections: the first gate of W and U has words, others bytes or 7 bits."""
     of_three_widths(16, 16, 4).save(tmp_path / "m.qgru")
     shown = " ".join(
         done(quantgru("inspect", tmp_path / "m.qgru", "--packing", "never", "--core", "cortex-m0")).split()
