@@ -194,24 +194,15 @@ def test_standardised_inputs(model: qg.FloatModel) -> None:
 FRONT = [Candidate({"gru.W.z": i}, 1000 * i, quality, quality) for i, quality in enumerate((80, 97.8, 98.2, 98.4), 1)]
 
 
+AS_OTHERS = "as models of its SQNR in the mean"
+
+
 @pytest.mark.parametrize(
     ("within", "reference", "unit", "flash_bytes", "because"),
     [
-        (
-            0.3,
-            98.5,
-            "%",
-            3000,
-            "the smallest within 0.3 points of the float model's 98.50 %, as are models of its SQNR",
-        ),
-        (
-            0.05,
-            98.5,
-            "%",
-            4000,
-            "the best; none is, with models of its SQNR, within 0.05 points of the float model's 98.50 %",
-        ),
-        (50, 98.5, "%", 1000, "the smallest within 50 points of the float model's 98.50 %, as are models of its SQNR"),
+        (0.3, 98.5, "%", 3000, f"the smallest that is, {AS_OTHERS}, within 0.3 points of the float model's 98.50 %"),
+        (0.05, 98.5, "%", 4000, f"the best; none is, {AS_OTHERS}, within 0.05 points of the float model's 98.50 %"),
+        (50, 98.5, "%", 1000, f"the smallest that is, {AS_OTHERS}, within 50 points of the float model's 98.50 %"),
         (0.6, np.inf, "dB", 2000, "the smallest within 0.6 dB of the best one's 98.4 dB"),
         (0, np.inf, "dB", 4000, "the smallest within 0 dB of the best one's 98.4 dB"),
     ],
@@ -253,7 +244,7 @@ MORE_BITS = "; of its size, that with the most bits"
 )
 def test_of_equal_sizes_the_one_with_the_most_bits(tried, within: float, reference: float, chosen: Candidate) -> None:
     found, why = smallest_within([SMALL, LUCKY], tried, within, reference, "%")
-    assert found == chosen and why.startswith(("the smallest within ", "the best; none is, with models of its SQNR"))
+    assert found == chosen and why.startswith((f"the smallest that is, {AS_OTHERS}", f"the best; none is, {AS_OTHERS}"))
 
 
 def test_what_is_good_by_luck_is_not_chosen() -> None:
@@ -261,7 +252,7 @@ def test_what_is_good_by_luck_is_not_chosen() -> None:
     tried = [of_bits(2, i, 900 + i, quality, 20 + i / 100) for i, quality in enumerate((97.0, 98.6, 97.2))]
     better = of_bits(4, 4, 2000, 98.3, 30)
     found = smallest_within([tried[0], tried[1]], [*tried, better], 0.3, 98.5, "%")
-    assert found == (better, "the smallest within 0.3 points of the float model's 98.50 %, as are models of its SQNR")
+    assert found == (better, f"the smallest that is, {AS_OTHERS}, within 0.3 points of the float model's 98.50 %")
     assert expected_qualities([better, *tried]) == pytest.approx([98.3, 97.0, 97.9, 97.9])
 
 

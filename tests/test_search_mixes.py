@@ -107,7 +107,7 @@ def test_a_dense_layer_with_the_name_of_a_gru_layer() -> None:
 def test_each_is_better_than_smaller_ones(small: tuple[CalibratedModel, Forecast]) -> None:
     models, forecast = small
     mixes = [tuple(mix.values()) for mix in likely_mixes(models, judge(stack(16)), range(2, 9))]
-    assert len(mixes) == 32
+    assert 32 < len(mixes) <= 64
     mixes.sort(key=forecast.flash_bytes)
     sizes, errors = [forecast.flash_bytes(mix) for mix in mixes], [forecast.error(mix) for mix in mixes]
     assert sizes == sorted(set(sizes))
@@ -120,7 +120,8 @@ def test_the_first_are_as_far_apart_as_all(small: tuple[CalibratedModel, Forecas
     mixes = [tuple(mix.values()) for mix in likely_mixes(models, judge(stack(16)), range(2, 9))]
     by_size = sorted(mixes, key=forecast.flash_bytes)
     places = [by_size.index(mix) for mix in mixes]
-    assert places[:3] == [16, 8, 24] and sorted(places[:7]) == [4, 8, 12, 16, 20, 24, 28]
+    assert len(places) > 32 and places[:2] == [32, 16]
+    assert {8, 16, 24, 32} < set(places[:8])
     assert sorted(places) == list(range(len(by_size)))
 
 
@@ -129,6 +130,18 @@ def test_a_mix_has_no_other_widths(small: tuple[CalibratedModel, Forecast]) -> N
     mixes = likely_mixes(models, judge(stack(16)), (2, 4, 8))
     assert {bits for mix in mixes for bits in mix.values()} == {2, 4, 8}
     assert likely_mixes(models, judge(stack(16)), (4,)) == []
+
+
+def test_a_matrix_keeps_one_width_where_two_cost_more() -> None:
+    """Each gate of another width than the others of its matrix makes three sections of one, which saves nothing before
+    the second gate has it, too. An AVR has one kernel for all widths. No neighbour is smaller and clearly better."""
+    models, of = calibrated(stack(16)), judge(stack(16))
+    forecast = Forecast.of(models, of, "avr")
+    mixes = [tuple(mix.values()) for mix in likely_mixes(models, of, range(2, 9), "avr")]
+    for mix in mixes:
+        for other in forecast.neighbours(mix, range(2, 9)):
+            smaller = forecast.flash_bytes(other) <= forecast.flash_bytes(mix)
+            assert not (smaller and forecast.error(other) < 0.8 * forecast.error(mix))
 
 
 def test_a_search_of_two_layers_finds_mixes() -> None:

@@ -83,8 +83,9 @@ def search(
     """Search for widths of MODEL's weights, of each gate in each matrix, that make it small and keep it good.
 
     MODEL is a file that `quantgru formats` lists. Writes the chosen integer model, and shows those that none beats in
-    both size and quality. Where codes are not packed, all widths have one size: of models of the chosen size whose
-    labels are as good as --within asks for, that with the most bits is taken, for the best one is so by luck.
+    both size and quality. Labels are those of the largest outputs: nothing to go by in a regression. Where they decide,
+    the best of many models is best by luck: the smallest is chosen that is as good as --within asks for, and so is what
+    models of its SQNR have in the mean; of its size, as all are whose codes are not packed, that with the most bits.
     """
     from quantgru.cli.console import progress, require_writable, write_file, write_json
     from quantgru.report.pareto_plot import pareto_plot, plot_format
@@ -157,7 +158,7 @@ def _print(result: SearchResult) -> None:
     from quantgru.report.pareto import pareto_table, quality_text
 
     console().print(pareto_table(result.front, result.chosen, result.quality, result.unit))
-    click.echo(f"{len(result.tried):,} models were tried; {result.n_failed:,} trials failed")
+    click.echo(f"{len(result.tried):,} different models were tried; {result.n_failed:,} trials failed")
     for warning in result.model.notes["warnings"]:
         click.echo(f"warning: {warning}")
     chosen, widest = result.chosen, max(result.tried, key=lambda candidate: candidate.uniform_bits or 0)
@@ -165,9 +166,9 @@ def _print(result: SearchResult) -> None:
     if widest.uniform_bits:
         share = f", {100 * chosen.flash_bytes / widest.flash_bytes:.1f} % of {widest.uniform_bits} bits for all"
     quality = quality_text(chosen.quality, result.unit)
-    widths = weight_bits_text(chosen.weight_bits)
+    widths = str(chosen.uniform_bits or weight_bits_text(chosen.weight_bits))
     options = shlex.join(["--row-parameters", result.row_parameters, "--weight-bits", widths])
-    click.echo(f"quantgru quantize makes the same with {options}")
+    click.echo(f"on the same data quantgru quantize makes the same with {options}")
     in_code, code = kernel_bytes(result.model, result.core), ""
     if in_code > 0:
         code = f" ({in_code:,} of them code for packed weights and short scales)"

@@ -91,11 +91,11 @@ def sections(matrix: Matrix, section_rows: int, least_bits: int) -> list[Section
     return found
 
 
-def section_sizes(n_columns: int, section_rows: int, widths: Sequence[int]) -> list[SectionSize]:
+def section_sizes(n_columns: int, section_rows: int, widths: Sequence[int]) -> Sequence[SectionSize]:
     """Of the sections of a matrix whose gates have these widths, in the layout of `sections`."""
     if _become_one(section_rows, widths):
-        return [SectionSize(section_rows * len(widths), n_columns, widths[0])]
-    return [SectionSize(section_rows, n_columns, bits) for bits in widths]
+        return (SectionSize(section_rows * len(widths), n_columns, widths[0]),)
+    return tuple(SectionSize(section_rows, n_columns, bits) for bits in widths)
 
 
 def _become_one(section_rows: int, widths: Sequence[int]) -> bool:
@@ -157,11 +157,3 @@ def packing_bytes(of_codes: Layout, core: Core = ANY) -> int:
 def code_flash_bytes(of_codes: Layout, core: Core = ANY) -> int:
     """Codes, and what they take beyond that at most."""
     return sum(code_array_bytes(of_codes)) + packing_bytes(of_codes, core)
-
-
-def code_flash_bytes_of_widths(model: IntModel, widths: Sequence[Sequence[int]], core: Core = ANY) -> int:
-    """The same, packed where that takes less, if sections of each of `matrices(model)` had so many bits, 2 ... 8."""
-    shapes = [(matrix.n_columns, section_rows) for matrix, section_rows in matrices(model)]
-    packed = [section_sizes(*shape, bits) for shape, bits in zip(shapes, widths, strict=True)]
-    in_bytes = [section_sizes(*shape, [BYTE_BITS] * len(bits)) for shape, bits in zip(shapes, widths, strict=True)]
-    return min(code_flash_bytes(packed, core), code_flash_bytes(in_bytes, core))

@@ -24,6 +24,7 @@ from quantgru.int_model.cost import cost
 from quantgru.int_model.layers import EMBEDDING_BITS
 from quantgru.int_model.packing import Layout, Packing, code_bits, layout, least_code_bits, packing_bytes, section_codes
 from quantgru.int_model.proof import prove
+from quantgru.int_model.row_parameters import short_code_bytes
 from quantgru.int_model.versions import stated_minor
 from quantgru.quantizer.widths import GATES
 
@@ -55,7 +56,7 @@ def inspection(model: IntModel, packing: Packing = "auto", core: Core = ANY) -> 
             "step_macs": total.step_macs,
             "head_macs": total.head_macs,
             "packed": _narrow(of_codes),
-            "packing_bytes": packing_bytes(of_codes, core),
+            "code_bytes": packing_bytes(of_codes, core) + short_code_bytes(model),
             "if_packed": None if _narrow(of_codes) else _if_packed(model, core),
         },
         "notes": dict(model.notes),
@@ -72,7 +73,10 @@ def _if_packed(model: IntModel, core: Core) -> dict[str, int] | None:
     packed = layout(model, least_code_bits(model, "always"))
     if not _narrow(packed):
         return None
-    return {"constant_bytes": cost(model, "always").constant_bytes, "packing_bytes": packing_bytes(packed, core)}
+    return {
+        "constant_bytes": cost(model, "always").constant_bytes,
+        "code_bytes": packing_bytes(packed, core) + short_code_bytes(model),
+    }
 
 
 def print_inspection(model: IntModel, console: Console, packing: Packing = "auto", core: Core = ANY) -> None:
@@ -176,13 +180,13 @@ def _summary(facts: dict[str, Any]) -> RenderableType:
 
 def _flash(total: dict[str, Any]) -> str:
     found = f"{total['constant_bytes']:,} bytes of constants{', codes packed' if total['packed'] else ''}"
-    if total["packing_bytes"]:
-        found += f", {_code(total['packing_bytes'])} for their widths"
+    if total["code_bytes"]:
+        found += f", {_code(total['code_bytes'])} for such weights"
     if (packed := total["if_packed"]) is None:
         return found
     return (
         f"{found} (packed, with export --packing always: {packed['constant_bytes']:,}, and "
-        f"{_code(packed['packing_bytes'])})"
+        f"{_code(packed['code_bytes'])})"
     )
 
 

@@ -77,6 +77,7 @@ def pareto_table(candidates: Sequence[Candidate], chosen: Candidate, objective: 
     table = Table(
         "flash",
         objective,
+        *(["output SQNR"] if unit == "%" else []),
         *(f"bits of {layer}" for layer in layers),
         "",
         title="The chosen one, and those that none beats in both size and quality.\n"
@@ -89,6 +90,7 @@ def pareto_table(candidates: Sequence[Candidate], chosen: Candidate, objective: 
         table.add_row(
             f"{candidate.flash_bytes:,} bytes",
             quality_text(candidate.quality, unit),
+            *([quality_text(candidate.output_db, "dB")] if unit == "%" else []),
             *(widths[layer] for layer in layers),
             "chosen" if candidate == chosen else "",
         )

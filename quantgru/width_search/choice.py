@@ -31,11 +31,11 @@ def smallest_within(
     expected = zip(tried, expected_qualities(tried), strict=True)
     near = [candidate for candidate, others in expected if min(candidate.quality, others) >= least]
     if not near:
-        because = f"the best; none is, with models of its SQNR, {distance}"
+        because = f"the best; none is, as models of its SQNR in the mean, {distance}"
         return _widest(best, because, front, tried, best.quality - within)
     flash_bytes = min(candidate.flash_bytes for candidate in near)
     of_size = [candidate for candidate in near if candidate.flash_bytes == flash_bytes]
-    return max(of_size, key=_bits_and_quality), f"the smallest {distance}, as are models of its SQNR"
+    return max(of_size, key=_bits_and_quality), f"the smallest that is, as models of its SQNR in the mean, {distance}"
 
 
 def expected_qualities(tried: Sequence[Candidate]) -> list[float]:

@@ -6,10 +6,10 @@ which is more than most mixes save, and so many gates are not put right by chanc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import combinations, pairwise
+from functools import cache, cached_property
+from itertools import combinations, pairwise, product
 from typing import Final
 
 import numpy as np
@@ -18,19 +18,22 @@ from quantgru.int_model import IntModel
 from quantgru.int_model.cores import ANY, Core
 from quantgru.int_model.cost import flash_bytes
 from quantgru.int_model.packing import (
+    SectionSize,
     code_flash_bytes,
-    code_flash_bytes_of_widths,
     layout,
     least_code_bits,
     matrices,
     packing_for,
+    section_sizes,
 )
 from quantgru.quantizer.model import CalibratedModel
 from quantgru.quantizer.widths import names_by_matrix, section_names
 from quantgru.width_search.judge import Judge
 
-N_MIXES: Final = 32  # two generations of the search
+N_MIXES: Final = 64  # four generations of the search
 
+_N_IMPROVED: Final = 64  # of those that none beats, whose neighbours are looked at
+_ROUNDS: Final = 2
 _NARROW_BITS: Final = 4  # of one section, beside all others in 8: what it does is far above what they do, and yet small
 _WIDE_BITS: Final = 8
 
@@ -49,10 +52,17 @@ def likely_mixes(
     forecast = Forecast.of(calibrated, judge, core)
     some = [found for k in range(1, len(widths) + 1) for found in combinations(sorted(widths), k)]
     front = _front(forecast, {mix for each in some for mix in _from_narrow_to_wide(forecast, each)})
-    mixed = [mix for mix in front if len(set(mix)) > 1]
-    places = np.unique(np.linspace(0, len(mixed) - 1, min(N_MIXES, len(mixed))).round().astype(int))
-    halves_first = sorted(range(len(places)), key=lambda i: -(i & -i))  # 16, then 8 and 24, then 4, 12, ...
-    return [dict(zip(forecast.names, mixed[places[i]], strict=True)) for i in halves_first]
+    for _ in range(_ROUNDS):
+        near = {mix for one in _spaced(front, _N_IMPROVED) for mix in forecast.neighbours(one, widths)}
+        front = _front(forecast, near.union(front))
+    mixes = _spaced([mix for mix in front if len(set(mix)) > 1], N_MIXES)
+    halves_first = sorted(range(len(mixes)), key=lambda i: -(i & -i))  # 32, then 16 and 48, then 8, 24, ...
+    return [dict(zip(forecast.names, mixes[i], strict=True)) for i in halves_first]
+
+
+def _spaced(front: Sequence[Mix], n: int) -> list[Mix]:
+    """At most n of them, evenly."""
+    return [front[i] for i in np.unique(np.linspace(0, len(front) - 1, min(n, len(front))).round().astype(int))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +95,9 @@ class Forecast:
 
     def flash_bytes(self, mix: Mix) -> int:
         """As `cost.flash_bytes` has it of the model with these widths, if its codes need them."""
-        bits = dict(zip(self.names, mix, strict=True))
-        widths = [[bits[name] for name in of_matrix] for of_matrix in self.by_matrix]
-        return self._other_bytes + code_flash_bytes_of_widths(self.model, widths, self.core)
+        widths = (tuple(mix[place] for place in of_matrix) for of_matrix in self._places)
+        packed = [self._sizes(i, of_matrix) for i, of_matrix in enumerate(widths)]
+        return self._other_bytes + min(code_flash_bytes(packed, self.core), self._byte_codes)
 
     def error(self, mix: Mix) -> float:
         """Sum of squares over all outputs: those of sections add up."""
@@ -97,6 +107,28 @@ class Forecast:
         """Of error, for each bit of the section's codes."""
         gained = self.errors[section] * (_noise(bits) - _noise(more_bits))
         return gained / (self._n_codes[section] * (more_bits - bits))
+
+    def neighbours(self, mix: Mix, widths: Sequence[int]) -> Iterator[Mix]:
+        """Mixes in which some sections of one matrix have another width, and all of them the same."""
+        for of_matrix in self._places:
+            some = (found for k in range(1, len(of_matrix) + 1) for found in combinations(of_matrix, k))
+            for places, bits in product(some, widths):
+                yield tuple(bits if place in places else same for place, same in enumerate(mix))
+
+    @cached_property
+    def _places(self) -> list[list[int]]:
+        """Of the sections of each matrix, in a mix."""
+        return [[self.names.index(name) for name in of_matrix] for of_matrix in self.by_matrix]
+
+    @cached_property
+    def _sizes(self) -> Callable[[int, tuple[int, ...]], Sequence[SectionSize]]:
+        """Of the sections of a matrix, by its number and their widths."""
+        shapes = [(matrix.n_columns, section_rows) for matrix, section_rows in matrices(self.model)]
+        return cache(lambda i, widths: section_sizes(*shapes[i], widths))
+
+    @cached_property
+    def _byte_codes(self) -> int:
+        return sum(matrix.codes.size for matrix, _ in matrices(self.model))
 
     @cached_property
     def _n_codes(self) -> Sequence[int]:
