@@ -182,11 +182,7 @@ def search(
             opened.begin(_mixes(calibrated, judge, widths, core))
         Trials(opened, trials, workers, submit, progress).run()
         candidates, best, failed = opened.tried(), opened.front(), opened.n_failed()
-    if flash is None:
-        tolerance = WITHIN[objective] if within is None else within
-        chosen, because = smallest_within(best, candidates, tolerance, judge.reference, UNITS[objective])
-    else:
-        chosen, because = best_within(best, candidates, flash, 0.0 if objective == "sqnr" else WITHIN[objective])
+    chosen, because = _choice(best, candidates, objective, within, flash, judge.reference)
     others = (one for one in best if one.flash_bytes != chosen.flash_bytes)
     front = tuple(sorted((*others, chosen), key=lambda one: one.flash_bytes))
     int_model = calibrated.quantize(chosen.weight_bits)
@@ -232,6 +228,21 @@ def _check(
         raise ConfigError(f"search: flash {flash!r}, expected a whole number of bytes")
     if within is not None and not within >= 0:
         raise ConfigError(f"search: within {within!r}, expected points or dB, 0 or more")
+
+
+def _choice(
+    front: Sequence[Candidate],
+    tried: Sequence[Candidate],
+    objective: Objective,
+    within: float | None,
+    flash: int | None,
+    reference: float,
+) -> tuple[Candidate, str]:
+    """Which to take, and why. Raises ConfigError where none is as small as `flash`."""
+    if flash is not None:
+        return best_within(front, tried, flash, 0.0 if objective == "sqnr" else WITHIN[objective])
+    tolerance = WITHIN[objective] if within is None else within
+    return smallest_within(front, tried, tolerance, reference, UNITS[objective])
 
 
 def _mixes(calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], core: Core) -> list[dict[str, int]]:
