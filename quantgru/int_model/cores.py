@@ -20,7 +20,7 @@ WORD_BITS: Final = 16  # of codes that a byte does not hold, however many bits t
 
 @dataclass(frozen=True)
 class _Code:
-    """Bytes of flash at -O2, GCC 12, at most, as sums over all that a model needs.
+    """Bytes of flash at most, as sums over all that a model needs: GCC 12 with -O2, on an AVR GCC 5 with -Os.
 
     loop    over sections, in the place of that over bytes and its kernel, which are larger
     narrow  the kernel of a width of 2 ... 7 bits; with `one_for_all` of them and of bytes
