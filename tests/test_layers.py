@@ -36,6 +36,7 @@ THIRD_PARTIES = {
     "junitparser": ["cli*"],
     "optuna": ["width_search*"],
     "pytest": ["pytest_plugin"],
+    "scipy": ["width_search*"],
 }
 
 FOUNDATION = ["errors", "checks", "fixed", "activations", "container", "npz", "signals", "sequences"]
