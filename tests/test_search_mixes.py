@@ -12,8 +12,9 @@ from float_models import random_dense, random_gru, random_x
 import quantgru as qg
 from quantgru.int_model.cost import flash_bytes
 from quantgru.quantizer.model import CalibratedModel, calibrate_model
+from quantgru.width_search import mixes
 from quantgru.width_search.judge import Judge, judge_of
-from quantgru.width_search.mixes import Forecast, likely_mixes
+from quantgru.width_search.mixes import Expected, Forecast, likely_mixes
 
 pytest.importorskip("optuna", reason="Optuna is not installed; install with: pip install quantgru[search]")
 
@@ -80,7 +81,7 @@ def test_what_reaches_no_output_needs_no_bits() -> None:
     deaf = replace(model, layers=(*model.layers[:2], replace(dense, weights=0 * dense.weights)))
     nothing = Forecast.of(calibrated(deaf), judge(deaf))
     assert list(nothing.errors) == [0] * 13
-    assert likely_mixes(calibrated(deaf), judge(deaf), range(2, 9)) == []
+    assert qg.search(deaf, CALIBRATION, X, trials=9, objective="agreement").chosen.uniform_bits == 2
 
 
 def test_inputs_that_saturate_hide_no_gate() -> None:
@@ -104,25 +105,27 @@ def test_a_dense_layer_with_the_name_of_a_gru_layer() -> None:
 # ---- the mixes -----------------------------------------------------------------------------------------------------
 
 
-def test_each_is_better_than_smaller_ones(small: tuple[CalibratedModel, Forecast]) -> None:
+def test_none_is_smaller_and_better_than_earlier_ones(small: tuple[CalibratedModel, Forecast]) -> None:
     models, forecast = small
     mixes = [tuple(mix.values()) for mix in likely_mixes(models, judge(stack(16)), range(2, 9))]
-    assert 32 < len(mixes) <= 64
-    mixes.sort(key=forecast.flash_bytes)
-    sizes, errors = [forecast.flash_bytes(mix) for mix in mixes], [forecast.error(mix) for mix in mixes]
-    assert sizes == sorted(set(sizes))
-    assert errors == sorted(set(errors), reverse=True)
+    assert len(set(mixes)) == len(mixes) == 256
     assert all(len(set(mix)) > 1 for mix in mixes)
+    sizes, errors = (np.array([of(mix) for mix in mixes]) for of in (forecast.flash_bytes, forecast.error))
+    beats = (sizes[:, None] <= sizes) & (errors[:, None] < errors)  # [who, whom]
+    assert not np.tril(beats).any()
+    assert np.triu(beats).any()
+    by_size = np.argsort(sizes[:32])
+    assert (np.diff(sizes[:32][by_size]) > 0).all() and (np.diff(errors[:32][by_size]) < 0).all()
 
 
-def test_the_first_are_as_far_apart_as_all(small: tuple[CalibratedModel, Forecast]) -> None:
+def test_the_first_are_as_far_apart_as_all(
+    small: tuple[CalibratedModel, Forecast], monkeypatch: pytest.MonkeyPatch
+) -> None:
     models, forecast = small
-    mixes = [tuple(mix.values()) for mix in likely_mixes(models, judge(stack(16)), range(2, 9))]
-    by_size = sorted(mixes, key=forecast.flash_bytes)
-    places = [by_size.index(mix) for mix in mixes]
-    assert len(places) > 32 and places[:2] == [32, 16]
-    assert {8, 16, 24, 32} < set(places[:8])
-    assert sorted(places) == list(range(len(by_size)))
+    monkeypatch.setattr(mixes, "_AT_ONCE", 16)
+    first = [tuple(mix.values()) for mix in likely_mixes(models, judge(stack(16)), range(2, 9))[:16]]
+    by_size = sorted(first, key=forecast.flash_bytes)
+    assert [by_size.index(mix) for mix in first] == [8, 4, 12, 2, 6, 10, 14, 1, 3, 5, 7, 9, 11, 13, 15, 0]
 
 
 def test_a_mix_has_no_other_widths(small: tuple[CalibratedModel, Forecast]) -> None:
@@ -139,10 +142,16 @@ def test_no_neighbour_of_a_mix_is_smaller_and_better() -> None:
     model = qg.FloatModel((random_gru(rng, 3, 16), random_dense(rng, 16, 4)), last_step=True)
     models, of = calibrated(model), judge(model)
     forecast = Forecast.of(models, of, "avr")
-    for mix in likely_mixes(models, of, range(2, 9), "avr"):
-        size, error = forecast.flash_bytes(tuple(mix.values())), forecast.error(tuple(mix.values()))
-        for other in forecast.neighbours(tuple(mix.values()), range(2, 9)):
-            assert forecast.flash_bytes(other) > size or forecast.error(other) >= error
+    likely = [tuple(mix.values()) for mix in likely_mixes(models, of, range(2, 9), "avr")]
+    found = forecast.expected([*likely, *((bits,) * 7 for bits in range(2, 9))])
+    best = [one for one in found if not any(beats(other, one) for other in found)]
+    assert len(best) > 16
+    for one in best:
+        assert not any(beats(other, one) for other in forecast.expected(forecast.neighbours(one.mix, range(2, 9))))
+
+
+def beats(one: Expected, other: Expected) -> bool:
+    return one.flash_bytes <= other.flash_bytes and one.error < other.error
 
 
 def test_a_search_of_two_layers_finds_mixes() -> None:

@@ -6,11 +6,11 @@ which is more than most mixes save, and so many gates are not put right by chanc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations, pairwise, product
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -30,10 +30,10 @@ from quantgru.quantizer.model import CalibratedModel
 from quantgru.quantizer.widths import names_by_matrix, section_names
 from quantgru.width_search.judge import Judge
 
-N_MIXES: Final = 64  # four generations of the search
+N_MIXES: Final = 256  # more than most searches try
 
-_N_IMPROVED: Final = 64  # of those that none beats, whose neighbours are looked at
-_ROUNDS: Final = 2
+_AT_ONCE: Final = 64  # of a front
+_ROUNDS: Final = 2  # in which neighbours are looked at
 _NARROW_BITS: Final = 4  # of one section, beside all others in 8: what it does is far above what they do, and yet small
 _WIDE_BITS: Final = 8
 
@@ -43,26 +43,46 @@ Mix = tuple[int, ...]  # the widths of sections, in the order of their names
 def likely_mixes(
     calibrated: CalibratedModel, judge: Judge, widths: Sequence[int], core: Core = ANY
 ) -> list[dict[str, int]]:
-    """At most N_MIXES mixes of `widths`, of different sizes, each with little error for its size, by a `Forecast`.
+    """At most N_MIXES mixes of `widths` with little error for their size, by a `Forecast`.
 
-    The first ones are as far apart as all. Raises ModelError where the model has no integer one.
+    First those that no other beats, then those that only these beat, and so on; of each such front the first ones are
+    as far apart as all. Raises ModelError where the model has no integer one.
     """
     if len(widths) == 1:
         return []
     forecast = Forecast.of(calibrated, judge, core)
     some = [found for k in range(1, len(widths) + 1) for found in combinations(sorted(widths), k)]
-    front = _front(forecast, {mix for each in some for mix in _from_narrow_to_wide(forecast, each)})
+    found = {mix for each in some for mix in _from_narrow_to_wide(forecast, each)}
     for _ in range(_ROUNDS):
-        near = {mix for one in _spaced(front, _N_IMPROVED) for mix in forecast.neighbours(one, widths)}
-        front = _front(forecast, near.union(front))
-    mixes = _spaced([mix for mix in front if len(set(mix)) > 1], N_MIXES)
-    halves_first = sorted(range(len(mixes)), key=lambda i: -(i & -i))  # 32, then 16 and 48, then 8, 24, ...
-    return [dict(zip(forecast.names, mixes[i], strict=True)) for i in halves_first]
+        best = _spaced(_front(forecast.expected(found)), _AT_ONCE)
+        found |= {mix for one in best for mix in forecast.neighbours(one, widths)}
+    mixes: list[Mix] = []
+    left = forecast.expected(found)
+    while left and len(mixes) < N_MIXES:
+        front = _front(left)
+        best = _spaced([mix for mix in front if not _is_uniform(mix)], min(_AT_ONCE, N_MIXES - len(mixes)))
+        halves_first = sorted(range(len(best)), key=lambda i: -(i & -i))  # 32, then 16 and 48, then 8, 24, ...
+        mixes += [best[i] for i in halves_first]
+        done = {*best, *filter(_is_uniform, front)}
+        left = [one for one in left if one.mix not in done]
+    return [dict(zip(forecast.names, mix, strict=True)) for mix in mixes]
+
+
+def _is_uniform(mix: Mix) -> bool:
+    return len(set(mix)) == 1
 
 
 def _spaced(front: Sequence[Mix], n: int) -> list[Mix]:
     """At most n of them, evenly."""
     return [front[i] for i in np.unique(np.linspace(0, len(front) - 1, min(n, len(front))).round().astype(int))]
+
+
+class Expected(NamedTuple):
+    """What a mix will have: flash, and the outputs' error as a sum of squares."""
+
+    flash_bytes: int
+    error: float
+    mix: Mix
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +112,10 @@ class Forecast:
         narrow = (calibrated.quantize(all_wide | {name: _NARROW_BITS}) for name in names)
         errors = [float(((judge.outputs(model) - exact) ** 2).sum()) for model in narrow]
         return cls(names, wide, errors, names_by_matrix(calibrated.float_model), core)
+
+    def expected(self, mixes: Iterable[Mix]) -> list[Expected]:
+        """Smallest first."""
+        return sorted(Expected(self.flash_bytes(mix), self.error(mix), mix) for mix in mixes)
 
     def flash_bytes(self, mix: Mix) -> int:
         """As `cost.flash_bytes` has it of the model with these widths, if its codes need them."""
@@ -164,12 +188,11 @@ def _from_narrow_to_wide(forecast: Forecast, widths: Sequence[int]) -> Iterator[
         yield tuple(mix)
 
 
-def _front(forecast: Forecast, mixes: set[Mix]) -> list[Mix]:
-    """Those that none beats in both size and error, smallest first."""
-    expected = sorted((forecast.flash_bytes(mix), forecast.error(mix), mix) for mix in mixes)
+def _front(expected: Sequence[Expected]) -> list[Mix]:
+    """Those that none beats in both size and error; smallest first, as all are."""
     front, least = [], np.inf
-    for _, error, mix in expected:
-        if error < least:
-            front.append(mix)
-            least = error
+    for one in expected:
+        if one.error < least:
+            front.append(one.mix)
+            least = one.error
     return front

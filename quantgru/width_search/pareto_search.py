@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, get_args
 
 import numpy as np
@@ -176,10 +177,8 @@ def search(
     if flash is not None:
         _check_flash(calibrated, dict.fromkeys(names, widths[0]), flash, core)
     with optuna_quiet(), start_workers(calibrated, judge, workers, core) as submit:
-        opened = Study(study, study_name, digest, seed, names, widths)
-        opened.enqueue([dict.fromkeys(names, bits) for bits in reversed(widths)])
-        if trials > opened.n_enqueued() and not opened.begun:
-            opened.begin(_mixes(calibrated, judge, widths, core))
+        mixes = partial(_mixes, calibrated, judge, widths, core)
+        opened = Study(study, study_name, digest, seed, names, widths, mixes)
         Trials(opened, trials, workers, submit, progress).run()
         candidates, best, failed = opened.tried(), opened.front(), opened.n_failed()
     chosen, because = _choice(best, candidates, objective, within, flash, judge.reference)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,10 +17,9 @@ from quantgru.width_search.storage import open_storage, reason, shown
 if TYPE_CHECKING:
     import optuna
 
-_POPULATION: Final = 16
 _DIRECTIONS: Final = ("minimize", "maximize")  # of a Worth
 _DIGEST: Final = "quantgru digest"  # an attribute of a study: what it is about
-_BEGUN: Final = "quantgru begun"  # another: whether its first mixes are known
+_MIXES: Final = "quantgru mixes"  # another: what is tried after uniform widths
 _OUTPUT_DB: Final = "quantgru output dB"  # an attribute of a trial, as the next one
 _REASON: Final = "quantgru error"  # why it failed
 
@@ -58,19 +57,29 @@ class Study:
 
     storage  the path of a journal, or a URL of a database; None: in memory
     digest   of all that trials depend on
+    mixes    finds what is tried after uniform widths; called once for a study, by the first process that comes so far
 
     Raises ConfigError where the storage cannot be used, for a study of something else, which is left as it is, and from
     any method where the storage fails.
     """
 
     def __init__(
-        self, storage: str | None, name: str, digest: str, seed: int, sections: Sequence[str], widths: Sequence[int]
+        self,
+        storage: str | None,
+        name: str,
+        digest: str,
+        seed: int,
+        sections: Sequence[str],
+        widths: Sequence[int],
+        mixes: Callable[[], Sequence[Mapping[str, int]]],
     ) -> None:
         from optuna.distributions import BaseDistribution, CategoricalDistribution
-        from optuna.samplers import NSGAIISampler
+
+        from quantgru.width_search.sampler import StartsSampler
 
         self._storage, self._sections = storage, sections
         self._choices: dict[str, BaseDistribution] = {section: CategoricalDistribution(widths) for section in sections}
+        self._mixes: Callable[[], Sequence[Mapping[str, int]]] | None = mixes
         try:
             self._study = _opened(storage, name)
             before, about = self._study.get_trials(deepcopy=False), self._study.user_attrs.get(_DIGEST)
@@ -84,49 +93,36 @@ class Study:
                 "parameters or core, or of another version of quantgru; choose another name or storage"
             )
         self.n_kept = sum(trial.state.is_finished() for trial in before)
+        self._unfinished = {trial.number for trial in before if not trial.state.is_finished()}
         state = np.random.SeedSequence([seed, len(before)]).generate_state(1)  # going on is not trying the same again
-        self._study.sampler = NSGAIISampler(population_size=_POPULATION, seed=int(state[0]))
+        self._sampler = StartsSampler(self._choices, self._counts, int(state[0]))
+        self._sampler.starts += [dict.fromkeys(sections, bits) for bits in sorted(widths, reverse=True)]
+        self._study.sampler = self._sampler
         with self._in_use():
             if about is None:
                 self._study.set_user_attr(_DIGEST, digest)
 
-    def enqueue(self, mixes: Sequence[Mapping[str, int]]) -> None:
-        """Widths that nobody has tried yet are tried next, in this order."""
-        from optuna.trial import TrialState
-
-        with self._in_use():
-            known = [
-                trial.system_attrs.get("fixed_params", trial.params)
-                for trial in self._study.get_trials(deepcopy=False)
-                if trial.state in (TrialState.COMPLETE, TrialState.WAITING) or _REASON in trial.user_attrs
-            ]
-            for weight_bits in mixes:
-                if weight_bits not in known:
-                    self._study.enqueue_trial(dict(weight_bits))
-
-    @property
-    def begun(self) -> bool:
-        """Whether `begin` was called, in any run."""
-        with self._in_use():
-            return bool(self._study.user_attrs.get(_BEGUN, False))
-
-    def begin(self, mixes: Sequence[Mapping[str, int]]) -> None:
-        """Enqueues what a search of these widths begins with."""
-        self.enqueue(mixes)
-        with self._in_use():
-            self._study.set_user_attr(_BEGUN, True)
-
-    def n_enqueued(self) -> int:
-        """Trials whose widths are known before they are asked for."""
-        from optuna.trial import TrialState
-
-        with self._in_use():
-            return len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
     def ask(self) -> optuna.Trial:
         """A new trial, with its widths as parameters."""
+        if self._mixes is not None and not self._n_starts_left():
+            self._begin_mixes(self._mixes)
+            self._mixes = None
         with self._in_use():
             return self._study.ask(self._choices)
+
+    def _n_starts_left(self) -> int:
+        with self._in_use():
+            return len(self._sampler.left(self._study.get_trials(deepcopy=False)))
+
+    def _begin_mixes(self, mixes: Callable[[], Sequence[Mapping[str, int]]]) -> None:
+        """Those that the study has, of another process or run, or those that are found now."""
+        with self._in_use():
+            kept = self._study.user_attrs.get(_MIXES)
+        if kept is None:
+            kept = [[weight_bits[section] for section in self._sections] for weight_bits in mixes()]
+            with self._in_use():
+                self._study.set_user_attr(_MIXES, kept)
+        self._sampler.starts += [dict(zip(self._sections, mix, strict=True)) for mix in kept]
 
     def known(self, weight_bits: Mapping[str, int]) -> Worth | None:
         """What these widths were worth in an earlier trial."""
@@ -181,6 +177,14 @@ class Study:
                 f"({reason(error, self._storage)}); repair or restore it, and the same search goes on with all that it "
                 "holds"
             ) from None
+
+    def _counts(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether its widths were tried or will be; one that was under way before this run began may have been lost."""
+        from optuna.trial import TrialState
+
+        if trial.state == TrialState.RUNNING:
+            return trial.number not in self._unfinished
+        return trial.state == TrialState.COMPLETE or _REASON in trial.user_attrs
 
     def _complete(self) -> list[optuna.trial.FrozenTrial]:
         from optuna.trial import TrialState
