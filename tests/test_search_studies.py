@@ -101,7 +101,7 @@ def test_each_start_is_tried_once(files: Path, storage: str) -> None:
         called.append(1)
         return [{"a": 8, "b": 2}, {"a": 2, "b": 8}, {"a": 8, "b": 4}]
 
-    one, other = (Study(storage, "search", "of this", 0, ["a", "b"], [2, 4, 8], mixes) for _ in range(2))
+    one, other = (Study(storage, "search", {"model": "this"}, 0, ["a", "b"], [2, 4, 8], mixes) for _ in range(2))
     asked = [study.ask().params for study in (one, other, one, other)]
     optuna.load_study(study_name="search", storage=open_storage(storage)).ask()
     asked.append(other.ask().params)
@@ -111,7 +111,7 @@ def test_each_start_is_tried_once(files: Path, storage: str) -> None:
 
 
 def test_what_was_under_way_when_a_process_was_killed(files: Path) -> None:
-    arguments = "s.journal", "search", "of this", 0, ["dense"], [2, 8], list
+    arguments = "s.journal", "search", {"model": "this"}, 0, ["dense"], [2, 8], list
     killed = Study(*arguments)
     killed.tell(killed.ask(), Worth(100, 9.5, 9.5))
     killed.ask()
@@ -130,7 +130,7 @@ def test_processes_that_make_the_same_database(files: Path) -> None:
 @pytest.mark.parametrize("found", [Worth(100, 9.5, 9.5), qg.ModelError("too large")])
 def test_a_trial_that_another_process_has_finished(files: Path, found: Worth | qg.ModelError) -> None:
     """SQLite may give one trial to two processes."""
-    study = Study("s.journal", "search", "of this", 0, ["dense"], [2, 8], list)
+    study = Study("s.journal", "search", {"model": "this"}, 0, ["dense"], [2, 8], list)
     trial = study.ask()
     study_of("s.journal").tell(trial.number, state=optuna.trial.TrialState.FAIL)
     study.tell(trial, found)
@@ -161,17 +161,19 @@ def test_a_journal_in_another_folder(model: qg.FloatModel, files: Path) -> None:
 
 
 def test_a_study_of_something_else(model: qg.FloatModel, labels: np.ndarray, files: Path) -> None:
-    says = "^study 'search' in s.journal: of another model, of other data, objectives, widths, row parameters or core"
     qg.search(model, CALIBRATION, X, trials=1, study="s.journal")
-    for arguments, options in (
-        ((scaled(model, bias=0.5), CALIBRATION, X), {}),
-        ((model, CALIBRATION[1:], X), {}),
-        ((model, CALIBRATION, X[:-1]), {}),
-        ((model, CALIBRATION, X), {"objective": "agreement"}),
-        ((model, CALIBRATION, X, labels), {"objective": "accuracy"}),
-        ((model, CALIBRATION, X), {"widths": [4, 8]}),
-        ((model, CALIBRATION, X), {"mean": [0.1, 0, 0]}),
+    for arguments, options, others in (
+        ((scaled(model, bias=0.5), CALIBRATION, X), {}, "model"),
+        ((model, CALIBRATION[1:], X), {}, "calibration data"),
+        ((model, CALIBRATION, X), {"initial_states": [np.zeros((20, 20))]}, "calibration data"),
+        ((model, CALIBRATION, X[:-1]), {}, "input data"),
+        ((model, CALIBRATION, X), {"objective": "agreement"}, "objective"),
+        ((model, CALIBRATION, X, labels), {"objective": "accuracy"}, "labels, objective"),
+        ((model, CALIBRATION, X), {"widths": [4, 8], "core": "avr"}, "widths, core"),
+        ((model, CALIBRATION, X), {"row_parameters": "exact"}, "row parameters"),
+        ((model, CALIBRATION, X), {"mean": [0.1, 0, 0]}, "standardisation"),
     ):
+        says = f"^study 'search' in s.journal: begun by a search with another {others}; choose another name or storage$"
         with pytest.raises(qg.ConfigError, match=says):
             qg.search(*arguments, trials=1, study="s.journal", **options)
     renamed = replace(model, name="another name")
@@ -181,13 +183,13 @@ def test_a_study_of_something_else(model: qg.FloatModel, labels: np.ndarray, fil
 def test_a_study_that_is_not_ours(model: qg.FloatModel, files: Path) -> None:
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("s.journal"))
     optuna.create_study(storage=storage, study_name="search").optimize(lambda trial: 0.0, n_trials=1)
-    assert_refused(command("--study", "s.journal", "--trials", "1"), "study 'search' in s.journal: of another model")
+    assert_refused(command("--study", "s.journal", "--trials", "1"), "study 'search' in s.journal: not begun by this")
 
 
 def test_a_study_of_something_else_is_left_as_it_is(model: qg.FloatModel, files: Path) -> None:
     qg.search(model, CALIBRATION, X, trials=1, study="s.journal")
     before = Path("s.journal").read_bytes()
-    with pytest.raises(qg.ConfigError, match="of another model"):
+    with pytest.raises(qg.ConfigError, match="another input data"):
         qg.search(model, CALIBRATION, X[1:], trials=1, study="s.journal")
     assert Path("s.journal").read_bytes() == before
 

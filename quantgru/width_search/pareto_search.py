@@ -170,15 +170,24 @@ def search(
     )
     judge = judge_of(calibrated.float_model, x, labels, objective)
     states = {f"initial_state{i}": state for i, state in enumerate(initial_states or ())}
-    arrays = {"mean": mean, "scale": scale, "labels": labels if objective == "accuracy" else None, **states}
-    options = [_TRIALS_FORMAT, objective, *widths, row_parameters, core]
-    digest = _digest(model, model.sequences(calibration), judge.sequences, arrays, options)
+    about = {
+        "version of quantgru": str(_TRIALS_FORMAT),
+        "model": _digest_of_model(model),
+        "calibration data": _digest(_arrays(model.sequences(calibration)) | states),
+        "standardisation": _digest({"mean": mean, "scale": scale}),
+        "input data": _digest(_arrays(judge.sequences)),
+        "labels": _digest({"labels": labels if objective == "accuracy" else None}),
+        "objective": objective,
+        "widths": ",".join(map(str, widths)),
+        "row parameters": row_parameters,
+        "core": core,
+    }
     names = section_names(calibrated.float_model)
     if flash is not None:
         _check_flash(calibrated, dict.fromkeys(names, widths[0]), flash, core)
     with optuna_quiet(), start_workers(calibrated, judge, workers, core) as submit:
         mixes = partial(_mixes, calibrated, judge, widths, core)
-        opened = Study(study, study_name, digest, seed, names, widths, mixes)
+        opened = Study(study, study_name, about, seed, names, widths, mixes)
         Trials(opened, trials, workers, submit, progress).run()
         candidates, best, failed = opened.tried(), opened.front(), opened.n_failed()
     chosen, because = _choice(best, candidates, objective, within, flash, judge.reference)
@@ -263,23 +272,18 @@ def _check_flash(calibrated: CalibratedModel, fewest_bits: Mapping[str, int], fl
         )
 
 
-def _digest(
-    model: FloatModel,
-    calibration: Sequences,
-    x: Sequences,
-    arrays: Mapping[str, npt.ArrayLike | None],
-    options: Sequence[object],
-) -> str:
-    """Of all that a trial depends on; not of names, and not of what machines compute with different last digits."""
-    header, content_arrays = content(replace(model, name="", notes=()))
-    of_sequences = {
-        "calibration": calibration.values,
-        "calibration_lengths": calibration.lengths,
-        "x": x.values,
-        "x_lengths": x.lengths,
-        "x_mask": None if x.mask is None else x.mask.keep,
-    }
-    all_arrays = content_arrays | {
-        f"search.{name}": np.asarray(array) for name, array in {**of_sequences, **arrays}.items() if array is not None
-    }
-    return hashlib.sha256(container.encode(header | {"search": list(options)}, all_arrays)).hexdigest()
+def _digest_of_model(model: FloatModel) -> str:
+    """Without its name and notes, on which nothing depends."""
+    header, arrays = content(replace(model, name="", notes=()))
+    return hashlib.sha256(container.encode(header, arrays)).hexdigest()
+
+
+def _arrays(sequences: Sequences) -> dict[str, npt.ArrayLike | None]:
+    mask = None if sequences.mask is None else sequences.mask.keep
+    return {"x": sequences.values, "lengths": sequences.lengths, "mask": mask}
+
+
+def _digest(arrays: Mapping[str, npt.ArrayLike | None]) -> str:
+    """Of those that are there."""
+    there = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+    return hashlib.sha256(container.encode({}, there)).hexdigest()

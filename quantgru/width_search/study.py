@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import optuna
 
 _DIRECTIONS: Final = ("minimize", "maximize")  # of a Worth
-_DIGEST: Final = "quantgru digest"  # an attribute of a study: what it is about
+_ABOUT: Final = "quantgru search"  # an attribute of a study: what its trials depend on
 _MIXES: Final = "quantgru mixes"  # another: what is tried after uniform widths
 _OUTPUT_DB: Final = "quantgru output dB"  # an attribute of a trial, as the next one
 _REASON: Final = "quantgru error"  # why it failed
@@ -56,7 +56,7 @@ class Study:
     """Trials of the widths of `sections`, new or with those of earlier runs.
 
     storage  the path of a journal, or a URL of a database; None: in memory
-    digest   of all that trials depend on
+    about    what trials depend on, or digests of it, by the names of these things
     mixes    finds what is tried after uniform widths; called once for a study, by the first process that comes so far
 
     Raises ConfigError where the storage cannot be used, for a study of something else, which is left as it is, and from
@@ -67,7 +67,7 @@ class Study:
         self,
         storage: str | None,
         name: str,
-        digest: str,
+        about: Mapping[str, str],
         seed: int,
         sections: Sequence[str],
         widths: Sequence[int],
@@ -82,16 +82,12 @@ class Study:
         self._mixes: Callable[[], Sequence[Mapping[str, int]]] | None = mixes
         try:
             self._study = _opened(storage, name)
-            before, about = self._study.get_trials(deepcopy=False), self._study.user_attrs.get(_DIGEST)
+            before, kept = self._study.get_trials(deepcopy=False), self._study.user_attrs.get(_ABOUT)
         except Exception as error:  # of any database's driver
             found = reason(error, storage)
             raise ConfigError(f"study {shown(storage)}: cannot be used ({found}); choose another file or URL") from None
-        directions = tuple(direction.name.lower() for direction in self._study.directions)
-        if about != digest and (about is not None or before or directions != _DIRECTIONS):
-            raise ConfigError(
-                f"study {name!r} in {shown(storage)}: of another model, of other data, objectives, widths, row "
-                "parameters or core, or of another version of quantgru; choose another name or storage"
-            )
+        if problem := self._not_about(about, kept, before):
+            raise ConfigError(f"study {name!r} in {shown(storage)}: {problem}; choose another name or storage")
         self.n_kept = sum(trial.state.is_finished() for trial in before)
         self._unfinished = {trial.number for trial in before if not trial.state.is_finished()}
         state = np.random.SeedSequence([seed, len(before)]).generate_state(1)  # going on is not trying the same again
@@ -99,8 +95,8 @@ class Study:
         self._sampler.starts += [dict.fromkeys(sections, bits) for bits in sorted(widths, reverse=True)]
         self._study.sampler = self._sampler
         with self._in_use():
-            if about is None:
-                self._study.set_user_attr(_DIGEST, digest)
+            if kept is None:
+                self._study.set_user_attr(_ABOUT, dict(about))
 
     def ask(self) -> optuna.Trial:
         """A new trial, with its widths as parameters."""
@@ -109,6 +105,14 @@ class Study:
             self._mixes = None
         with self._in_use():
             return self._study.ask(self._choices)
+
+    def _not_about(self, about: Mapping[str, str], kept: Any, before: Sequence[optuna.trial.FrozenTrial]) -> str | None:
+        """What is wrong with a study that another search has begun, or something else."""
+        directions = tuple(direction.name.lower() for direction in self._study.directions)
+        if directions != _DIRECTIONS or not isinstance(kept, dict | None) or (before and kept is None):
+            return "not begun by this version of quantgru search"
+        others = [name for name, value in about.items() if kept is not None and kept.get(name) != value]
+        return f"begun by a search with another {', '.join(others)}" if others else None
 
     def _n_starts_left(self) -> int:
         with self._in_use():
