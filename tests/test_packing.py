@@ -399,9 +399,9 @@ def test_the_command_shows_each_gate(tmp_path: Path) -> None:
     model_of_widths().save(tmp_path / "m.qgru")
     shown = " ".join(done(quantgru("inspect", tmp_path / "m.qgru", "--packing", "always")).split())
     assert "W 4 4 4, U 2 3 8 bit" in shown and "W 5 6 7, U 4 4 4 bit" in shown and "│ 3 bit │" in shown
-    assert "codes packed, up to 2,991 bytes of code for such weights" in shown  # as test_what_packing_takes adds up
+    assert "codes packed, up to 2,991 bytes of code for packed weights" in shown  # as test_what_packing_takes adds up
     on_core = " ".join(done(quantgru("inspect", tmp_path / "m.qgru", "--packing", "always", "--core", "avr")).split())
-    assert "codes packed, up to 621 bytes of code for such weights" in on_core
+    assert "codes packed, up to 621 bytes of code for packed weights" in on_core
 
 
 def test_what_packing_would_save_is_shown(tmp_path: Path) -> None:
@@ -426,7 +426,7 @@ def test_code_for_wide_codes_is_shown(tmp_path: Path) -> None:
     )
     descriptors = 16 * 7 + 8 * 3
     never, always = -30 + 140 + 180 + descriptors, -30 + 2 * 250 + 180 + descriptors
-    assert f"bytes of constants, up to {never} bytes of code for such weights (packed, with" in shown
+    assert f"bytes of constants, up to {never} bytes of code for short scales (packed, with" in shown
     assert f", and up to {always} bytes of code)" in shown
 
 

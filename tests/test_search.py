@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -75,16 +76,30 @@ def test_the_command_writes_what_it_says(files: Path, model: qg.FloatModel, labe
     assert chosen["quality"] == 100 * np.mean(qg.simulate(written, X).argmax(axis=1) == labels)
     assert result["float"] == 100 * np.mean(model.run(X).argmax(axis=1) == labels) == 90
     assert chosen in result["front"]
-    assert (result["tried"], result["failed"]) == (12, 0)
+    assert (len(result["tried"]), result["failed"]) == (12, 0)
+    assert chosen in result["tried"]
+    assert result["tried"][0]["weight_bits"] == dict.fromkeys(SECTIONS, 8)
     code = f"{kernel_bytes(written):,} of them code for packed weights and short scales"
     assert f"chosen: {chosen['flash_bytes']:,} bytes ({code}), " in out and "points of the float model's 90.00 %" in out
     changed = int((qg.simulate(written, X).argmax(axis=1) != model.run(X).argmax(axis=1)).sum())
     assert result["labels"] == {"changed": changed, "n": 60}
     assert f"{changed} of 60 labels are not the float model's; " in out
-    (again,) = re.findall(r"makes the same with (.*)", out)
-    done(quantgru("quantize", "m.qgf", "--calibration", "c.npz", *again.split(), "-o", "again.qgru"))
-    assert qg.IntModel.load("again.qgru").digest == written.digest
+    (again,) = re.findall(r"wrote m.qgru, as does: quantgru (.*)", out)
+    Path("m.qgru").unlink()
+    done(quantgru(*shlex.split(again)))
+    assert qg.IntModel.load("m.qgru").digest == written.digest
     assert (files / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_quantize_makes_the_same_with_the_options_of_the_search(files: Path) -> None:
+    np.savez("mean scale.npz", mean=[0.1, 0, 0], scale=[1.0, 2, 3])
+    out = done(command("--trials", "8", "--standardisation", "mean scale.npz", "--softmax", "refuse"))
+    written = qg.IntModel.load("m.qgru").digest
+    (again,) = re.findall(r"wrote m.qgru, as does: quantgru (.*)", out)
+    Path("m.qgru").unlink()
+    done(quantgru(*shlex.split(again)))
+    assert qg.IntModel.load("m.qgru").digest == written
+    assert "--softmax refuse" in again and "--reset" not in again
 
 
 @pytest.mark.parametrize(("name", "begins"), [("p.PDF", b"%PDF"), ("p.svg", b"<?xml")])
@@ -125,10 +140,10 @@ def test_a_core_without_need_to_pack(files: Path) -> None:
     assert "--packing" not in out
 
 
-@pytest.mark.parametrize(("changed", "n", "points"), [(4, 100, 2.0), (1, 200, 0.5), (0, 200, 0.5)])
+@pytest.mark.parametrize(("changed", "n", "points"), [(7, 100, 8.0), (1, 200, 2.0), (0, 100, 2 * 2**0.5)])
 def test_points_lost_are_as_uncertain_as_labels_changed(changed: int, n: int, points: float) -> None:
-    """Each is worth 100 / n points, one way or the other: a random walk. Where none has changed, as with one."""
-    assert Labels(changed, n).deviation == pytest.approx(points)
+    """Each is worth 100 / n points, one way or the other: a random walk, here and on others, with one more."""
+    assert Labels(changed, n).uncertainty == pytest.approx(points)
 
 
 def test_no_uniform_width_is_both_smaller_and_better(model: qg.FloatModel) -> None:
@@ -283,9 +298,11 @@ def test_exact_row_parameters(files: Path, model: qg.FloatModel) -> None:
     out = done(command("--trials", "1", "--study", "s.journal", "--row-parameters", "exact", "--json", "r.json"))
     written = qg.IntModel.load("m.qgru")
     assert written.digest == qg.quantize(model, CALIBRATION, weight_bits=8).digest
-    assert "makes the same with --row-parameters exact --weight-bits " in out
+    assert "m.qgf --calibration c.npz --row-parameters exact --weight-bits 8 -o m.qgru" in out
     assert json.loads((files / "r.json").read_text())["row_parameters"] == "exact"
-    assert_refused(command("--trials", "1", "--study", "s.journal"), "study 'search' in s.journal: of another model")
+    assert_refused(
+        command("--trials", "1", "--study", "s.journal"), "study 'search' in s.journal: begun by a search with"
+    )
     result = command("--row-parameters", "some")
     assert result.code == 2 and "'some' is not one of 'exact', 'short'" in result.err
     with pytest.raises(qg.ModelError, match="row parameters 'some', allowed are exact and short"):
@@ -293,6 +310,11 @@ def test_exact_row_parameters(files: Path, model: qg.FloatModel) -> None:
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------
+
+
+def test_no_file_is_called_as_stdout(files: Path) -> None:
+    assert_refused(command("--trials", "1", "--json", "-"), "output '-': this means stdout elsewhere, and no file")
+    assert sorted(path.name for path in files.iterdir()) == ["c.npz", "m.qgf", "y.npz"]
 
 
 def test_one_path_for_two_outputs(files: Path) -> None:
@@ -364,7 +386,7 @@ def test_objectives_that_an_output_has_not(model: qg.FloatModel, labels: np.ndar
         qg.search(single, CALIBRATION, X, objective="agreement")
     with pytest.raises(qg.DataError, match="gives no label to a sequence, which takes outputs of the last step"):
         qg.search(replace(model, last_step=False), CALIBRATION, X, labels, objective="accuracy")
-    with pytest.raises(qg.ConfigError, match=r"^search: core 'z80', allowed are any, avr, cortex-m0, "):
+    with pytest.raises(qg.ConfigError, match=r"^core 'z80', allowed are any, avr, cortex-m0, "):
         qg.search(single, CALIBRATION, X, core="z80")  # type: ignore[arg-type]
     with pytest.raises(qg.ConfigError, match=r"^search: objective 'speed', allowed are accuracy, sqnr, agreement$"):
         qg.search(model, CALIBRATION, X, objective="speed")  # type: ignore[arg-type]

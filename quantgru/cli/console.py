@@ -80,7 +80,9 @@ def require_writable(path: str) -> None:
     from quantgru.errors import ConfigError
 
     target = Path(path)
-    if target.is_dir():
+    if path == "-":
+        problem = "this means stdout elsewhere, and no file"
+    elif target.is_dir():
         problem = "is a folder"
     elif target.exists() and not target.is_file():
         problem = "is not a regular file"

@@ -32,6 +32,9 @@ _OPTIONS = (
 )
 
 
+LOADING_NAMES = ("softmax", "reset", "chain", "convention")
+
+
 def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that `load_model` takes."""
     for option in reversed(_OPTIONS):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from quantgru.cli.loading import (
+    LOADING_NAMES,
     core_option,
     load_model,
     load_standardisation,
@@ -20,6 +21,8 @@ from quantgru.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from quantgru.width_search import SearchResult
+
+_SHARED: Final = ("calibration", "standardisation", *LOADING_NAMES)  # options with `quantgru quantize`
 
 
 @click.command(
@@ -107,7 +110,7 @@ def search(
         write_json(json_path, result.to_json())
     result.model.save(output)
     _print(result)
-    click.echo(f"wrote {output}")
+    click.echo(f"wrote {output}, as does: {shlex.join(_quantize_command(result))}")
 
 
 def _arguments(
@@ -126,7 +129,7 @@ def _arguments(
     from quantgru.c_names import nearest_c_name
     from quantgru.sequences import load_initial_states, load_npz
 
-    loading = {name: options.pop(name) for name in ("softmax", "reset", "chain", "convention")}
+    loading = {name: options.pop(name) for name in LOADING_NAMES}
     x, labels = load_npz(input_path)
     if load_initial_states(input_path) is not None:
         raise DataError(f"input {input_path}: has initial states, but models begin with their own; leave them out")
@@ -150,11 +153,27 @@ def _widths(text: str) -> list[int]:
         raise ConfigError(f"widths {text!r}, expected numbers of bits set apart by commas: 2,4,8") from None
 
 
+def _quantize_command(result: SearchResult) -> list[str]:
+    """What makes the chosen model, with the options that this command was given."""
+    from click.core import ParameterSource
+
+    from quantgru.quantizer.widths import weight_bits_text
+
+    context = click.get_current_context()
+    given = []
+    for option in context.command.params:
+        name = option.name or ""
+        if name in _SHARED and context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            given += [option.opts[0], context.params[name]]
+    widths = str(result.chosen.uniform_bits or weight_bits_text(result.chosen.weight_bits))
+    given += ["--row-parameters", result.row_parameters, "--weight-bits", widths, "-o", context.params["output"]]
+    return ["quantgru", "quantize", context.params["model"], *given]
+
+
 def _print(result: SearchResult) -> None:
     from quantgru.cli.console import console
     from quantgru.int_model.cores import ANY
     from quantgru.int_model.cost import kernel_bytes
-    from quantgru.quantizer.widths import weight_bits_text
     from quantgru.report.pareto import pareto_table, quality_text
 
     console().print(pareto_table(result.front, result.chosen, result.quality, result.unit))
@@ -166,9 +185,6 @@ def _print(result: SearchResult) -> None:
     if widest.uniform_bits:
         share = f", {100 * chosen.flash_bytes / widest.flash_bytes:.1f} % of {widest.uniform_bits} bits for all"
     quality = quality_text(chosen.quality, result.unit)
-    widths = str(chosen.uniform_bits or weight_bits_text(chosen.weight_bits))
-    options = shlex.join(["--row-parameters", result.row_parameters, "--weight-bits", widths])
-    click.echo(f"on the same data quantgru quantize makes the same with {options}")
     in_code, code = kernel_bytes(result.model, result.core), ""
     if in_code > 0:
         code = f" ({in_code:,} of them code for packed weights and short scales)"
@@ -179,8 +195,8 @@ def _print(result: SearchResult) -> None:
     if result.packing != "auto":
         click.echo(f"to have that size, export it with --packing {result.packing}")
     if result.labels is not None:
+        lost, other = result.reference - chosen.quality, result.labels.uncertainty
         click.echo(
-            f"{result.labels.changed:,} of {result.labels.n:,} labels are not the float model's; "
-            f"{result.reference - chosen.quality:.2f} points are lost here; expect as many on other data, "
-            f"give or take {result.labels.deviation:.2f}"
+            f"{result.labels.changed:,} of {result.labels.n:,} labels are not the float model's; {lost:.2f} points are "
+            f"lost here; expect {lost - other:.2f} to {lost + other:.2f} on as many others (two standard deviations)"
         )

@@ -181,7 +181,8 @@ def _summary(facts: dict[str, Any]) -> RenderableType:
 def _flash(total: dict[str, Any]) -> str:
     found = f"{total['constant_bytes']:,} bytes of constants{', codes packed' if total['packed'] else ''}"
     if total["code_bytes"]:
-        found += f", {_code(total['code_bytes'])} for such weights"
+        kind = "packed weights" if total["packed"] else "short scales"
+        found += f", {_code(total['code_bytes'])} for {kind}"
     if (packed := total["if_packed"]) is None:
         return found
     return (

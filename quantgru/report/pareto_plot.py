@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from quantgru.errors import ConfigError
 from quantgru.report.pareto import Candidate
@@ -45,9 +45,10 @@ def pareto_plot(
     axes.step(*_points(front), where="post", marker="o", markersize=4, label="none is both smaller and better")
     uniform = [candidate for candidate in tried if candidate.uniform_bits is not None]
     axes.scatter(*_points(uniform), marker="s", color="black", label="one width for all", zorder=3)
+    below: dict[str, Any] = {"textcoords": "offset points", "xytext": (0, -16), "ha": "center", "zorder": 5}
     for candidate in uniform:
         at = (candidate.flash_bytes, candidate.quality)
-        axes.annotate(f"{candidate.uniform_bits} bits", at, textcoords="offset points", xytext=(0, -14), ha="center")
+        axes.annotate(f"{candidate.uniform_bits} bits", at, **below)
     axes.scatter(*_points([chosen]), marker="*", s=200, color="crimson", label="chosen", zorder=4)
     axes.legend(loc="lower right")
     file = io.BytesIO()

@@ -30,13 +30,13 @@ class Labels(NamedTuple):
     n: int
 
     @property
-    def deviation(self) -> float:
-        """Standard deviation of the points lost, from one set of so many sequences to another.
+    def uncertainty(self) -> float:
+        """Of points lost on as many other sequences, two standard deviations from those that are lost here.
 
-        A changed label is one right answer more or less, or none: a variance of 1 at most. Where none changed, one
-        might have.
+        A changed label is one right answer more or less, or none: a variance of 1 at most, here and there. There, one
+        more may change: models are chosen for what they are here.
         """
-        return 100 * math.sqrt(max(1, self.changed)) / self.n
+        return 100 * 2 * math.sqrt(2 * (self.changed + 1)) / self.n
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from quantgru import container
 from quantgru.errors import ConfigError, ModelError
 from quantgru.int_model import IntModel
-from quantgru.int_model.cores import ANY, Core
+from quantgru.int_model.cores import ANY, Core, check_core
 from quantgru.int_model.cost import flash_bytes
 from quantgru.int_model.packing import Packing, packing_for
 from quantgru.int_model.row_parameters import RowParametersName
@@ -52,8 +52,8 @@ class SearchResult:
                others may beat by luck with labels
     tried      all different ones
     reference  what the float model is worth; infinite for an SQNR
-    labels     of the chosen model on x: what it loses there beside the float model, it loses elsewhere give or take
-               their `deviation`. None for an SQNR, and for a label at each step
+    labels     of the chosen model on x, and how far from what it loses there, beside the float model, it may be on
+               other data. None for an SQNR, and for a label at each step
     n_failed   trials that gave no model
     """
 
@@ -99,7 +99,7 @@ class SearchResult:
             "because": self.because,
             "front": [candidate.to_json() for candidate in self.front],
             "labels": None if self.labels is None else {"changed": self.labels.changed, "n": self.labels.n},
-            "tried": len(self.tried),
+            "tried": [candidate.to_json() for candidate in self.tried],
             "failed": self.n_failed,
         }
 
@@ -222,8 +222,7 @@ def _check(
     """Raises ConfigError."""
     if objective not in get_args(Objective):
         raise ConfigError(f"search: objective {objective!r}, allowed are {', '.join(get_args(Objective))}")
-    if core not in get_args(Core):
-        raise ConfigError(f"search: core {core!r}, allowed are {', '.join(get_args(Core))}")
+    check_core(core)
     for what, number, least in (("trials", trials, 1), ("workers", workers, 1), ("seed", seed, 0)):
         if type(number) is not int or number < least:
             raise ConfigError(f"search: {what} {number!r}, expected a whole number, {least} or more")
