@@ -127,17 +127,6 @@ def test_processes_that_make_the_same_database(files: Path) -> None:
     assert len(optuna.load_study(study_name="search", storage="sqlite:///new.db").trials) >= 4
 
 
-@pytest.mark.parametrize("found", [Worth(100, 9.5, 9.5), qg.ModelError("too large")])
-def test_a_trial_that_another_process_has_finished(files: Path, found: Worth | qg.ModelError) -> None:
-    """SQLite may give one trial to two processes."""
-    study = Study("s.journal", "search", {"model": "this"}, 0, ["dense"], [2, 8], list)
-    trial = study.ask()
-    study_of("s.journal").tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    study.tell(trial, found)
-    with pytest.raises(qg.ModelError, match=r"all 1 trials failed, 1 of them for this reason: not known$"):
-        study.tried()
-
-
 def test_an_interrupt_loses_no_trial(files: Path) -> None:
     process = start(*COMMAND, "--trials", "1000", "--study", "s.journal")
     while not (Path("s.journal").exists() and Path("s.journal").read_text().count('"values":[') >= 10):

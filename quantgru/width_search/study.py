@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -136,19 +136,16 @@ class Study:
         return None
 
     def tell(self, trial: optuna.Trial, found: Worth | QuantgruError) -> None:
-        """What its widths are worth, or why they give no model.
-
-        SQLite may have given the same trial to another process, too, which finds the same.
-        """
+        """What its widths are worth, or why they give no model."""
         from optuna.trial import TrialState
 
         with self._in_use():
             if isinstance(found, QuantgruError):
-                _note(trial, _REASON, str(found))
-                self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                trial.set_user_attr(_REASON, str(found))
+                self._study.tell(trial, state=TrialState.FAIL)
             else:
-                _note(trial, _OUTPUT_DB, found.output_db)
-                self._study.tell(trial, (found.flash_bytes, found.quality), skip_if_finished=True)
+                trial.set_user_attr(_OUTPUT_DB, found.output_db)
+                self._study.tell(trial, (found.flash_bytes, found.quality))
         self.n_kept += 1
 
     def tried(self) -> list[Candidate]:
@@ -206,11 +203,6 @@ class Study:
         """Storages have their own order of parameters."""
         weight_bits = {section: trial.params[section] for section in self._sections}
         return Candidate(weight_bits, *_worth(trial))
-
-
-def _note(trial: optuna.Trial, name: str, value: Any) -> None:
-    with suppress(RuntimeError):  # another process has finished it, and noted the same
-        trial.set_user_attr(name, value)
 
 
 def _worth(trial: optuna.trial.FrozenTrial) -> Worth:
