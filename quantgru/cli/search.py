@@ -47,7 +47,7 @@ _SHARED: Final = ("calibration", "standardisation", *LOADING_NAMES)  # options w
     help="Small in flash, and good: SQNR of the outputs, accuracy, or agreement with the float model's labels.",
 )
 @click.option(
-    "--trials", type=int, default=200, show_default=True, help="Of this run: one width for all, likely mixes, others."
+    "--trials", type=int, default=200, show_default=True, help="Of this run: one width for all, 256 likely mixes, others."
 )
 @click.option("--widths", default="2,3,4,5,6,7,8", show_default=True, metavar="BITS", help="Widths that may be given.")
 @click.option(
