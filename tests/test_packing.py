@@ -426,7 +426,7 @@ def test_code_for_wide_codes_is_shown(tmp_path: Path) -> None:
     )
     descriptors = 16 * 7 + 8 * 3
     never, always = -30 + 140 + 180 + descriptors, -30 + 2 * 250 + 180 + descriptors
-    assert f"bytes of constants, up to {never} bytes of code for short scales (packed, with" in shown
+    assert f"bytes of constants, up to {never} bytes of code for wide weights (packed, with" in shown
     assert f", and up to {always} bytes of code)" in shown
 
 

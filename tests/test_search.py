@@ -298,10 +298,10 @@ def test_exact_row_parameters(files: Path, model: qg.FloatModel) -> None:
     out = done(command("--trials", "1", "--study", "s.journal", "--row-parameters", "exact", "--json", "r.json"))
     written = qg.IntModel.load("m.qgru")
     assert written.digest == qg.quantize(model, CALIBRATION, weight_bits=8).digest
-    assert "m.qgf --calibration c.npz --row-parameters exact --weight-bits 8 -o m.qgru" in out
+    assert "quantgru quantize --calibration c.npz --row-parameters exact --weight-bits 8 -o m.qgru m.qgf" in out
     assert json.loads((files / "r.json").read_text())["row_parameters"] == "exact"
     assert_refused(
-        command("--trials", "1", "--study", "s.journal"), "study 'search' in s.journal: begun by a search with"
+        command("--trials", "1", "--study", "s.journal"), "study 'search' in s.journal: begun by a search that"
     )
     result = command("--row-parameters", "some")
     assert result.code == 2 and "'some' is not one of 'exact', 'short'" in result.err

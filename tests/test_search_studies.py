@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -89,33 +90,58 @@ def test_two_processes_share_a_study(files: Path) -> None:
         done(finish(process))
     trials = study_of("shared.journal").trials
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 16
-    assert len({tuple(trial.params.items()) for trial in trials}) > 8  # more than one of them tried alone
+    assert len({tuple(trial.params.items()) for trial in trials}) >= 15  # one may look away at the wrong moment
+
+
+MIXES = [{"a": 8, "b": 2}, {"a": 2, "b": 8}, {"a": 8, "b": 4}]
+
+
+def opened(storage: str) -> Study:
+    return Study(storage, "search", {"model": "this"}, 0, ["a", "b"], [2, 4, 8])
 
 
 @pytest.mark.parametrize("storage", ["s.journal", "sqlite:///s.db"])
 def test_each_start_is_tried_once(files: Path, storage: str) -> None:
-    """By one of two processes that ask in turn, and where another one has a trial of which it knows no widths yet."""
-    called = []
-
-    def mixes() -> list[dict[str, int]]:
-        called.append(1)
-        return [{"a": 8, "b": 2}, {"a": 2, "b": 8}, {"a": 8, "b": 4}]
-
-    one, other = (Study(storage, "search", {"model": "this"}, 0, ["a", "b"], [2, 4, 8], mixes) for _ in range(2))
-    asked = [study.ask().params for study in (one, other, one, other)]
+    """By one of two processes, the second of which opens the study while the first one has a trial under way; and where
+    another one has a trial of which it knows no widths yet."""
+    one = opened(storage)
+    asked = [one.ask().params]
+    other = opened(storage)
+    for study in (one, other):
+        study.begin_mixes(lambda: MIXES)
+    asked += [study.ask().params for study in (other, one, other)]
     optuna.load_study(study_name="search", storage=open_storage(storage)).ask()
     asked.append(other.ask().params)
     assert asked == [{"a": 8, "b": 8}, {"a": 4, "b": 4}, {"a": 2, "b": 2}, {"a": 8, "b": 2}, {"a": 8, "b": 4}]
     assert one.ask().params == {"a": 2, "b": 8}
-    assert len(called) == 1
+    assert (one.n_starts_left(), other.n_starts_left()) == (0, 0)
+
+
+def test_mixes_are_those_that_the_study_has(files: Path) -> None:
+    """Another machine may find others, by other last digits."""
+
+    def find_later() -> list[dict[str, int]]:
+        opened("s.journal").begin_mixes(lambda: MIXES)
+        return MIXES[1:]
+
+    found = [opened("s.journal") for _ in range(2)]
+    found[0].begin_mixes(find_later)
+    found[1].begin_mixes(lambda: MIXES[2:])
+    assert [study.n_starts_left() for study in found] == [6, 6]
 
 
 def test_what_was_under_way_when_a_process_was_killed(files: Path) -> None:
-    arguments = "s.journal", "search", {"model": "this"}, 0, ["dense"], [2, 8], list
-    killed = Study(*arguments)
-    killed.tell(killed.ask(), Worth(100, 9.5, 9.5))
+    """As long as others may still be at it, it is left to them."""
+    killed, study = (Study("s.journal", "search", {}, 0, "abcd", range(2, 9)) for _ in range(2))
     killed.ask()
-    assert [Study(*arguments).ask().params for _ in range(2)] == [{"dense": 2}, {"dense": 2}]
+    study.begin_mixes(lambda: [dict(zip("abcd", (3, *mix), strict=True)) for mix in product(range(4, 8), repeat=3)])
+    asked = []
+    for _ in range(65):
+        trial = study.ask()
+        asked.append(trial.params)
+        study.tell(trial, Worth(100, 9.5, 9.5))
+    assert asked[0] == dict.fromkeys("abcd", 7)
+    assert asked.index(dict.fromkeys("abcd", 8)) == 64
 
 
 def test_processes_that_make_the_same_database(files: Path) -> None:
@@ -162,7 +188,9 @@ def test_a_study_of_something_else(model: qg.FloatModel, labels: np.ndarray, fil
         ((model, CALIBRATION, X), {"row_parameters": "exact"}, "row parameters"),
         ((model, CALIBRATION, X), {"mean": [0.1, 0, 0]}, "standardisation"),
     ):
-        says = f"^study 'search' in s.journal: begun by a search with another {others}; choose another name or storage$"
+        says = (
+            f"^study 'search' in s.journal: begun by a search that differs in {others}; choose another name or storage$"
+        )
         with pytest.raises(qg.ConfigError, match=says):
             qg.search(*arguments, trials=1, study="s.journal", **options)
     renamed = replace(model, name="another name")
@@ -178,7 +206,7 @@ def test_a_study_that_is_not_ours(model: qg.FloatModel, files: Path) -> None:
 def test_a_study_of_something_else_is_left_as_it_is(model: qg.FloatModel, files: Path) -> None:
     qg.search(model, CALIBRATION, X, trials=1, study="s.journal")
     before = Path("s.journal").read_bytes()
-    with pytest.raises(qg.ConfigError, match="another input data"):
+    with pytest.raises(qg.ConfigError, match="differs in input data"):
         qg.search(model, CALIBRATION, X[1:], trials=1, study="s.journal")
     assert Path("s.journal").read_bytes() == before
 

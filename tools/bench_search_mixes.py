@@ -5,8 +5,8 @@
 
 Needs scikit-learn, PyTorch and Optuna, and espeak-ng for the words. A figure is the SQNR in dB of the best model that
 is no larger, in the mean over all sizes from that of 2 bits for all to that of 8 bits for all. Searches differ in how
-many of their trials, after one width for all, are likely mixes; NSGA-II has the others. In brackets: how many of the
-models that none beats are NSGA-II's.
+many of their trials, after one width for all, are likely mixes; NSGA-II has the others, if there are any. In brackets:
+how many of the models that none beats are NSGA-II's.
 """
 
 from __future__ import annotations

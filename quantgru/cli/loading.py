@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -32,15 +32,14 @@ _OPTIONS = (
 )
 
 
-LOADING_NAMES = ("softmax", "reset", "chain", "convention")
-
-
 def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that `load_model` takes."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
+
+LOADING_NAMES: Final = [str(option.name) for option in click.command()(loading_options(lambda **_: None)).params]
 
 standardisation_option = click.option(
     "--standardisation",

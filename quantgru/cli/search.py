@@ -47,7 +47,11 @@ _SHARED: Final = ("calibration", "standardisation", *LOADING_NAMES)  # options w
     help="Small in flash, and good: SQNR of the outputs, accuracy, or agreement with the float model's labels.",
 )
 @click.option(
-    "--trials", type=int, default=200, show_default=True, help="Of this run: one width for all, 256 likely mixes, others."
+    "--trials",
+    type=int,
+    default=200,
+    show_default=True,
+    help="Of this run: one width for all, then 256 likely mixes, then others by NSGA-II.",
 )
 @click.option("--widths", default="2,3,4,5,6,7,8", show_default=True, metavar="BITS", help="Widths that may be given.")
 @click.option(
@@ -160,14 +164,14 @@ def _quantize_command(result: SearchResult) -> list[str]:
     from quantgru.quantizer.widths import weight_bits_text
 
     context = click.get_current_context()
-    given = []
+    model, given = context.params["model"], []
     for option in context.command.params:
         name = option.name or ""
         if name in _SHARED and context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
             given += [option.opts[0], context.params[name]]
     widths = str(result.chosen.uniform_bits or weight_bits_text(result.chosen.weight_bits))
     given += ["--row-parameters", result.row_parameters, "--weight-bits", widths, "-o", context.params["output"]]
-    return ["quantgru", "quantize", context.params["model"], *given]
+    return ["quantgru", "quantize", *given, *(["--"] if model.startswith("-") else []), model]
 
 
 def _print(result: SearchResult) -> None:
@@ -196,7 +200,8 @@ def _print(result: SearchResult) -> None:
         click.echo(f"to have that size, export it with --packing {result.packing}")
     if result.labels is not None:
         lost, other = result.reference - chosen.quality, result.labels.uncertainty
+        least = max(lost - other, result.reference - 100)  # nothing has more right than all
         click.echo(
             f"{result.labels.changed:,} of {result.labels.n:,} labels are not the float model's; {lost:.2f} points are "
-            f"lost here; expect {lost - other:.2f} to {lost + other:.2f} on as many others (two standard deviations)"
+            f"lost here, and {least:.2f} to {lost + other:.2f} on as many others, two standard deviations allowed for"
         )

@@ -45,7 +45,7 @@ def parse_weight_bits(text: str) -> dict[str, int]:
 
 
 def weight_bits_text(widths: Mapping[str, int]) -> str:
-    """The text from which `parse_weight_bits` gets these widths."""
+    """The text from which `parse_weight_bits` gets these widths, of names without spaces at an end or line breaks."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(f"{name}={bits}" if name else bits for name, bits in widths.items())
     return line.getvalue()

@@ -57,10 +57,17 @@ def inspection(model: IntModel, packing: Packing = "auto", core: Core = ANY) -> 
             "head_macs": total.head_macs,
             "packed": _narrow(of_codes),
             "code_bytes": packing_bytes(of_codes, core) + short_code_bytes(model),
+            "code_for": _code_for(model, of_codes, core),
             "if_packed": None if _narrow(of_codes) else _if_packed(model, core),
         },
         "notes": dict(model.notes),
     }
+
+
+def _code_for(model: IntModel, of_codes: Layout, core: Core) -> list[str]:
+    """What needs other code than bytes and exact scales do."""
+    weights = ["packed weights" if _narrow(of_codes) else "wide weights"] if packing_bytes(of_codes, core) else []
+    return [*weights, *(["short scales"] if short_code_bytes(model) else [])]
 
 
 def _narrow(of_codes: Layout) -> bool:
@@ -181,8 +188,7 @@ def _summary(facts: dict[str, Any]) -> RenderableType:
 def _flash(total: dict[str, Any]) -> str:
     found = f"{total['constant_bytes']:,} bytes of constants{', codes packed' if total['packed'] else ''}"
     if total["code_bytes"]:
-        kind = "packed weights" if total["packed"] else "short scales"
-        found += f", {_code(total['code_bytes'])} for {kind}"
+        found += f", {_code(total['code_bytes'])} for {' and '.join(total['code_for'])}"
     if (packed := total["if_packed"]) is None:
         return found
     return (

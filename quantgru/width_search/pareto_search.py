@@ -186,8 +186,9 @@ def search(
     if flash is not None:
         _check_flash(calibrated, dict.fromkeys(names, widths[0]), flash, core)
     with optuna_quiet(), start_workers(calibrated, judge, workers, core) as submit:
-        mixes = partial(_mixes, calibrated, judge, widths, core)
-        opened = Study(study, study_name, about, seed, names, widths, mixes)
+        opened = Study(study, study_name, about, seed, names, widths)
+        if trials > opened.n_starts_left():
+            opened.begin_mixes(partial(_mixes, calibrated, judge, widths, core))
         Trials(opened, trials, workers, submit, progress).run()
         candidates, best, failed = opened.tried(), opened.front(), opened.n_failed()
     chosen, because = _choice(best, candidates, objective, within, flash, judge.reference)

@@ -1,10 +1,11 @@
-"""What a search tries next: mixes to begin with, each of them once, then children of the best ones, by NSGA-II."""
+"""What a search tries next: widths to begin with, then children of the best ones, by NSGA-II."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from optuna.samplers import NSGAIISampler
 from optuna.trial import TrialState
 
@@ -14,27 +15,26 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _POPULATION: Final = 16
+_LOST_AFTER: Final = 64  # trials that began later and are finished: more than others run at the same time
 
 
 class StartsSampler(NSGAIISampler):
-    """Optuna's own, whose first trials are `starts`: trials of them count as others do.
+    """Optuna's own, whose first trials are `starts`, each once: trials of them count as others do.
 
     They are not enqueued in the study: each of several processes that begin at the same time would do so.
 
     choices  of all trials
-    counts   whether a trial has its widths for good: a process was killed in the midst of some
     """
 
-    def __init__(
-        self, choices: Mapping[str, BaseDistribution], counts: Callable[[FrozenTrial], bool], seed: int
-    ) -> None:
+    def __init__(self, choices: Mapping[str, BaseDistribution], seed: int) -> None:
         super().__init__(population_size=_POPULATION, seed=seed)
         self.starts: list[Mapping[str, int]] = []
-        self._choices, self._counts = choices, counts
+        self._choices = choices
 
     def left(self, trials: Sequence[FrozenTrial]) -> list[Mapping[str, int]]:
-        """Starts that none of these trials of a study has."""
-        tried = {self._widths(trial.params) for trial in trials if self._counts(trial)}
+        """Starts that none of these trials of a study has: finished, or under way and not lost."""
+        finished = [trial for trial in trials if trial.state.is_finished()]
+        tried = {self._widths(trial.params) for trial in [*finished, *_under_way(trials)]}
         return [weight_bits for weight_bits in self.starts if self._widths(weight_bits) not in tried]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -50,11 +50,15 @@ class StartsSampler(NSGAIISampler):
         left = self.left(trials)
         if not left:
             return child
-        n_beginning = sum(self._begins(other) for other in trials[: trial.number])
+        n_beginning = sum(len(other.params) < len(self._choices) for other in _under_way(trials[: trial.number]))
         return dict(left[min(n_beginning, len(left) - 1)])
-
-    def _begins(self, trial: FrozenTrial) -> bool:
-        return trial.state == TrialState.RUNNING and self._counts(trial) and len(trial.params) < len(self._choices)
 
     def _widths(self, weight_bits: Mapping[str, int]) -> tuple[int | None, ...]:
         return tuple(weight_bits.get(section) for section in self._choices)
+
+
+def _under_way(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that are, unless they were lost with a process that was killed."""
+    finished = np.array([trial.number for trial in trials if trial.state.is_finished()])
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    return [trial for trial in running if (finished > trial.number).sum() < _LOST_AFTER]

@@ -57,7 +57,6 @@ class Study:
 
     storage  the path of a journal, or a URL of a database; None: in memory
     about    what trials depend on, or digests of it, by the names of these things
-    mixes    finds what is tried after uniform widths; called once for a study, by the first process that comes so far
 
     Raises ConfigError where the storage cannot be used, for a study of something else, which is left as it is, and from
     any method where the storage fails.
@@ -71,7 +70,6 @@ class Study:
         seed: int,
         sections: Sequence[str],
         widths: Sequence[int],
-        mixes: Callable[[], Sequence[Mapping[str, int]]],
     ) -> None:
         from optuna.distributions import BaseDistribution, CategoricalDistribution
 
@@ -79,7 +77,6 @@ class Study:
 
         self._storage, self._sections = storage, sections
         self._choices: dict[str, BaseDistribution] = {section: CategoricalDistribution(widths) for section in sections}
-        self._mixes: Callable[[], Sequence[Mapping[str, int]]] | None = mixes
         try:
             self._study = _opened(storage, name)
             before, kept = self._study.get_trials(deepcopy=False), self._study.user_attrs.get(_ABOUT)
@@ -89,20 +86,33 @@ class Study:
         if problem := self._not_about(about, kept, before):
             raise ConfigError(f"study {name!r} in {shown(storage)}: {problem}; choose another name or storage")
         self.n_kept = sum(trial.state.is_finished() for trial in before)
-        self._unfinished = {trial.number for trial in before if not trial.state.is_finished()}
         state = np.random.SeedSequence([seed, len(before)]).generate_state(1)  # going on is not trying the same again
-        self._sampler = StartsSampler(self._choices, self._counts, int(state[0]))
+        self._sampler = StartsSampler(self._choices, int(state[0]))
         self._sampler.starts += [dict.fromkeys(sections, bits) for bits in sorted(widths, reverse=True)]
         self._study.sampler = self._sampler
         with self._in_use():
             if kept is None:
                 self._study.set_user_attr(_ABOUT, dict(about))
 
+    def n_starts_left(self) -> int:
+        """Widths to begin with that no trial has."""
+        with self._in_use():
+            return len(self._sampler.left(self._study.get_trials(deepcopy=False)))
+
+    def begin_mixes(self, find: Callable[[], Sequence[Mapping[str, int]]]) -> None:
+        """What is tried after uniform widths: mixes that the study has, of another process or run, or else new ones."""
+        kept = self._kept_mixes()
+        if kept is None:
+            mixes = [[weight_bits[section] for section in self._sections] for weight_bits in find()]
+            kept = self._kept_mixes()  # another process may have found them meanwhile
+            if kept is None:
+                kept = mixes
+                with self._in_use():
+                    self._study.set_user_attr(_MIXES, kept)
+        self._sampler.starts += [dict(zip(self._sections, mix, strict=True)) for mix in kept]
+
     def ask(self) -> optuna.Trial:
         """A new trial, with its widths as parameters."""
-        if self._mixes is not None and not self._n_starts_left():
-            self._begin_mixes(self._mixes)
-            self._mixes = None
         with self._in_use():
             return self._study.ask(self._choices)
 
@@ -112,21 +122,11 @@ class Study:
         if directions != _DIRECTIONS or not isinstance(kept, dict | None) or (before and kept is None):
             return "not begun by this version of quantgru search"
         others = [name for name, value in about.items() if kept is not None and kept.get(name) != value]
-        return f"begun by a search with another {', '.join(others)}" if others else None
+        return f"begun by a search that differs in {', '.join(others)}" if others else None
 
-    def _n_starts_left(self) -> int:
+    def _kept_mixes(self) -> list[list[int]] | None:
         with self._in_use():
-            return len(self._sampler.left(self._study.get_trials(deepcopy=False)))
-
-    def _begin_mixes(self, mixes: Callable[[], Sequence[Mapping[str, int]]]) -> None:
-        """Those that the study has, of another process or run, or those that are found now."""
-        with self._in_use():
-            kept = self._study.user_attrs.get(_MIXES)
-        if kept is None:
-            kept = [[weight_bits[section] for section in self._sections] for weight_bits in mixes()]
-            with self._in_use():
-                self._study.set_user_attr(_MIXES, kept)
-        self._sampler.starts += [dict(zip(self._sections, mix, strict=True)) for mix in kept]
+            return self._study.user_attrs.get(_MIXES)
 
     def known(self, weight_bits: Mapping[str, int]) -> Worth | None:
         """What these widths were worth in an earlier trial."""
@@ -178,14 +178,6 @@ class Study:
                 f"({reason(error, self._storage)}); repair or restore it, and the same search goes on with all that it "
                 "holds"
             ) from None
-
-    def _counts(self, trial: optuna.trial.FrozenTrial) -> bool:
-        """Whether its widths were tried or will be; one that was under way before this run began may have been lost."""
-        from optuna.trial import TrialState
-
-        if trial.state == TrialState.RUNNING:
-            return trial.number not in self._unfinished
-        return trial.state == TrialState.COMPLETE or _REASON in trial.user_attrs
 
     def _complete(self) -> list[optuna.trial.FrozenTrial]:
         from optuna.trial import TrialState
