@@ -41,16 +41,14 @@ class Trials:
     def _run(self, stopped: threading.Event) -> None:
         running: dict[Future[Worth], optuna.Trial] = {}
         left = self.n
-        while left or running:
-            while left and len(running) < self.workers:
+        while running or (left and not stopped.is_set()):
+            while left and len(running) < self.workers and not stopped.is_set():
                 trial = self.study.ask()
                 left -= 1
                 running[self._begin(trial.params)] = trial
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 self.study.tell(running.pop(future), _found(future))
                 self.progress(1)
-            if stopped.is_set():
-                left = 0
 
     def _begin(self, weight_bits: Mapping[str, int]) -> Future[Worth]:
         known = self.study.known(weight_bits)
