@@ -42,7 +42,8 @@ def pareto_plot(
         ylabel=f"{quality} in {unit}",
     )
     axes.scatter(*_points(tried), s=12, color="silver", label="tried")
-    axes.step(*_points(front), where="post", marker="o", markersize=4, label="none is both smaller and better")
+    unbeaten = [one for one in front if not any(_beats(other, one) for other in front)]  # the chosen one may not be
+    axes.step(*_points(unbeaten), where="post", marker="o", markersize=4, label="none is both smaller and better")
     uniform = [candidate for candidate in tried if candidate.uniform_bits is not None]
     axes.scatter(*_points(uniform), marker="s", color="black", label="one width for all", zorder=3)
     below: dict[str, Any] = {"textcoords": "offset points", "xytext": (0, -16), "ha": "center", "zorder": 5}
@@ -55,6 +56,10 @@ def pareto_plot(
     with rc_context({"svg.hashsalt": "quantgru"}):  # of its identifiers, which are random without
         figure.savefig(file, format=file_format, dpi=150, metadata=_METADATA[file_format])
     return file.getvalue()
+
+
+def _beats(one: Candidate, other: Candidate) -> bool:
+    return one.flash_bytes < other.flash_bytes and one.quality >= other.quality
 
 
 def _points(candidates: Sequence[Candidate]) -> tuple[list[int], list[float]]:
