@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, get_args
 
-import numpy as np
 import numpy.typing as npt
 
-from quantgru import container
 from quantgru.errors import ConfigError, ModelError
 from quantgru.int_model import IntModel
 from quantgru.int_model.cores import ANY, Core, check_core
@@ -20,11 +17,11 @@ from quantgru.int_model.cost import flash_bytes
 from quantgru.int_model.packing import Packing, packing_for
 from quantgru.int_model.row_parameters import RowParametersName
 from quantgru.model import FloatModel
-from quantgru.model.file import content
 from quantgru.quantizer.model import CalibratedModel, calibrate_model
 from quantgru.quantizer.widths import DEFAULT_BITS, LEAST_BITS, section_names
 from quantgru.report.pareto import Candidate
 from quantgru.sequences import Sequences, SequencesLike, StatesLike
+from quantgru.width_search.about import about, arrays_of
 from quantgru.width_search.choice import best_within, smallest_within
 from quantgru.width_search.judge import Judge, Labels, Objective, judge_of
 from quantgru.width_search.mixes import likely_mixes
@@ -33,7 +30,6 @@ from quantgru.width_search.trials import Trials
 from quantgru.width_search.workers import workers as start_workers
 
 _MOST_BITS: Final = DEFAULT_BITS  # more are for models that need them everywhere
-_TRIALS_FORMAT: Final = 4  # raised when the same widths give another size or quality: older studies are of no use then
 ROW_PARAMETERS: Final[RowParametersName] = "short"  # unless said otherwise: few bits for them, too
 UNITS: Final[dict[Objective, str]] = {"accuracy": "%", "sqnr": "dB", "agreement": "%"}  # of the quality
 WITHIN: Final[dict[Objective, float]] = {"accuracy": 0.3, "sqnr": 6.0, "agreement": 0.5}  # unless said otherwise
@@ -170,23 +166,18 @@ def search(
     )
     judge = judge_of(calibrated.float_model, x, labels, objective)
     states = {f"initial_state{i}": state for i, state in enumerate(initial_states or ())}
-    about = {
-        "version of quantgru": str(_TRIALS_FORMAT),
-        "model": _digest_of_model(model),
-        "calibration data": _digest(_arrays(model.sequences(calibration)) | states),
-        "standardisation": _digest({"mean": mean, "scale": scale}),
-        "input data": _digest(_arrays(judge.sequences)),
-        "labels": _digest({"labels": labels if objective == "accuracy" else None}),
-        "objective": objective,
-        "widths": ",".join(map(str, widths)),
-        "row parameters": row_parameters,
-        "core": core,
+    data = {
+        "calibration data": {**arrays_of(model.sequences(calibration)), **states},
+        "standardisation": {"mean": mean, "scale": scale},
+        "input data": arrays_of(judge.sequences),
+        "labels": {"labels": labels if objective == "accuracy" else None},
     }
+    options = {"objective": objective, "widths": repr(widths), "row parameters": row_parameters, "core": core}
     names = section_names(calibrated.float_model)
     if flash is not None:
         _check_flash(calibrated, dict.fromkeys(names, widths[0]), flash, core)
     with optuna_quiet(), start_workers(calibrated, judge, workers, core) as submit:
-        opened = Study(study, study_name, about, seed, names, widths)
+        opened = Study(study, study_name, about(model, data, options), seed, names, widths)
         if trials > opened.n_starts_left():
             opened.begin_mixes(partial(_mixes, calibrated, judge, widths, core))
         Trials(opened, trials, workers, submit, progress).run()
@@ -270,20 +261,3 @@ def _check_flash(calibrated: CalibratedModel, fewest_bits: Mapping[str, int], fl
             f"search: flash {flash:,} bytes, and the smallest model, {bits} bits for all, has {smallest:,}; allow as "
             "many, or take a model with fewer units"
         )
-
-
-def _digest_of_model(model: FloatModel) -> str:
-    """Without its name and notes, on which nothing depends."""
-    header, arrays = content(replace(model, name="", notes=()))
-    return hashlib.sha256(container.encode(header, arrays)).hexdigest()
-
-
-def _arrays(sequences: Sequences) -> dict[str, npt.ArrayLike | None]:
-    mask = None if sequences.mask is None else sequences.mask.keep
-    return {"x": sequences.values, "lengths": sequences.lengths, "mask": mask}
-
-
-def _digest(arrays: Mapping[str, npt.ArrayLike | None]) -> str:
-    """Of those that are there."""
-    there = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
-    return hashlib.sha256(container.encode({}, there)).hexdigest()
