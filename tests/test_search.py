@@ -312,6 +312,20 @@ def test_exact_row_parameters(files: Path, model: qg.FloatModel) -> None:
 # ---- what is refused -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (("-o", "m.qgf"), "MODEL and -o"),
+        (("--json", "./c.npz"), "--calibration and --json"),
+        (("--study", "y.npz", "--plot", "y.npz"), "--input and --study and --plot"),
+    ],
+)
+def test_no_output_is_an_input(files: Path, options: tuple[str, ...], names: str) -> None:
+    before = {path.name: path.read_bytes() for path in files.iterdir()}
+    assert_refused(command(*options), f"output {options[-1]!r}: {names} name the same file; choose another path")
+    assert {path.name: path.read_bytes() for path in files.iterdir()} == before
+
+
 def test_no_file_is_called_as_stdout(files: Path) -> None:
     assert_refused(command("--trials", "1", "--json", "-"), "output '-': this means stdout elsewhere, and no file")
     assert sorted(path.name for path in files.iterdir()) == ["c.npz", "m.qgf", "y.npz"]

@@ -160,7 +160,8 @@ def test_an_interrupt_loses_no_trial(files: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     result = finish(process)
-    assert (result.code, result.err.split(), result.out) == (130, ["quantgru:", "interrupted"], "")
+    kept = "finished trials are kept in s.journal: the same command goes on with them\n"
+    assert (result.code, result.err, result.out) == (130, f"{kept}quantgru: interrupted\n", "")
     assert {trial.state.name for trial in study_of("s.journal").trials} == {"COMPLETE"}
     assert not Path("m.qgru").exists()
 
@@ -183,7 +184,7 @@ def test_a_study_of_something_else(model: qg.FloatModel, labels: np.ndarray, fil
         ((model, CALIBRATION, X), {"initial_states": [np.zeros((20, 20))]}, "calibration data"),
         ((model, CALIBRATION, X[:-1]), {}, "input data"),
         ((model, CALIBRATION, X), {"objective": "agreement"}, "objective"),
-        ((model, CALIBRATION, X, labels), {"objective": "accuracy"}, "labels, objective"),
+        ((model, CALIBRATION, X, labels), {"objective": "accuracy"}, "objective"),
         ((model, CALIBRATION, X), {"widths": [4, 8], "core": "avr"}, "widths, core"),
         ((model, CALIBRATION, X), {"row_parameters": "exact"}, "row parameters"),
         ((model, CALIBRATION, X), {"mean": [0.1, 0, 0]}, "standardisation"),
@@ -195,6 +196,25 @@ def test_a_study_of_something_else(model: qg.FloatModel, labels: np.ndarray, fil
             qg.search(*arguments, trials=1, study="s.journal", **options)
     renamed = replace(model, name="another name")
     assert len(qg.search(renamed, CALIBRATION, X, trials=1, study="s.journal", widths=range(8, 1, -1)).tried) == 2
+
+
+def test_a_study_that_lost_a_part(model: qg.FloatModel, files: Path) -> None:
+    """A width of one trial, size and SQNR of others: they are as trials that failed. Widths that are lost are tried."""
+    first = qg.search(model, CALIBRATION, X, trials=5, study="sqlite:///s.db")
+    with sqlite3.connect("s.db") as database:
+        database.execute("DELETE FROM trial_params WHERE trial_id = 2 AND param_name = 'gru.W.r'")
+        database.execute("DELETE FROM trial_values WHERE trial_id = 3")
+        database.execute("DELETE FROM trial_user_attributes WHERE trial_id = 4")
+    again = qg.search(model, CALIBRATION, X, trials=2, study="sqlite:///s.db")
+    assert again.n_failed == 3
+    assert {one.uniform_bits for one in again.tried} == {8, 4, 7, 3}
+    assert again.front[-1] == first.front[-1]
+
+
+def test_a_path_of_a_study(model: qg.FloatModel, files: Path) -> None:
+    for study in (Path("s.journal"), "s.journal"):
+        found = qg.search(model, CALIBRATION, X, trials=1, study=study)
+    assert [one.uniform_bits for one in found.tried] == [8, 7]
 
 
 def test_a_study_that_is_not_ours(model: qg.FloatModel, files: Path) -> None:

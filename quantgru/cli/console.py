@@ -76,7 +76,7 @@ def print_clipped(clipped: IntArray, n_steps: int) -> None:
 
 
 def require_writable(path: str) -> None:
-    """Raises ConfigError where a file cannot be written: said before the work, not after it."""
+    """Raises ConfigError where a file cannot be written, or has another use in the command: before the work."""
     from quantgru.errors import ConfigError
 
     target = Path(path)
@@ -90,9 +90,23 @@ def require_writable(path: str) -> None:
         problem = f"there is no folder {target.parent}"
     elif not os.access(target.parent, os.W_OK | os.X_OK):
         problem = f"folder {target.parent} is read-only"
+    elif target.exists() and len(names := _named_by(path)) > 1:
+        problem = f"{' and '.join(names)} name the same file"
     else:
         return
     raise ConfigError(f"output {path!r}: {problem}; choose another path")
+
+
+def _named_by(path: str) -> list[str]:
+    """Arguments and options of the command that name this file."""
+    context = click.get_current_context()
+    found = []
+    for param in context.command.params:
+        values = context.params.get(param.name or "")
+        paths = [value for value in (values if isinstance(values, tuple) else (values,)) if isinstance(value, str)]
+        if os.path.realpath(path) in map(os.path.realpath, paths):
+            found.append(param.human_readable_name if isinstance(param, click.Argument) else param.opts[0])
+    return found
 
 
 def write_file(path: str, content: bytes) -> None:

@@ -97,16 +97,23 @@ def search(
     from quantgru.cli.console import progress, require_writable, write_file, write_json
     from quantgru.report.pareto_plot import pareto_plot, plot_format
     from quantgru.width_search import search as search_widths
+    from quantgru.width_search.storage import shown
 
     written = [path for path in (output, plot_path, json_path) if path is not None]
-    for path in written:
-        require_writable(path)
     if len({os.path.realpath(path) for path in written}) < len(written):
         raise ConfigError(f"-o, --plot and --json: {', '.join(written)}, expected a file for each")
+    for path in written:
+        require_writable(path)
     drawn = "" if plot_path is None else plot_format(plot_path)
     arguments = _arguments(model, output, input_path, **options)
     with progress("searching", trials, "trials") as advance:
-        result = search_widths(**arguments, trials=trials, progress=advance)
+        try:
+            result = search_widths(**arguments, trials=trials, progress=advance)
+        except KeyboardInterrupt:
+            if arguments["study"] is not None:
+                kept = f"finished trials are kept in {shown(arguments['study'])}"
+                click.echo(f"{kept}: the same command goes on with them", err=True)
+            raise
     if plot_path is not None:
         plot = pareto_plot(result.tried, result.front, result.chosen, result.quality, result.unit, drawn)
         write_file(plot_path, plot)
@@ -187,7 +194,8 @@ def _print(result: SearchResult) -> None:
     chosen, widest = result.chosen, max(result.tried, key=lambda candidate: candidate.uniform_bits or 0)
     share = ""
     if widest.uniform_bits:
-        share = f", {100 * chosen.flash_bytes / widest.flash_bytes:.1f} % of {widest.uniform_bits} bits for all"
+        all_wide = f"{widest.uniform_bits} bits for all, row parameters {result.row_parameters}"
+        share = f", {100 * chosen.flash_bytes / widest.flash_bytes:.1f} % of {all_wide}"
     quality = quality_text(chosen.quality, result.unit)
     in_code, code = kernel_bytes(result.model, result.core), ""
     if in_code > 0:

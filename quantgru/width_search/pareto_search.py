@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -111,7 +112,7 @@ def search(
     widths: Sequence[int] = range(LEAST_BITS, _MOST_BITS + 1),
     within: float | None = None,
     flash: int | None = None,
-    study: str | None = None,
+    study: str | os.PathLike[str] | None = None,
     study_name: str = "search",
     workers: int = 1,
     seed: int = 0,
@@ -170,14 +171,15 @@ def search(
         "calibration data": {**arrays_of(model.sequences(calibration)), **states},
         "standardisation": {"mean": mean, "scale": scale},
         "input data": arrays_of(judge.sequences),
-        "labels": {"labels": labels if objective == "accuracy" else None},
+        **({"labels": {"labels": labels}} if objective == "accuracy" else {}),
     }
     options = {"objective": objective, "widths": repr(widths), "row parameters": row_parameters, "core": core}
     names = section_names(calibrated.float_model)
     if flash is not None:
         _check_flash(calibrated, dict.fromkeys(names, widths[0]), flash, core)
     with optuna_quiet(), start_workers(calibrated, judge, workers, core) as submit:
-        opened = Study(study, study_name, about(model, data, options), seed, names, widths)
+        storage = None if study is None else os.fspath(study)
+        opened = Study(storage, study_name, about(model, data, options), seed, names, widths)
         if trials > opened.n_starts_left():
             opened.begin_mixes(partial(_mixes, calibrated, judge, widths, core))
         Trials(opened, trials, workers, submit, progress).run()

@@ -48,7 +48,7 @@ def shown(storage: str | None) -> str:
     >>> shown("mysql://me:open@sesame@host/studies?ssl_password=secret&timeout=9")
     'mysql://me:***@host/studies?ssl_password=***&timeout=9'
     """
-    text = storage or "memory"
+    text = "memory" if storage is None else storage or "''"
     for pattern in _SECRETS:
         text = pattern.sub(rf"\g<before>{_MASK}\g<after>", text)
     return text

@@ -121,7 +121,10 @@ class Study:
         directions = tuple(direction.name.lower() for direction in self._study.directions)
         if directions != _DIRECTIONS or not isinstance(kept, dict | None) or (before and kept is None):
             return "not begun by this version of quantgru search"
-        others = [name for name, value in about.items() if kept is not None and kept.get(name) != value]
+        if kept is None:
+            return None
+        # One of them may have no labels.
+        others = [name for name, value in about.items() if kept.get(name, value) != value]
         return f"begun by a search that differs in {', '.join(others)}" if others else None
 
     def _kept_mixes(self) -> list[list[int]] | None:
@@ -158,14 +161,16 @@ class Study:
         return list({tuple(candidate.weight_bits.values()): candidate for candidate in candidates}.values())
 
     def n_failed(self) -> int:
-        """Trials that gave no model."""
+        """Trials that gave no model, or of which the storage has lost a part."""
         return len(self._failed())
 
     def front(self) -> list[Candidate]:
         """Those that none beats in both size and quality; of equal ones the first. Smallest first."""
-        with self._in_use():
-            best = {trial.values[0]: self._candidate(trial) for trial in reversed(self._study.best_trials)}
-        return [best[flash_bytes] for flash_bytes in sorted(best)]
+        found: list[Candidate] = []
+        for one in sorted(self.tried(), key=lambda one: (one.flash_bytes, -one.quality)):
+            if not found or one.quality > found[-1].quality:
+                found.append(one)
+        return found
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -180,16 +185,26 @@ class Study:
             ) from None
 
     def _complete(self) -> list[optuna.trial.FrozenTrial]:
-        from optuna.trial import TrialState
-
-        with self._in_use():
-            return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return [trial for trial in self._finished() if self._is_whole(trial)]
 
     def _failed(self) -> list[optuna.trial.FrozenTrial]:
+        return [trial for trial in self._finished() if not self._is_whole(trial)]
+
+    def _finished(self) -> list[optuna.trial.FrozenTrial]:
+        with self._in_use():
+            trials = self._study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.state.is_finished()]
+
+    def _is_whole(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether it gave a model, and all of it is there: lines and rows of storages may be lost."""
         from optuna.trial import TrialState
 
-        with self._in_use():
-            return self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return (
+            trial.state == TrialState.COMPLETE
+            and trial.params.keys() >= set(self._sections)
+            and len(trial.values or ()) == len(_DIRECTIONS)
+            and _OUTPUT_DB in trial.user_attrs
+        )
 
     def _candidate(self, trial: optuna.trial.FrozenTrial) -> Candidate:
         """Storages have their own order of parameters."""
