@@ -72,6 +72,12 @@ def _input_warnings(seen: Calibration) -> list[str]:
     warnings = []
     if dead.size:
         warnings.append(f"input {_numbers(dead)}: always 0 in the calibration data; the format is a guess")
+    constant = np.flatnonzero((seen.input_min == seen.input_max) & (peaks > 0))
+    if constant.size:
+        warnings.append(
+            f"input {_numbers(constant)}: always the same in the calibration data; other values may be clipped, and "
+            "their weights are rounded as if there were none"
+        )
     if faint.size:
         warnings.append(
             f"input {_numbers(faint)}: never above {peaks[faint].max():.3g} in the calibration data, and the finest "
