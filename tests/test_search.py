@@ -315,14 +315,14 @@ def test_exact_row_parameters(files: Path, model: qg.FloatModel) -> None:
 @pytest.mark.parametrize(
     ("options", "names"),
     [
-        (("-o", "m.qgf"), "MODEL and -o"),
-        (("--json", "./c.npz"), "--calibration and --json"),
-        (("--study", "y.npz", "--plot", "y.npz"), "--input and --study and --plot"),
+        (("-o", "m.qgf"), "MODEL"),
+        (("--json", "./c.npz"), "--calibration"),
+        (("--study", "y.npz", "--plot", "y.npz"), "--input and --study"),
     ],
 )
 def test_no_output_is_an_input(files: Path, options: tuple[str, ...], names: str) -> None:
     before = {path.name: path.read_bytes() for path in files.iterdir()}
-    assert_refused(command(*options), f"output {options[-1]!r}: {names} name the same file; choose another path")
+    assert_refused(command(*options), f"output {options[-1]!r}: it is the file of {names}, too; choose another path")
     assert {path.name: path.read_bytes() for path in files.iterdir()} == before
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from quantgru.array_types import IntArray
     from quantgru.model import FloatModel
+
+
+_OUTPUTS: Final = ("output", "json_path", "junit_path", "plot_path")  # of all commands
 
 
 def console() -> Console:
@@ -90,21 +93,21 @@ def require_writable(path: str) -> None:
         problem = f"there is no folder {target.parent}"
     elif not os.access(target.parent, os.W_OK | os.X_OK):
         problem = f"folder {target.parent} is read-only"
-    elif target.exists() and len(names := _named_by(path)) > 1:
-        problem = f"{' and '.join(names)} name the same file"
+    elif target.exists() and (others := _others_with(path)):
+        problem = f"it is the file of {' and '.join(others)}, too"
     else:
         return
     raise ConfigError(f"output {path!r}: {problem}; choose another path")
 
 
-def _named_by(path: str) -> list[str]:
-    """Arguments and options of the command that name this file."""
+def _others_with(path: str) -> list[str]:
+    """Arguments and options of the command that name this file, but for outputs."""
     context = click.get_current_context()
     found = []
     for param in context.command.params:
         values = context.params.get(param.name or "")
         paths = [value for value in (values if isinstance(values, tuple) else (values,)) if isinstance(value, str)]
-        if os.path.realpath(path) in map(os.path.realpath, paths):
+        if param.name not in _OUTPUTS and os.path.realpath(path) in map(os.path.realpath, paths):
             found.append(param.human_readable_name if isinstance(param, click.Argument) else param.opts[0])
     return found
 
